@@ -1,0 +1,1 @@
+"""Comparing what was carried over, row by row and rule by rule."""
