@@ -1,0 +1,564 @@
+"""Applying changes to one follower: batches of whole transactions, progress included.
+
+Theory of operation.  The reader hands over events in commit order.  The applier
+gathers the net effect of transaction after transaction, and when nothing more
+waits, or the batch is large, carries it into the follower's tables as sets, in
+one transaction together with the progress row.  So a batch is applied wholly or
+not at all, and what was applied is skipped when it comes again.  A transaction
+larger than a batch is carried over in pieces, but in one transaction too.
+
+A change is echo if we wrote it ourselves from this very follower; its
+replication origin tells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from cdc.compaction import NetChanges, NetRows
+from cdc.connect import Connection, connect
+from cdc.crash import crash_point
+from cdc.flow import Flow, FlowSQL
+from cdc.lsn import LSN
+from cdc.pgoutput import (
+    UNCHANGED,
+    Begin,
+    Commit,
+    Delete,
+    Event,
+    Insert,
+    Message,
+    Origin,
+    Relation,
+    Truncate,
+    Tuple,
+    Update,
+)
+from cdc.readback import read_back
+from cdc.replication import Keepalive
+from cdc.stage import Stage
+from plans.catalog import Table, TableName
+from plans.errors import StreamBroken
+from plans.names import APPLIER_SETTING, MARKER_PREFIX
+from plans.routes import Kind
+
+BATCH_CHANGES_MAX = 20_000
+BATCH_BYTES_MAX = 32 << 20
+IDLE_PROGRESS_S = 1.0
+"""How often an idle stream's position is written to the follower."""
+
+EPOCH_2000_US = 946_684_800_000_000
+
+Item = Event | Keepalive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One leader and one follower, and what flows between them."""
+
+    split: str
+    service: str
+    stream: str  # the progress row's name
+    origin: str  # ours in the follower, by which the other direction knows echo
+    echoes: frozenset[str]  # origins in the leader whose changes the follower has
+    foreign: frozenset[str]  # origins in the leader of other services' followers
+    leader_dsn: str
+    follower_dsn: str
+    flows: tuple[Flow, ...]
+    horizons: Mapping[str, LSN] = field(default_factory=dict)  # route → where its copy ends
+    types: Mapping[str, str] = field(default_factory=dict)  # the stages' type names
+    backwards: bool = False
+
+
+@dataclass(slots=True)
+class _TableBatch:
+    """What changed in one leader table, and where it goes."""
+
+    leader: Table
+    stage: Stage
+    flows: tuple[FlowSQL, ...]
+    complete: frozenset[str]  # columns that must not stay UNCHANGED
+    horizon: LSN
+    changes: NetChanges | NetRows | None = None
+    positions: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Counters:
+    """What an applier has done since it was opened."""
+
+    transactions: int = 0
+    changes: int = 0
+    echoes: int = 0
+
+
+class Applier:
+    """Applies one link's changes; for use by one thread."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.counters = Counters()
+        self.committed = LSN(0)
+        self._tables: dict[tuple[str, str], _TableBatch] = {}
+        self._by_oid: dict[int, _TableBatch | None] = {}
+        self._connection: Connection | None = None
+        self._begin: Begin | None = None
+        self._skip = False
+        self._echo = False
+        self._members_only = False
+        self._open = False  # a transaction in the follower
+        self._changes = 0
+        self._bytes = 0
+        self._batch_max = BATCH_CHANGES_MAX
+        self._markers: list[tuple[str, LSN]] = []
+        self._pending: Commit | None = None
+        self._batched = 0
+        self._written_at = 0.0
+
+    # ------------------------------------------------------------ the session
+
+    def open(self) -> LSN:
+        """Connect, and return the position up to which the follower has everything."""
+        connection = self._connection = connect(
+            self.link.follower_dsn, name=f"dbsplit stream {self.link.stream}"
+        )
+        connection.execute("SET synchronous_commit = on")
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("SET enable_hashjoin = on")
+        connection.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, self.link.split])
+        self._set_up_origin(connection)
+        connection.execute(
+            "INSERT INTO dbsplit.progress (stream, lsn) VALUES (%s, '0/0') ON CONFLICT DO NOTHING",
+            [self.link.stream],
+        )
+        row = connection.execute(
+            "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s", [self.link.stream]
+        ).fetchone()
+        assert row is not None  # noqa: S101
+        self.committed = LSN.parse(row[0])
+        self._prepare_stages(connection)
+        return self.committed
+
+    def close(self) -> None:
+        """Give up what was not committed, and disconnect."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _set_up_origin(self, connection: Connection) -> None:
+        connection.execute(
+            "SELECT pg_replication_origin_create(%(origin)s)"
+            " WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = %(origin)s)",
+            {"origin": self.link.origin},
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                connection.execute(
+                    "SELECT pg_replication_origin_session_setup(%s)", [self.link.origin]
+                )
+            except psycopg.errors.ObjectInUse:
+                # The session of a killed applier may live a moment longer.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _prepare_stages(self, connection: Connection) -> None:
+        by_leader: dict[TableName, list[Flow]] = {}
+        for flow in self.link.flows:
+            by_leader.setdefault(flow.leader.name, []).append(flow)
+        for number, (name, flows) in enumerate(by_leader.items()):
+            leader = flows[0].leader
+            columns = tuple(c.name for c in leader.columns if c.generated is None)
+            stage = Stage(
+                sql.Identifier(f"dbsplit_stage_{number}"), leader, columns, self.link.types
+            )
+            connection.execute(stage.create())
+            complete = frozenset[str]().union(*(flow.needs_complete_rows for flow in flows))
+            if any(flow.where is not None for flow in flows):
+                # A row that enters the condition needs all its values.
+                complete |= frozenset(c.name for c in leader.columns if c.toastable)
+            self._tables[(name.schema, name.name)] = _TableBatch(
+                leader=leader,
+                stage=stage,
+                flows=tuple(FlowSQL(flow, stage.name) for flow in flows),
+                complete=complete,
+                horizon=max(self.link.horizons.get(flow.route, LSN(0)) for flow in flows),
+            )
+
+    # ------------------------------------------------------------- the events
+
+    def feed(self, items: Sequence[Item], size_bytes: int) -> None:
+        """Take in events, of `size_bytes` together; commits when a batch is full."""
+        self._bytes += size_bytes
+        for item in items:
+            if isinstance(item, (Insert, Update, Delete)):
+                if not self._skip:
+                    self._change(item)
+            else:
+                self._other(item)
+
+    def _other(self, item: Item) -> None:
+        match item:
+            case Begin():
+                self._start(item)
+            case Commit():
+                self._finish(item)
+            case Origin():
+                self._from_origin(item)
+            case Relation():
+                self._announce(item)
+            case Message():
+                self._message(item)
+            case Truncate():
+                self._truncate(item)
+            case Keepalive():
+                self._idle(item)
+
+    def _start(self, begin: Begin) -> None:
+        self._begin = begin
+        self._echo = False
+        # Records do not overlap: what was applied ends at or before the commit
+        # record of the next transaction.
+        self._skip = begin.commit_lsn < self.committed
+        if not self.link.backwards:
+            self._set_members_only(members_only=False)
+
+    def _from_origin(self, origin: Origin) -> None:
+        if origin.name in self.link.echoes:
+            self._echo = self._skip = True
+            self.counters.echoes += 1
+        elif origin.name in self.link.foreign:
+            self._set_members_only(members_only=True)
+
+    def _set_members_only(self, *, members_only: bool) -> None:
+        """Whether, of tables split by column, only rows' coming and going counts.
+
+        What another service wrote reaches the source with our columns as they were
+        there, which may be older than what our service has written since.
+        """
+        if members_only != self._members_only and any(
+            flow.kind is Kind.COLUMNS for flow in self.link.flows
+        ):
+            self._flush_and_commit()
+        self._members_only = members_only
+
+    def _finish(self, commit: Commit) -> None:
+        self._begin = None
+        if commit.end_lsn <= self.committed:
+            return
+        self._pending = commit
+        self._batched += not self._echo
+        if self._markers or self._full():
+            self._flush_and_commit()
+
+    def _announce(self, relation: Relation) -> None:
+        batch = self._tables.get((relation.schema, relation.name))
+        self._by_oid[relation.oid] = batch
+        if batch is None:
+            return
+        names = tuple(column.name for column in relation.columns)
+        if set(names) != set(batch.stage.columns):
+            raise self._drifted(batch, names)
+        if batch.stage.columns != names:
+            batch.stage = Stage(batch.stage.name, batch.leader, names, self.link.types)
+        if batch.changes is not None and len(batch.changes):
+            return
+        key = batch.leader.key
+        if key:
+            batch.positions = tuple(names.index(name) for name in key)
+            batch.changes = NetChanges(batch.positions)
+        else:
+            batch.changes = NetRows()
+
+    def _drifted(self, batch: _TableBatch, names: tuple[str, ...]) -> StreamBroken:
+        added = sorted(set(names) - set(batch.stage.columns))
+        missing = sorted(set(batch.stage.columns) - set(names))
+        said = [
+            f"{what} {', '.join(cols)}"
+            for what, cols in (("has new columns", added), ("has lost columns", missing))
+            if cols
+        ]
+        return StreamBroken(
+            f"table {batch.leader.name} {' and '.join(said)} since the split was prepared",
+            hint="nothing wrong was written; undo the change on the source, or `dbsplit abort` "
+            "and prepare again with a plan for it",
+        )
+
+    def _message(self, message: Message) -> None:
+        if message.prefix == MARKER_PREFIX and message.transactional and not self._skip:
+            self._markers.append((message.content.decode(), message.lsn))
+
+    def _change(self, change: Insert | Update | Delete) -> None:
+        batch = self._by_oid.get(change.relation)
+        if batch is None or batch.changes is None:
+            return
+        if self._begin is not None and self._begin.commit_lsn < batch.horizon:
+            return
+        changes = batch.changes
+        if isinstance(change, Insert):
+            changes.insert(change.new)
+        elif isinstance(change, Update):
+            changes.update(change.old, change.new)
+        else:
+            changes.delete(change.old)
+        self._changes += 1
+        self.counters.changes += 1
+        if self._full():
+            self._flush(partly=True)
+
+    def _full(self) -> bool:
+        return self._changes >= self._batch_max or self._bytes >= BATCH_BYTES_MAX
+
+    def _truncate(self, truncate: Truncate) -> None:
+        if self._skip:
+            return
+        self._flush(partly=False)
+        for oid in truncate.relations:
+            batch = self._by_oid.get(oid)
+            if batch is None or (self._begin and self._begin.commit_lsn < batch.horizon):
+                continue
+            for flow in batch.flows:
+                self._execute(flow.empty)
+            self._changes += 1
+
+    def _idle(self, keepalive: Keepalive) -> None:
+        if self._begin is not None or keepalive.wal_end <= self.committed:
+            return
+        if self._pending is not None or self._changes:
+            return
+        if time.monotonic() - self._written_at >= IDLE_PROGRESS_S:
+            self._execute(sql.SQL("BEGIN"))
+            self._open = True
+            self._commit(keepalive.wal_end, None)
+
+    # --------------------------------------------------------------- the batch
+
+    def settle(self) -> None:
+        """Nothing more waits: commit what was gathered, if its transactions are whole."""
+        if self._begin is None:
+            self._flush_and_commit()
+
+    def _flush_and_commit(self) -> None:
+        if self._pending is None:
+            return
+        if not (self._changes or self._markers or self._open) and (
+            time.monotonic() - self._written_at < IDLE_PROGRESS_S
+        ):
+            return  # only echo or other services' changes: the next batch takes it along
+        self._flush(partly=False)
+        self._begin_follower()
+        pending, self._pending = self._pending, None
+        self._commit(pending.end_lsn, pending.commit_time_us)
+
+    def _begin_follower(self) -> None:
+        if not self._open:
+            self._execute(sql.SQL("BEGIN"))
+            self._open = True
+
+    def _flush(self, *, partly: bool) -> None:
+        """Carry what was gathered into the follower's open transaction."""
+        touched = [b for b in self._tables.values() if b.changes is not None and len(b.changes)]
+        if touched:
+            self._begin_follower()
+            self._execute(sql.SQL("SAVEPOINT batch"))
+            if not self._try_write(touched, partly=partly):
+                return
+            for batch in touched:
+                assert batch.changes is not None  # noqa: S101
+                batch.changes.clear()
+        self._changes = self._bytes = 0
+        self._batch_max = BATCH_CHANGES_MAX
+
+    def _try_write(self, touched: list[_TableBatch], *, partly: bool) -> bool:
+        """Write, the slow way where the fast one does not do; False if it must wait."""
+        rewrite = False
+        while True:
+            try:
+                self._write(touched, rewrite=rewrite)
+            except _Incomplete as incomplete:
+                self._execute(sql.SQL("ROLLBACK TO SAVEPOINT batch"))
+                incomplete.batch.complete = frozenset(incomplete.batch.stage.columns)
+            except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation) as error:
+                self._execute(sql.SQL("ROLLBACK TO SAVEPOINT batch"))
+                if rewrite and not partly:
+                    raise StreamBroken(
+                        f"the follower refused a batch: {error}",
+                        hint="somebody else wrote to it: run `dbsplit validate`, then remove "
+                        "the rows that are in the way",
+                    ) from None
+                if rewrite:
+                    # The value may become free later in this very transaction.
+                    self._batch_max *= 2
+                    self._bytes = 0
+                    return False
+                rewrite = True
+            else:
+                self._execute(sql.SQL("RELEASE SAVEPOINT batch"))
+                return True
+
+    def _write(self, touched: list[_TableBatch], *, rewrite: bool) -> None:
+        staged: list[_TableBatch] = []
+        lsn = self._position()
+        for batch in touched:
+            lines = self._lines(batch)
+            if lines:
+                batch.stage.fill(self._session(), lines)
+                staged.append(batch)
+        crash_point("stream.staged")
+        members_only = self._members_only or self._service_leads()
+        for batch in staged:
+            for flow in batch.flows:
+                self._carry(batch, flow, rewrite=rewrite, members_only=members_only)
+                if flow.flow.kind.owned:
+                    self._execute(flow.remember_dirty(lsn))
+            self._execute(sql.SQL("DELETE FROM {}").format(batch.stage.name))
+
+    def _lines(self, batch: _TableBatch) -> list[bytes]:
+        stage = batch.stage
+        if isinstance(batch.changes, NetRows):
+            return [
+                stage.line(row, b"u" if count > 0 else b"g", str(count).encode())
+                for row, count in batch.changes.rows()
+            ]
+        assert batch.changes is not None  # noqa: S101
+        self._complete(batch, batch.changes)
+        lines = [stage.line(row, b"u") for row in batch.changes.present()]
+        lines += [stage.line(row, b"g") for row in batch.changes.gone()]
+        if any(not flow.flow.key_within_leaders for flow in batch.flows):
+            lines += [stage.line(row, b"g") for row in batch.changes.before()]
+        return lines
+
+    def _complete(self, batch: _TableBatch, changes: NetChanges) -> None:
+        """Fetch the values that the log lacks and that expressions need."""
+        needed = {n for n, name in enumerate(batch.stage.columns) if name in batch.complete}
+        lacking = [
+            row
+            for row in changes.present()
+            if UNCHANGED in row and any(row[n] is UNCHANGED for n in needed)
+        ]
+        if lacking:
+            self._read_back(batch, changes, lacking)
+
+    def _read_back(self, batch: _TableBatch, changes: NetChanges, rows: list[Tuple]) -> None:
+        found = read_back(self.link.leader_dsn, batch.leader, batch.stage.columns, rows)
+        for row in rows:
+            image = found.get(changes.key_of(row))
+            if image is None:
+                # Deleted since, which the stream will tell in a later transaction.
+                changes.set_absent(row)
+            else:
+                changes.replace(image)
+
+    def _carry(
+        self, batch: _TableBatch, flow: FlowSQL, *, rewrite: bool, members_only: bool
+    ) -> None:
+        if not flow.flow.key:
+            self._execute(flow.remove_rows)
+            self._execute(flow.add_rows)
+            return
+        self._execute(flow.delete_gone)
+        if flow.delete_left is not None:
+            self._execute(flow.delete_left)
+        if members_only and flow.flow.kind is Kind.COLUMNS and not self.link.backwards:
+            self._execute(flow.add_missing)
+            return
+        if isinstance(batch.changes, NetChanges) and any(
+            UNCHANGED in row for row in batch.changes.present()
+        ):
+            self._carry_incomplete(batch, flow)
+        if rewrite or batch.leader.key_deferrable:
+            for statement in flow.rewrite:
+                self._execute(statement)
+        elif flow.flow.whole_rows:
+            self._execute(flow.upsert)
+        else:
+            if flow.update is not None:
+                self._execute(flow.update)
+            self._execute(flow.add_missing)
+
+    def _carry_incomplete(self, batch: _TableBatch, flow: FlowSQL) -> None:
+        row = self._session().execute(flow.incomplete).fetchone()
+        if row and row[0] and isinstance(batch.changes, NetChanges):
+            raise _Incomplete(batch)
+        if flow.update is not None:
+            self._execute(flow.update)
+
+    def _service_leads(self) -> bool:
+        """Whether the follower's service was moved; asked where it makes a difference."""
+        if self.link.backwards or not any(f.kind is Kind.COLUMNS for f in self.link.flows):
+            return False
+        row = (
+            self._session()
+            .execute(
+                "SELECT phase = 'moved' FROM dbsplit.service"
+                " WHERE split = %s AND service = %s FOR SHARE",
+                [self.link.split, self.link.service],
+            )
+            .fetchone()
+        )
+        return bool(row and row[0])
+
+    def _commit(self, lsn: LSN, commit_time_us: int | None) -> None:
+        connection = self._session()
+        for marker, at in self._markers:
+            connection.execute(
+                "INSERT INTO dbsplit.marker (stream, id, lsn) VALUES (%s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
+                [self.link.stream, marker, str(at)],
+            )
+        counters = self.counters
+        connection.execute(
+            "UPDATE dbsplit.progress SET lsn = %s, applied_at = clock_timestamp(),"
+            " commit_time = coalesce(to_timestamp(%s::float8 / 1000000), commit_time),"
+            " transactions = transactions + %s, changes = changes + %s, echoes = echoes + %s"
+            " WHERE stream = %s",
+            [
+                str(lsn),
+                None if commit_time_us is None else commit_time_us + EPOCH_2000_US,
+                self._batched,
+                counters.changes,
+                counters.echoes,
+                self.link.stream,
+            ],
+        )
+        crash_point("stream.applied")
+        connection.execute("COMMIT")
+        crash_point("stream.committed")
+        self.counters = Counters()
+        self._markers.clear()
+        self._batched = 0
+        self._open = False
+        self.committed = max(self.committed, lsn)
+        self._written_at = time.monotonic()
+
+    def _position(self) -> LSN:
+        """Where the batch's last change was committed in the leader."""
+        if self._begin is not None:
+            return self._begin.commit_lsn
+        return self._pending.end_lsn if self._pending else self.committed
+
+    def _execute(self, statement: sql.Composable) -> None:
+        if not self._open and statement != sql.SQL("BEGIN"):
+            self._begin_follower()
+        self._session().execute(statement)
+
+    def _session(self) -> Connection:
+        if self._connection is None:
+            raise RuntimeError("the applier is not open")
+        return self._connection
+
+
+class _Incomplete(Exception):
+    """Rows to be updated in part do not exist in the follower."""
+
+    def __init__(self, batch: _TableBatch) -> None:
+        super().__init__(str(batch.leader.name))
+        self.batch = batch

@@ -1,0 +1,84 @@
+"""Connections: how sessions are set up, and how failures to connect are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from plans.errors import NotReady
+
+CONNECT_TIMEOUT_S = 10
+
+PINNED_SETTINGS: dict[str, str] = {
+    # Whatever changes a value's text form; see the manual, chapter 20.11.
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
+}
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Connection:
+    """Open a connection with pinned text forms.
+
+    Raises NotReady, without the password, if the server does not let us in.
+    """
+    conninfo = session_conninfo(dsn, name=name)
+    try:
+        connection = psycopg.connect(conninfo, autocommit=autocommit)
+    except psycopg.OperationalError as error:
+        raise not_reachable(dsn, error) from None
+    pin_settings(connection)
+    return connection
+
+
+def session_conninfo(dsn: str, *, name: str, **more: Any) -> str:
+    """`dsn` with our limits on connecting and dead peers, unless it has its own."""
+    given = conninfo_to_dict(dsn)
+    defaults = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "application_name": name,
+        "client_encoding": "UTF8",
+    }
+    return make_conninfo("", **{**defaults, **given, "client_encoding": "UTF8", **more})
+
+
+def pin_settings(connection: Connection) -> None:
+    """Make text forms the same on every server; one round trip, in no transaction."""
+    assignments = sql.SQL(", ").join(
+        sql.SQL("set_config({}, {}, false)").format(name, value)
+        for name, value in PINNED_SETTINGS.items()
+    )
+    connection.execute(sql.SQL("SELECT ") + assignments)
+
+
+def describe(dsn: str) -> str:
+    """Where a DSN leads, without its secrets."""
+    parts = conninfo_to_dict(dsn)
+    if service := parts.get("service"):
+        return f"service={service}"
+    host, port = parts.get("host") or "local socket", parts.get("port") or "5432"
+    return f"{parts.get('user') or 'default user'}@{host}:{port}/{parts.get('dbname') or ''}"
+
+
+def not_reachable(dsn: str, error: psycopg.Error) -> NotReady:
+    """The error for a server that refused us, with what the server said."""
+    said = str(error).strip().splitlines()
+    reason = said[-1] if said else type(error).__name__
+    if (password := conninfo_to_dict(dsn).get("password")) and str(password) in reason:
+        reason = reason.replace(str(password), "********")
+    return NotReady(
+        f"cannot connect to {describe(dsn)}: {reason}",
+        hint="check that the server runs, and host, port, user, password and pg_hba.conf",
+    )

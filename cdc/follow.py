@@ -1,0 +1,284 @@
+"""Following: one reader of a slot, and an applier for each of its followers.
+
+The reader decodes the leader's changes once and hands each applier the events
+of its tables, in blocks, through a bounded queue.  A full queue stops the
+reader, and with it the sending server; nothing is kept in memory without end.
+The slot is confirmed up to what all followers have committed, and no further.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from cdc.apply import Applier, Item, Link
+from cdc.crash import crash_point
+from cdc.lsn import LSN, confirmable
+from cdc.pgoutput import Begin, Commit, Delete, Insert, Relation, Truncate, Update, decode
+from cdc.replication import ConnectionLost, Data, Keepalive, ReplicationConnection
+from plans.errors import NotReady, SplitError, StreamBroken
+
+BLOCK_EVENTS_MAX = 1_000
+BLOCK_BYTES_MAX = 1 << 20
+QUEUE_BLOCKS_MAX = 32
+CONFIRM_S = 1.0
+READ_TIMEOUT_S = 0.2
+SETTLE_S = 0.2
+RETRY_S_MAX = 60.0
+"""How long a broken connection is retried before the stream gives up."""
+
+TRANSIENT = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    ConnectionLost,
+    NotReady,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """A slot, and the links that it feeds."""
+
+    name: str
+    leader_dsn: str
+    slot: str
+    publication: str
+    links: tuple[Link, ...]
+
+
+class _Sink(threading.Thread):
+    """The thread of one applier."""
+
+    def __init__(self, link: Link, stop: threading.Event) -> None:
+        super().__init__(name=f"apply {link.stream}", daemon=True)
+        self.link = link
+        self.applier = Applier(link)
+        self.failure: BaseException | None = None
+        self.tables = {(f.leader.name.schema, f.leader.name.name) for f in link.flows}
+        self.block: list[Item] = []
+        self.block_bytes = 0
+        self._queue: queue.Queue[tuple[list[Item], int]] = queue.Queue(QUEUE_BLOCKS_MAX)
+        self._halt = stop
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything handed over was taken in."""
+        return self._queue.empty() and not self.block
+
+    def hand_over(self, timeout_s: float) -> bool:
+        """Queue the gathered block; False if the queue stayed full."""
+        if not self.block:
+            return True
+        try:
+            self._queue.put((self.block, self.block_bytes), timeout=timeout_s)
+        except queue.Full:
+            return False
+        self.block, self.block_bytes = [], 0
+        return True
+
+    def run(self) -> None:
+        try:
+            while not self._halt.is_set():
+                try:
+                    items, size = self._queue.get(timeout=SETTLE_S)
+                except queue.Empty:
+                    self.applier.settle()
+                    continue
+                crash_point("stream.received")
+                self.applier.feed(items, size)
+                if self._queue.empty():
+                    self.applier.settle()
+        except BaseException as error:  # noqa: BLE001  (handed to the supervisor)
+            self.failure = error
+        finally:
+            self.applier.close()
+
+
+class Follower(threading.Thread):
+    """Follows one feed until stopped; reconnects when a connection breaks.
+
+    `failure` holds what made it give up, and is None while it runs.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(name=f"follow {feed.name}", daemon=True)
+        self.feed = feed
+        self.failure: SplitError | None = None
+        self.connected = threading.Event()
+        self.position = LSN(0)
+        self._halt = threading.Event()
+
+    def stop(self) -> None:
+        """Ask it to end after the batch in hand."""
+        self._halt.set()
+
+    def run(self) -> None:
+        broken_since: float | None = None
+        while not self._halt.is_set():
+            started = time.monotonic()
+            try:
+                self._follow()
+            except TRANSIENT as error:
+                self.connected.clear()
+                now = time.monotonic()
+                if broken_since is None or now - started > RETRY_S_MAX / 2:
+                    broken_since = now
+                if now - broken_since > RETRY_S_MAX:
+                    self.failure = StreamBroken(
+                        f"stream {self.feed.name} could not be continued for "
+                        f"{RETRY_S_MAX:.0f} s: {_first_line(error)}",
+                        hint="see to the server named, then start `dbsplit stream` again; "
+                        "nothing is lost",
+                    )
+                    return
+                self._halt.wait(0.5)
+            except SplitError as error:
+                self.failure = error
+                return
+            except psycopg.Error as error:
+                self.failure = StreamBroken(
+                    f"stream {self.feed.name}: the follower refused a change: {_first_line(error)}",
+                    hint="nothing of that batch was written; mend the cause and start "
+                    "`dbsplit stream` again",
+                )
+                return
+            except Exception as error:  # noqa: BLE001  (a bug; told as such, not swallowed)
+                self.failure = StreamBroken(
+                    f"stream {self.feed.name}: {type(error).__name__}: {error}",
+                    hint="this is a bug; nothing of that batch was written",
+                )
+                self.failure.__cause__ = error
+                return
+
+    def _follow(self) -> None:
+        halt = threading.Event()
+        sinks = [_Sink(link, halt) for link in self.feed.links]
+        try:
+            for sink in sinks:
+                sink.applier.open()
+            with ReplicationConnection(self.feed.leader_dsn, name="dbsplit stream") as connection:
+                connection.start(self.feed.slot, self.feed.publication)
+                self.position = confirmable(sink.applier.committed for sink in sinks)
+                for sink in sinks:
+                    sink.start()
+                self.connected.set()
+                _Reader(connection, sinks, self._halt, self).run()
+        finally:
+            self.connected.clear()
+            halt.set()
+            for sink in sinks:
+                if sink.is_alive():
+                    sink.join(timeout=30)
+                else:
+                    sink.applier.close()
+
+
+class _Reader:
+    """Reads, decodes and distributes, and confirms what was committed."""
+
+    def __init__(
+        self,
+        connection: ReplicationConnection,
+        sinks: Sequence[_Sink],
+        stop: threading.Event,
+        owner: Follower,
+    ) -> None:
+        self._connection = connection
+        self._sinks = sinks
+        self._stop = stop
+        self._owner = owner
+        self._wanted: dict[int, tuple[_Sink, ...]] = {}
+        self._received = LSN(0)
+        self._confirmed = LSN(0)
+        self._confirm_at = 0.0
+        self._in_transaction = False
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            message = self._connection.read(0)
+            if message is None:
+                # Nothing waits: let the appliers have what there is, then rest.
+                self._distribute()
+                self._check()
+                message = self._connection.read(READ_TIMEOUT_S)
+            match message:
+                case None:
+                    pass
+                case Keepalive():
+                    self._keepalive(message)
+                case Data(payload):
+                    self._data(payload)
+            self._confirm()
+        self._distribute()
+        self._confirm(now=True)
+
+    def _data(self, payload: bytes) -> None:
+        event = decode(payload)
+        if event is None:
+            return
+        sinks: Sequence[_Sink]
+        if isinstance(event, Insert | Update | Delete):
+            sinks = self._wanted[event.relation]
+        elif isinstance(event, Relation):
+            table = (event.schema, event.name)
+            sinks = tuple(sink for sink in self._sinks if table in sink.tables)
+            self._wanted[event.oid] = sinks
+        elif isinstance(event, Truncate):
+            sinks = self._sinks
+        else:
+            sinks = self._sinks
+            if isinstance(event, Begin | Commit):
+                self._in_transaction = isinstance(event, Begin)
+        for sink in sinks:
+            sink.block.append(event)
+            sink.block_bytes += len(payload)
+            if len(sink.block) >= BLOCK_EVENTS_MAX or sink.block_bytes >= BLOCK_BYTES_MAX:
+                self._hand_over(sink)
+
+    def _keepalive(self, keepalive: Keepalive) -> None:
+        self._received = max(self._received, keepalive.wal_end)
+        if not self._in_transaction:
+            for sink in self._sinks:
+                sink.block.append(keepalive)
+            self._distribute()
+        self._confirm(now=keepalive.reply_requested)
+
+    def _distribute(self) -> None:
+        for sink in self._sinks:
+            self._hand_over(sink)
+
+    def _hand_over(self, sink: _Sink) -> None:
+        """Hand a block over, however long it takes, without falling silent."""
+        while not sink.hand_over(READ_TIMEOUT_S):
+            self._check()
+            self._confirm()
+            if self._stop.is_set():
+                return
+
+    def _check(self) -> None:
+        for sink in self._sinks:
+            if sink.failure is not None:
+                raise sink.failure
+
+    def _confirm(self, *, now: bool = False) -> None:
+        clock = time.monotonic()
+        if not now and clock < self._confirm_at:
+            return
+        self._check()
+        self._confirm_at = clock + CONFIRM_S
+        self._confirmed = confirmable(sink.applier.committed for sink in self._sinks)
+        self._owner.position = self._confirmed
+        self._connection.confirm(self._confirmed, max(self._received, self._confirmed))
+        crash_point("stream.confirmed")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,209 @@
+"""Reading the messages of PostgreSQL's logical decoding plugin pgoutput.
+
+Protocol version 1 with ``messages``: PostgreSQL manual, chapter 54.9 "Logical
+Replication Message Formats".  Values stay in their text form, as bytes in
+UTF-8; nothing here knows a data type.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from struct import Struct
+from typing import Final, NamedTuple
+
+from cdc.lsn import LSN
+
+
+class _Unchanged(Enum):
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = _Unchanged.UNCHANGED
+"""A large value that the update did not touch and the log therefore lacks."""
+
+Value = bytes | None | _Unchanged
+Tuple = tuple[Value, ...]
+
+
+class Begin(NamedTuple):
+    """A committed transaction begins; `commit_lsn` is where its commit record starts."""
+
+    commit_lsn: LSN
+    commit_time_us: int  # microseconds since 2000-01-01 UTC
+    xid: int
+
+
+class Commit(NamedTuple):
+    """The transaction is complete; `end_lsn` is the end of its commit record."""
+
+    commit_lsn: LSN
+    end_lsn: LSN
+    commit_time_us: int
+
+
+class Origin(NamedTuple):
+    """The transaction was written by a session with this replication origin."""
+
+    name: str
+
+
+class RelationColumn(NamedTuple):
+    """A column as the stream announces it."""
+
+    name: str
+    type_oid: int
+    in_key: bool
+
+
+class Relation(NamedTuple):
+    """What the rows that follow look like; sent again whenever it has changed."""
+
+    oid: int
+    schema: str
+    name: str
+    replica_identity: str
+    columns: tuple[RelationColumn, ...]
+
+
+class Insert(NamedTuple):
+    """A new row."""
+
+    relation: int
+    new: Tuple
+
+
+class Update(NamedTuple):
+    """A changed row; `old` holds the key if that changed, or all with identity FULL."""
+
+    relation: int
+    old: Tuple | None
+    new: Tuple
+
+
+class Delete(NamedTuple):
+    """A deleted row; `old` holds its key, or all of it with identity FULL."""
+
+    relation: int
+    old: Tuple
+
+
+class Truncate(NamedTuple):
+    """Tables emptied by one command."""
+
+    relations: tuple[int, ...]
+
+
+class Message(NamedTuple):
+    """A message written by ``pg_logical_emit_message``."""
+
+    transactional: bool
+    lsn: LSN
+    prefix: str
+    content: bytes
+
+
+Event = Begin | Commit | Origin | Relation | Insert | Update | Delete | Truncate | Message
+
+_INT16 = Struct("!h")
+_INT32 = Struct("!i")
+_UINT32 = Struct("!I")
+_BEGIN = Struct("!QqI")
+_COMMIT = Struct("!BQQq")
+
+
+def decode(data: bytes) -> Event | None:
+    """The event that one message holds, None for a message without meaning here.
+
+    Raises ValueError for a message that this protocol version does not know:
+    guessing on would mean guessing rows.
+    """
+    kind = data[0]
+    if kind == 0x49:  # I
+        return Insert(_UINT32.unpack_from(data, 1)[0], _tuple(data, 6)[0])
+    if kind == 0x55:  # U
+        return _update(data)
+    if kind == 0x44:  # D
+        return Delete(_UINT32.unpack_from(data, 1)[0], _tuple(data, 6)[0])
+    if kind == 0x42:  # B
+        lsn, time, xid = _BEGIN.unpack_from(data, 1)
+        return Begin(LSN(lsn), time, xid)
+    if kind == 0x43:  # C
+        _, lsn, end, time = _COMMIT.unpack_from(data, 1)
+        return Commit(LSN(lsn), LSN(end), time)
+    return _rare(data)
+
+
+def _rare(data: bytes) -> Event | None:
+    match data[:1]:
+        case b"R":
+            return _relation(data)
+        case b"O":
+            return Origin(_text(data, 9)[0])
+        case b"T":
+            count = _INT32.unpack_from(data, 1)[0]
+            return Truncate(tuple(_UINT32.unpack_from(data, 6 + 4 * n)[0] for n in range(count)))
+        case b"M":
+            lsn = int.from_bytes(data[2:10], "big")
+            prefix, position = _text(data, 10)
+            size = _INT32.unpack_from(data, position)[0]
+            content = data[position + 4 : position + 4 + size]
+            return Message(bool(data[1] & 1), LSN(lsn), prefix, content)
+        case b"Y":  # names of types: values are text, so that they do not matter
+            return None
+        case other:
+            raise ValueError(f"unknown pgoutput message {other!r}")
+
+
+def _update(data: bytes) -> Update:
+    relation = _UINT32.unpack_from(data, 1)[0]
+    if data[5] == 0x4E:  # N
+        return Update(relation, None, _tuple(data, 6)[0])
+    old, position = _tuple(data, 6)
+    return Update(relation, old, _tuple(data, position + 1)[0])
+
+
+def _tuple(data: bytes, position: int) -> tuple[Tuple, int]:
+    count = _INT16.unpack_from(data, position)[0]
+    position += 2
+    values: list[Value] = []
+    size_at = _INT32.unpack_from
+    for _ in range(count):
+        kind = data[position]
+        if kind == 0x74:  # t
+            start = position + 5
+            position = start + size_at(data, position + 1)[0]
+            values.append(data[start:position])
+            continue
+        position += 1
+        if kind == 0x6E:  # n
+            values.append(None)
+        elif kind == 0x75:  # u
+            values.append(UNCHANGED)
+        else:
+            raise ValueError(f"unknown kind of value {chr(kind)!r}")
+    return tuple(values), position
+
+
+def _relation(data: bytes) -> Relation:
+    oid = _UINT32.unpack_from(data, 1)[0]
+    schema, position = _text(data, 5)
+    name, position = _text(data, position)
+    identity = chr(data[position])
+    count = _INT16.unpack_from(data, position + 1)[0]
+    position += 3
+    columns = []
+    for _ in range(count):
+        in_key = bool(data[position] & 1)
+        column, position = _text(data, position + 1)
+        columns.append(RelationColumn(column, _UINT32.unpack_from(data, position)[0], in_key))
+        position += 8
+    # An empty schema stands for pg_catalog.
+    return Relation(oid, schema or "pg_catalog", name, identity, tuple(columns))
+
+
+def _text(data: bytes, start: int) -> tuple[str, int]:
+    end = data.index(b"\0", start)
+    return data[start:end].decode(), end + 1

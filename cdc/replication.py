@@ -1,0 +1,186 @@
+"""The streaming replication protocol, as far as a consumer of changes needs it.
+
+PostgreSQL manual, chapter 54.4 "Streaming Replication Protocol".  psycopg has
+no interface to it, but its libpq wrapper has all that is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Callable
+from struct import Struct
+from typing import NamedTuple, Self
+
+from psycopg import pq, sql
+
+from cdc.connect import PINNED_SETTINGS, describe, session_conninfo
+from cdc.lsn import LSN
+from plans.errors import NotReady, StreamBroken
+
+_XLOG_DATA = Struct("!xQQq")
+_KEEPALIVE = Struct("!xQqB")
+_STATUS = Struct("!cQQQqB")
+_EPOCH_2000_S = 946_684_800
+
+NAP_S = 0.001
+"""How long a busy reader rests between reads.
+
+The server sends one small message per change, and a reader that wakes for each
+of them slows it down; after a nap it finds a buffer full of them.
+"""
+
+
+class ConnectionLost(Exception):
+    """The server ended the connection; connecting again may help."""
+
+
+class Data(NamedTuple):
+    """A message of the output plugin; `wal_end` is a hint only."""
+
+    payload: bytes
+
+
+class Keepalive(NamedTuple):
+    """Everything before `wal_end` that concerns us has been sent."""
+
+    wal_end: LSN
+    reply_requested: bool
+
+
+class ReplicationConnection:
+    """A connection in replication mode; not for use by several threads at once."""
+
+    def __init__(self, dsn: str, *, name: str) -> None:
+        options = " ".join(
+            f"-c {setting}={value.replace(' ', chr(92) + ' ')}"
+            for setting, value in PINNED_SETTINGS.items()
+        )
+        # The walsender formats values by its own session's settings.
+        conninfo = session_conninfo(dsn, name=name, replication="database", options=options)
+        self._dsn = dsn
+        self._connection = pq.PGconn.connect(conninfo.encode())
+        if self._connection.status != pq.ConnStatus.OK:
+            reason = self._connection.get_error_message().strip()
+            self._connection.finish()
+            raise NotReady(
+                f"cannot open a replication connection to {describe(dsn)}: {reason}",
+                hint="the role needs REPLICATION, and pg_hba.conf must let it in",
+            )
+        self._busy = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; a temporary slot of its goes with it."""
+        with contextlib.suppress(Exception):
+            self._connection.finish()
+
+    def create_temporary_slot(
+        self, slot: str, *, timeout_s: float, waiting: Callable[[float], None] | None = None
+    ) -> tuple[LSN, str]:
+        """Create a slot that lives as long as this connection, and export its snapshot.
+
+        Returns the position from which on the slot sees commits, and the name of
+        the snapshot that sees exactly the commits before it.  The snapshot can be
+        used until the next command here.  Creation waits for all transactions in
+        progress; NotReady after `timeout_s` seconds of that.
+        """
+        command = sql.SQL(
+            "CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+        ).format(sql.Identifier(slot))
+        self._connection.send_query(command.as_string(None).encode())
+        deadline = time.monotonic() + timeout_s
+        while self._connection.is_busy():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.close()
+                raise NotReady(
+                    f"creating a replication slot on {describe(self._dsn)} waited longer than "
+                    f"{timeout_s:.0f} s for transactions in progress",
+                    hint="end the oldest transactions (pg_stat_activity, xact_start) and repeat",
+                )
+            self._wait_readable(min(left, 1.0))
+            self._connection.consume_input()
+            if waiting:
+                waiting(left)
+        result = self._connection.get_result()
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            raise NotReady(
+                f"cannot create a replication slot on {describe(self._dsn)}: {self._error(result)}",
+                hint="see max_replication_slots and max_wal_senders",
+            )
+        point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
+        while self._connection.get_result():
+            pass
+        return LSN.parse((point or b"").decode()), (snapshot or b"").decode()
+
+    def start(self, slot: str, publication: str) -> None:
+        """Begin to stream from where the slot was last confirmed."""
+        command = sql.SQL(
+            "START_REPLICATION SLOT {} LOGICAL 0/0"
+            " (proto_version '1', publication_names {}, messages 'true')"
+        ).format(sql.Identifier(slot), sql.Literal(sql.Identifier(publication).as_string(None)))
+        self._connection.send_query(command.as_string(None).encode())
+        result = self._connection.get_result()
+        if result is None or result.status != pq.ExecStatus.COPY_BOTH:
+            reason = self._error(result)
+            if "is active for PID" in reason:
+                raise ConnectionLost(reason)
+            raise StreamBroken(
+                f"cannot stream from slot {slot} on {describe(self._dsn)}: {reason}",
+                hint="if the slot is lost, what it had retained is gone: `dbsplit abort` and "
+                "start again",
+            )
+
+    def read(self, timeout_s: float) -> Data | Keepalive | None:
+        """The next message, None if none came within `timeout_s` seconds."""
+        while True:
+            size, data = self._connection.get_copy_data(1)
+            if size > 0:
+                self._busy = True
+                return self._message(bytes(data))
+            if size < 0:
+                raise ConnectionLost(self._error(self._connection.get_result()))
+            if self._busy:
+                self._busy = False
+                time.sleep(NAP_S)
+            elif not self._wait_readable(timeout_s):
+                return None
+            try:
+                self._connection.consume_input()
+            except Exception as error:
+                raise ConnectionLost(str(error)) from None
+
+    def confirm(self, flushed: LSN, received: LSN) -> None:
+        """Tell the server what it need not keep any more."""
+        now = int((time.time() - _EPOCH_2000_S) * 1_000_000)
+        message = _STATUS.pack(b"r", received.value, flushed.value, flushed.value, now, 0)
+        try:
+            self._connection.put_copy_data(message)
+            self._connection.flush()
+        except Exception as error:
+            raise ConnectionLost(str(error)) from None
+
+    def _message(self, data: bytes) -> Data | Keepalive:
+        match data[:1]:
+            case b"w":
+                return Data(data[_XLOG_DATA.size :])
+            case b"k":
+                wal_end, _, reply = _KEEPALIVE.unpack(data)
+                return Keepalive(LSN(wal_end), bool(reply))
+            case other:
+                raise ConnectionLost(f"unexpected replication message {other!r}")
+
+    def _wait_readable(self, timeout_s: float) -> bool:
+        return bool(select.select([self._connection.socket], [], [], timeout_s)[0])
+
+    def _error(self, result: pq.PGresult | None) -> str:  # type: ignore[name-defined,unused-ignore]
+        if result is not None and (text := result.get_error_message()):
+            return text.strip()
+        return self._connection.get_error_message().strip()

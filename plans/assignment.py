@@ -1,0 +1,113 @@
+"""Which entry of a plan speaks about which table of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from plans.catalog import Catalog, Table, TableName
+from plans.load import Plan
+from plans.model import TablePlan
+from plans.places import Path
+from plans.problems import Problems, suggestion
+from plans.routes import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A table of the source and what the plan says about it."""
+
+    path: Path  # of the entry: ("tables", "orders")
+    entry: TablePlan
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A route and where the plan asks for it."""
+
+    path: Path
+    route: Route
+
+
+def assign(plan: Plan, catalog: Catalog, problems: Problems) -> list[Assignment]:
+    """The plan's entries whose tables can be moved; the others are problems."""
+    assigned: dict[TableName, Assignment] = {}
+    for name, entry in plan.tables.items():
+        path: Path = ("tables", name)
+        table = catalog.find(name)
+        if table is None:
+            _add_unknown(name, path, catalog, problems)
+            continue
+        if other := assigned.get(table.name):
+            first = other.path[-1]
+            problems.add(path, f"{table.name} is assigned twice, as {first!r} too", at_key=True)
+            continue
+        assigned[table.name] = Assignment(path, entry, table)
+    kept = {name for name, one in assigned.items() if not one.entry.dropped}
+    _check_kinds(assigned, kept, problems)
+    _check_complete(assigned, catalog, problems)
+    return [one for one in assigned.values() if not one.table.parent]
+
+
+def _add_unknown(name: str, path: Path, catalog: Catalog, problems: Problems) -> None:
+    schema, _, table = name.rpartition(".")
+    foreign = (
+        {TableName(schema, table)}
+        if schema
+        else {TableName(schema, name) for schema in catalog.schemas}
+    )
+    if foreign & set(catalog.foreign_tables):
+        problems.add(
+            path, f"{name} is a foreign table: its rows are in another database",
+            "take it out of the plan and connect the service to that database", at_key=True,
+        )  # fmt: skip
+        return
+    known = [*_names(catalog.tables.values())]
+    schemas = ", ".join(catalog.schemas)
+    problems.add(
+        path,
+        f"there is no table {name!r} in {catalog.database} (schemas: {schemas})",
+        suggestion(name, known),
+        at_key=True,
+    )
+
+
+def _names(tables: Iterable[Table]) -> Iterator[str]:
+    for table in tables:
+        yield table.name.name
+        yield str(table.name)
+
+
+def _check_kinds(
+    assigned: dict[TableName, Assignment], kept: set[TableName], problems: Problems
+) -> None:
+    for name, one in assigned.items():
+        parent = one.table.parent
+        if one.table.is_partition:
+            problems.add(
+                one.path, f"{name} is a partition of {parent}", f"assign {parent}", at_key=True
+            )
+        elif parent and (name in kept or parent in kept):
+            problems.add(
+                one.path, f"{name} inherits from {parent}; inheritance isn't supported",
+                "make them partitions, or tables of their own (ALTER TABLE … NO INHERIT …)",
+                at_key=True,
+            )  # fmt: skip
+
+
+def _check_complete(
+    assigned: dict[TableName, Assignment], catalog: Catalog, problems: Problems
+) -> None:
+    for name, table in catalog.tables.items():
+        if name in assigned or (table.is_partition and table.parent in catalog.tables):
+            continue
+        written = name.name if name.schema == catalog.schemas[0] else str(name)
+        if table.is_partition:
+            message = f"{name} is a partition of {table.parent}, whose schema isn't listed"
+            problems.add(("source", "schemas"), message, "list the schema of the partitioned table")
+            continue
+        problems.add(
+            ("tables",), f"{name} has no owner",
+            f"write {written}: SERVICE, or {written}: drop to leave it behind",
+        )  # fmt: skip

@@ -1,0 +1,122 @@
+"""What a database holds, as its own catalog tells it.
+
+Values only; `plans.catalog_read` fills them from ``pg_catalog`` in one
+snapshot.  Types are written as ``format_type`` writes them under an empty
+``search_path``, so that a name means the same on every server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from psycopg import sql
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableName:
+    """A relation's qualified name."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The name, quoted for SQL."""
+        return sql.Identifier(self.schema, self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column, with what a copy of it has to know."""
+
+    name: str
+    type: str  # format_type(), qualified unless in pg_catalog
+    type_is_builtin: bool  # its binary form means the same on every server
+    not_null: bool = False
+    default: str | None = None  # pg_get_expr(); None also for generated columns
+    identity: Literal["", "a", "d"] = ""
+    generated: str | None = None  # the generation expression
+    generated_kind: Literal["", "s", "v"] = ""
+    collation: str | None = None  # qualified and quoted; None for the type's own
+    toastable: bool = False  # a long value may stay out of line, and out of the stream
+    sequence: TableName | None = None  # the sequence its default or identity draws from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table or a partitioned table; leaves are listed with their root."""
+
+    name: TableName
+    kind: Literal["r", "p"]
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    key_deferrable: bool = False
+    replica_identity: Literal["d", "n", "f", "i"] = "d"
+    identity_index_columns: tuple[str, ...] = ()  # with replica_identity 'i'
+    parent: TableName | None = None  # of a partition or an inheritance child
+    is_partition: bool = False
+    leaves: tuple[TableName, ...] = ()  # all partitions without partitions of their own
+    persistence: Literal["p", "u", "t"] = "p"
+    rows_estimated: int = 0
+    size_bytes: int = 0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns by which a row is told apart, () if there are none."""
+        if self.replica_identity == "i" and self.identity_index_columns:
+            return self.identity_index_columns
+        return self.primary_key
+
+    def column(self, name: str) -> Column:
+        """The column called `name`; KeyError if there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignKey:
+    """A foreign key between two tables."""
+
+    name: str
+    table: TableName
+    columns: tuple[str, ...]
+    references: TableName
+    referenced_columns: tuple[str, ...]
+    definition: str  # pg_get_constraintdef()
+    on_delete: str  # 'a' no action, 'r', 'c' cascade, 'n' set null, 'd' set default
+    on_update: str
+    deferrable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """The schemas of one database that a plan speaks about."""
+
+    server_version: int  # server_version_num
+    system_identifier: str
+    database: str
+    schemas: tuple[str, ...]
+    tables: Mapping[TableName, Table] = field(default_factory=dict)
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    foreign_tables: tuple[TableName, ...] = ()  # their rows are in another database
+
+    def find(self, name: str) -> Table | None:
+        """The table that a plan calls ``name`` or ``schema.name``.
+
+        An unqualified name is looked up in the plan's schemas in their order.
+        """
+        if "." in name:
+            schema, _, table = name.partition(".")
+            if found := self.tables.get(TableName(schema, table)):
+                return found
+        for schema in self.schemas:
+            if found := self.tables.get(TableName(schema, name)):
+                return found
+        return None

@@ -1,0 +1,97 @@
+"""Findings on the tables and routes themselves: what can be told from the catalog alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plans.boundary import held_columns
+from plans.catalog import Column, Table
+from plans.check_subject import Subject
+from plans.findings import Finding, Severity
+from plans.routes import Kind, Route
+
+
+def check_switch(subject: Subject) -> Iterator[Finding]:
+    """Whether this version can switch the traffic as the plan says."""
+    if subject.plan.switch.kind == "pgbouncer":
+        yield subject.finding(
+            Severity.BLOCKER, "switch-unsupported", "switch", ("switch", "kind"),
+            "switching by PgBouncer isn't supported in this version",
+            remedy="use kind: command with a script that does it, or kind: none",
+        )  # fmt: skip
+
+
+def check_tables(subject: Subject) -> Iterator[Finding]:
+    """What keeps a table's changes out of the log, or its rows from being told apart."""
+    tables = {route.source.name: route.source for route in subject.routes}
+    for _, table in sorted(tables.items()):
+        yield from _check_persistence(subject, table)
+        yield from _check_identity(subject, table)
+
+
+def _check_persistence(subject: Subject, table: Table) -> Iterator[Finding]:
+    parts = [table, *(subject.catalog.tables[leaf] for leaf in table.leaves)]
+    for part in parts:
+        if part.persistence == "u":
+            yield subject.finding(
+                Severity.BLOCKER, "table-unlogged", part.name, table.name,
+                "the table is unlogged; its changes aren't in the log and cannot be followed",
+                remedy=f"ALTER TABLE {part.name.identifier.as_string()} SET LOGGED, or drop it"
+                " in the plan",
+            )  # fmt: skip
+
+
+def _check_identity(subject: Subject, table: Table) -> Iterator[Finding]:
+    if not table.key:
+        yield subject.finding(
+            Severity.WARNING, "table-keyless", table.name, table.name,
+            "the table has no primary key and no replica identity index",
+            why="prepare sets REPLICA IDENTITY FULL, so updates and deletes log whole rows; its"
+            " rows are compared as a multiset",
+            remedy="add a primary key if you can",
+        )  # fmt: skip
+    elif table.replica_identity == "n" or (table.key_deferrable and table.replica_identity == "d"):
+        what = "REPLICA IDENTITY NOTHING" if table.replica_identity == "n" else "a deferrable key"
+        yield subject.finding(
+            Severity.WARNING, "table-identity", table.name, table.name,
+            f"the table has {what}, so the log doesn't say which row was updated or deleted",
+            why="prepare sets REPLICA IDENTITY FULL",
+            remedy="make the key NOT DEFERRABLE, or choose an index (REPLICA IDENTITY USING"
+            " INDEX …)",
+        )  # fmt: skip
+
+
+def check_way_back(subject: Subject) -> Iterator[Finding]:
+    """Rows that a service writes and that cannot travel back to the source."""
+    for route in subject.routes:
+        if route.kind is Kind.DERIVED:
+            yield subject.finding(
+                Severity.NOTE, "route-derived", route.id, route.source.name,
+                f"the rows of {route.target} are computed and cannot be computed back",
+                why=f"they are fed and read-only in {route.service} until complete",
+            )  # fmt: skip
+        elif route.kind.owned:
+            yield from _check_inserts(subject, route)
+
+
+def _check_inserts(subject: Subject, route: Route) -> Iterator[Finding]:
+    held = held_columns(route)
+    missing = [
+        column.name
+        for column in route.source.columns
+        if column.name not in held and _needs_value(column)
+    ]
+    if missing:
+        yield subject.finding(
+            Severity.WARNING, "insert-incomplete", route.id, route.source.name,
+            f"{', '.join(missing)}: NOT NULL without default in the source, and not in"
+            f" {route.service}'s part",
+            why=f"rows that {route.service} inserts cannot travel back, so its inserts are"
+            " refused from the cutover until complete",
+            remedy="give the columns a default in the source, or drop their NOT NULL there",
+        )  # fmt: skip
+
+
+def _needs_value(column: Column) -> bool:
+    has_value = column.default is not None or column.identity or column.generated is not None
+    return column.not_null and not has_value

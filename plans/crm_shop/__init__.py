@@ -1,0 +1,1 @@
+"""The bundled case: one database shared by a CRM, a shop and an MES."""

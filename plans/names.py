@@ -1,0 +1,54 @@
+"""The names of everything that a split leaves on a server while it runs."""
+
+from __future__ import annotations
+
+CONTROL_SCHEMA = "dbsplit"
+APPLIER_SETTING = "dbsplit.applier"
+"""The session setting by which fences know our own appliers."""
+
+MARKER_PREFIX = "dbsplit"
+
+
+def slug(split: str) -> str:
+    """The split's name where PostgreSQL allows no hyphen."""
+    return split.replace("-", "_")
+
+
+def publication(split: str) -> str:
+    """The publication on the source."""
+    return f"dbsplit_{slug(split)}"
+
+
+def slot(split: str) -> str:
+    """The slot on the source."""
+    return f"dbsplit_{slug(split)}"
+
+
+def back_publication(split: str, service: str) -> str:
+    """The publication on a target."""
+    return f"dbsplit_{slug(split)}_{slug(service)}_back"
+
+
+def back_slot(split: str, service: str) -> str:
+    """The slot on a target; slots are the whole instance's, thus the service."""
+    return f"dbsplit_{slug(split)}_{slug(service)}_back"
+
+
+def origin(split: str, service: str) -> str:
+    """The replication origin with which the source's changes are written to a target."""
+    return f"dbsplit_{slug(split)}_{slug(service)}"
+
+
+def back_origin(split: str, service: str) -> str:
+    """The replication origin with which a target's changes are written to the source."""
+    return f"dbsplit_{slug(split)}_{slug(service)}_back"
+
+
+def stream(split: str, service: str) -> str:
+    """The progress row, in the target, of the source's changes."""
+    return f"{split}:{service}"
+
+
+def back_stream(split: str, service: str) -> str:
+    """The progress row, in the source, of a target's changes."""
+    return f"{split}:{service}:back"

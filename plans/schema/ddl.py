@@ -1,0 +1,55 @@
+"""DDL as data: what is run, what undoes it, and what cannot be brought along.
+
+Every name inside the texts was quoted by the source server itself (``%I``,
+``quote_ident`` and the ``pg_get_*`` functions under an empty ``search_path``);
+Python only puts quoted pieces together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL command and the one that undoes it ("" where there is nothing to undo)."""
+
+    create: str
+    drop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something of the source that the target does not get, and why."""
+
+    object: str  # "trigger orders_notify on public.orders"
+    reason: str  # "calls public.notify_crm(), which mentions public.crm_orders (owned by crm)"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSchema:
+    """Everything to be created in one service's database, in an order that works.
+
+    Undoing is the drops of `after_data`, then those of `before_data`, each from
+    the last to the first.
+    """
+
+    before_data: tuple[Statement, ...]
+    after_data: tuple[Statement, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The database that the DDL is made for."""
+
+    service: str
+    version: int  # server_version_num
+    roles: tuple[str, ...] = ()  # of the service, and existing on its server
+    reference_keys: frozenset[str] = frozenset()
+    """Names of the foreign keys that may point at a read-only copy there."""
+
+    @property
+    def major(self) -> int:
+        """The major version, such as 18."""
+        return self.version // 10_000

@@ -1,0 +1,100 @@
+"""Which tables and columns a service's database has, and whose the others are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from plans.catalog import TableName
+from plans.errors import PlanInvalid
+from plans.routes import Kind, Route
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a service's database has of one source table."""
+
+    table: TableName
+    columns: frozenset[str]
+    key: frozenset[str]
+    owned: bool  # else it is a read-only copy
+    all_rows: bool  # else the table is split by rows
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One service's share of the source."""
+
+    service: str
+    parts: Mapping[TableName, Part]
+    owners: Mapping[tuple[TableName, str], str]  # (table, column) -> "crm" or "crm and shop"
+
+    def with_columns(self, more: Mapping[TableName, Iterable[str]]) -> Scope:
+        """The same with `more` columns, those that are computed from columns that are here."""
+        parts = {
+            table: replace(part, columns=part.columns | set(more.get(table, ())))
+            for table, part in self.parts.items()
+        }
+        return replace(self, parts=parts)
+
+    def whose(self, table: TableName, column: str | None = None) -> str:
+        """Who has a table or one of its columns, for a person: "(owned by crm)"."""
+        owners = sorted(
+            {
+                owner
+                for (name, of_column), owner in self.owners.items()
+                if name == table and (column is None or column == of_column)
+            }
+        )
+        if owners:
+            return f"(owned by {' and '.join(owners)})"
+        return "(which no service gets)" if column is None else f"(which {self.service} lacks)"
+
+
+def scope_of(service: str, routes: Iterable[Route]) -> Scope:
+    """The share that `routes` (those of every service) give to `service`.
+
+    Derived routes give nothing: their tables come from hand-written revisions.
+    """
+    parts: dict[TableName, Part] = {}
+    owners: dict[tuple[TableName, str], set[str]] = {}
+    for route in routes:
+        if route.kind is Kind.DERIVED:
+            continue
+        if route.kind.owned:
+            for column in route.columns:
+                owners.setdefault((route.source.name, column.name), set()).add(route.service)
+        if route.service == service:
+            part = _part(route)
+            parts[part.table] = _united(parts.get(part.table), part)
+    named = {place: " and ".join(sorted(services)) for place, services in owners.items()}
+    return Scope(service, parts, named)
+
+
+def _part(route: Route) -> Part:
+    renamed = [column.name for column in route.columns if column.plain != column.name]
+    if route.target != route.source.name or renamed:
+        raise PlanInvalid(
+            f"{route.id} gives {route.source.name} another shape in {route.target}"
+            + (f" (columns {', '.join(renamed)})" if renamed else ""),
+            hint="derive it into a table that hand-written revisions create",
+        )
+    return Part(
+        table=route.source.name,
+        columns=frozenset(column.name for column in route.columns),
+        key=frozenset(route.key),
+        owned=route.kind.owned,
+        all_rows=route.kind is not Kind.ROWS,
+    )
+
+
+def _united(one: Part | None, other: Part) -> Part:
+    if one is None:
+        return other
+    return Part(
+        table=one.table,
+        columns=one.columns | other.columns,
+        key=one.key | other.key,
+        owned=one.owned or other.owned,
+        all_rows=one.all_rows or other.all_rows,
+    )

@@ -1,0 +1,130 @@
+"""Servers for the tests, fresh databases on them, and the marks that choose what runs."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from toolkit.servers import Server, running_server
+from toolkit.servers_watchdog import wait_until
+
+HERE: Final = Path(__file__).parent
+MARK_OF_DIRECTORY: Final = {"integration": "integration", "crash": "crash", "kafka": "kafka"}
+SLOT_RELEASE_S_MAX: Final = 10.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A session's own plugin, not module state: pytest may run inside pytest.
+    if os.environ.get("DBSPLIT_CI"):
+        config.pluginmanager.register(_SkipsFail(), "dbsplit-skips-fail")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            place = item.path.relative_to(HERE).parts[0]
+            if mark := MARK_OF_DIRECTORY.get(place):
+                item.add_marker(mark)
+
+
+class _SkipsFail:
+    """In CI everything that a test can need is installed, so a skip hides something."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.skipped.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.skipped.append(report.nodeid)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skipped and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.skipped:
+            names = ", ".join(self.skipped)
+            terminalreporter.write_line(
+                f"DBSPLIT_CI is set, so skipped tests fail the run: {names}", red=True
+            )
+
+
+@pytest.fixture(scope="session")
+def pg_version() -> str:
+    """The major version that the tests run on."""
+    return os.environ.get("DBSPLIT_TEST_PG_VERSION") or "18"
+
+
+@pytest.fixture(scope="session")
+def source_server(pg_version: str) -> Iterator[Server]:
+    with running_server(version=pg_version) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def target_server(pg_version: str) -> Iterator[Server]:
+    with running_server(version=pg_version) as server:
+        yield server
+
+
+@pytest.fixture
+def source_db(source_server: Server) -> Iterator[str]:
+    """A DSN of an empty database on the source, which is dropped afterwards."""
+    with fresh_database(source_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def target_db(target_server: Server) -> Iterator[str]:
+    """A DSN of an empty database on the target, which is dropped afterwards."""
+    with fresh_database(target_server) as dsn:
+        yield dsn
+
+
+@contextmanager
+def fresh_database(server: Server) -> Iterator[str]:
+    """An empty database with a name of its own, dropped with its slots at the end."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield server.dsn(name)
+    finally:
+        server.start()  # a test may have left it stopped or killed
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            drop_slots(admin, name)
+            admin.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+
+def drop_slots(admin: psycopg.Connection, database: str) -> None:
+    """Drop the logical slots of a database, whoever is still reading from them."""
+
+    def none_is_read() -> bool:
+        active = admin.execute(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
+            " WHERE database = %s AND active_pid IS NOT NULL",
+            [database],
+        )
+        return active.fetchone() is None
+
+    assert wait_until(none_is_read, timeout_s=SLOT_RELEASE_S_MAX)
+    admin.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s",
+        [database],
+    )

@@ -1,0 +1,99 @@
+"""The way back: a publication and a slot on each target, followed before it opens.
+
+A target's writes are safe to acknowledge only when something retains them for
+the source.  The slot is made while the target is still closed; its consumer
+skips what our own applier wrote.
+"""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+from psycopg import sql
+
+from cdc.connect import Connection
+from plans import names
+from plans.errors import NotReady
+from toolkit import markers
+from toolkit.opened import Split
+from toolkit.sides import Sides
+from toolkit.state import Direction
+
+SLOT_WAIT_S = 30
+
+
+def ensure_way_back(sides: Sides, timeout_s: float) -> dict[str, float]:
+    """See that changes written on the new leaders will reach the old ones.
+
+    Returns the seconds until a marker arrived, per service.  Raises NotReady if
+    none does within `timeout_s` seconds.
+    """
+    took = {}
+    for service in sides.movers:
+        began = time.monotonic()
+        if sides.direction is Direction.CUTOVER:
+            _create(sides.split, service, sides.targets[service])
+            sides.source.execute(
+                "UPDATE dbsplit.service SET back_wanted = true, back_slot = %s"
+                " WHERE split = %s AND service = %s",
+                [names.back_slot(sides.split.name, service), sides.split.name, service],
+            )
+        if not markers.passes(
+            sides.follower(service), sides.leader(service), sides.return_stream(service), timeout_s
+        ):
+            raise NotReady(
+                f"no process carries changes of service {service} back within {timeout_s:.0f} s",
+                hint="start `dbsplit stream`, or see what it says",
+            )
+        took[service] = round(time.monotonic() - began, 3)
+    return took
+
+
+def _create(split: Split, service: str, target: Connection) -> None:
+    publication = names.back_publication(split.name, service)
+    slot = names.back_slot(split.name, service)
+    tables = [split.target_table(route) for route in split.owned([service])]
+    for table in tables:
+        if not table.key and table.replica_identity != "f":
+            # Without it the service's own updates and deletes would fail.
+            target.execute(
+                sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table.name.identifier)
+            )
+            for leaf in table.leaves:
+                target.execute(
+                    sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(leaf.identifier)
+                )
+    if not _exists(target, "pg_publication", "pubname", publication):
+        target.execute(
+            sql.SQL(
+                "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"
+            ).format(
+                sql.Identifier(publication),
+                sql.SQL(", ").join(table.name.identifier for table in tables),
+            )
+        )
+    if not _exists(target, "pg_replication_slots", "slot_name", slot):
+        try:
+            with target.transaction():
+                target.execute(
+                    sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000)
+                )
+                target.execute(
+                    "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot]
+                )
+        except psycopg.errors.QueryCanceled:
+            raise NotReady(
+                f"the slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for "
+                "every transaction in progress on the target's server",
+                hint="end the oldest transactions there and repeat",
+            ) from None
+
+
+def _exists(connection: Connection, catalog: str, column: str, name: str) -> bool:
+    row = connection.execute(
+        sql.SQL("SELECT count(*) FROM {} WHERE {} = {}").format(
+            sql.Identifier(catalog), sql.Identifier(column), name
+        )
+    ).fetchone()
+    return bool(row and row[0])

@@ -1,0 +1,98 @@
+"""Certificates: the written proof of a cutover or rollback, chained to the journal."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cdc.connect import Connection
+from toolkit import journal
+from toolkit.moving import Move
+from toolkit.report.certificate import render_certificate
+
+
+def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | None:
+    """Write the certificate and journal its digest; returns the file, if one was asked for.
+
+    The file's `journal` part names the hash of the journal's last row, so that an
+    auditor can recompute the chain up to it.
+    """
+    sides = move.sides
+    document: dict[str, Any] = {
+        "split": sides.split.name,
+        "direction": sides.direction.value,
+        "outcome": sides.direction.outcome,
+        "attempt": move.attempt,
+        "services": list(sides.services),
+        "plan_digest": sides.split.plan.digest,
+        "who": f"{_user()}@{socket.gethostname()}",
+        "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "versions": {
+            "source": _version(sides.source),
+            **{service: _version(target) for service, target in sides.targets.items()},
+        },
+        "write_pause_ms": pause_ms,
+        "steps": journal.steps_done(sides.source, sides.split.name, move.attempt),
+        "tables": _tables(move),
+    }
+    document["journal"] = {
+        "hash": journal.record(
+            sides.source, sides.split.name, "certify", attempt=move.attempt, details={}
+        )
+    }
+    path = None
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        stem = f"{sides.split.name}-{sides.direction.value}-{move.attempt}"
+        path = directory / f"{stem}.json"
+        path.write_text(json.dumps(document, indent=2, sort_keys=True, default=str) + "\n")
+        (directory / f"{stem}.html").write_text(render_certificate(_plain(document)))
+    journal.record(
+        sides.source,
+        sides.split.name,
+        "certificate",
+        attempt=move.attempt,
+        details={
+            "path": str(path) if path else None,
+            "write_pause_ms": pause_ms,
+            "steps_ms": move.steps_ms,
+            "document": _plain(document),
+        },
+    )
+    return path
+
+
+def _tables(move: Move) -> list[dict[str, Any]]:
+    rows = move.sides.source.execute(
+        "SELECT route, rows, missing, extra, different, state, at::text, since::text"
+        " FROM dbsplit.validated WHERE split = %s AND direction = %s AND route = ANY (%s)"
+        " ORDER BY route",
+        [
+            move.sides.split.name,
+            move.sides.direction.value,
+            [route.id for route in move.sides.split.owned(move.sides.services)],
+        ],
+    ).fetchall()
+    names = ("route", "rows", "missing", "extra", "different", "state", "at", "since")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _version(connection: Connection) -> str:
+    row = connection.execute("SHOW server_version").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _plain(document: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(document, default=str))
+    return plain

@@ -1,0 +1,218 @@
+"""Cutover and rollback, from the command to the certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdc.connect import Connection
+from cdc.crash import crash_point
+from plans.errors import GateClosed, GivenUp, NotReady, PlanInvalid, SplitError
+from toolkit import locks, state
+from toolkit.certificate import certify
+from toolkit.gates import Gate, decide
+from toolkit.moving import (
+    Move,
+    Say,
+    decide_move,
+    give_up,
+    is_expected,
+    make_ready,
+    open_new_leader,
+    pause,
+    watch_canary,
+)
+from toolkit.observe import observe
+from toolkit.opened import Split, require_prepared
+from toolkit.recovery import recover
+from toolkit.sides import Sides, open_sides
+from toolkit.state import Direction, Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How an attempt ended."""
+
+    outcome: str  # moved, returned, aborted or ready
+    services: tuple[str, ...]
+    write_pause_ms: float
+    certificate: str | None
+    steps_ms: dict[str, float]
+    gates: tuple[Gate, ...] = ()
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result object that scripts read."""
+        return {
+            "outcome": self.outcome,
+            "services": list(self.services),
+            "write_pause_ms": self.write_pause_ms,
+            "certificate": self.certificate,
+            "steps_ms": self.steps_ms,
+            "gates": [gate.as_dict() for gate in self.gates],
+            **({"reason": self.reason} if self.reason else {}),
+        }
+
+
+def move(
+    split: Split,
+    direction: Direction,
+    services: Iterable[str],
+    *,
+    directory: Path,
+    say: Say,
+    rehearse: bool = False,
+) -> Moved:
+    """Give the right to write to the follower of each service, or give up.
+
+    `directory` receives the certificate.  Raises GateClosed before anything was
+    changed for writers, GivenUp when the old leader takes writes again, Halted
+    when an operator is needed.
+    """
+    with locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER) as control:
+        require_prepared(split, control)
+        recover(split, control, directory=directory, say=say, holding_lock=True)
+        now = state.phases(control, split.name)
+        chosen = _choose(split, direction, services, now)
+        if not chosen:
+            return _already(split, control, direction)
+        _require_phase(chosen, direction, now)
+        if not locks.is_held(control, split.name, locks.STREAM):
+            raise NotReady(
+                "no stream process is running, and without it nothing follows",
+                hint=f"start it, in a process of its own: dbsplit stream {split.plan.path}",
+            )
+        with open_sides(split, direction, chosen, now) as sides:
+            return _attempt(sides, directory=directory, say=say, rehearse=rehearse)
+
+
+def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Moved:
+    """What a move would find now; changes nothing."""
+    from cdc.connect import connect
+
+    with connect(split.plan.source.dsn, name="dbsplit dry-run") as control:
+        require_prepared(split, control)
+        now = state.phases(control, split.name)
+        chosen = _choose(split, direction, services, now)
+        _require_phase(chosen, direction, now)
+        with open_sides(split, direction, chosen, now) as sides:
+            gates = [
+                gate
+                for gate in decide(observe(sides, compared=None), split.plan.limits)
+                # Comparing is a step of the attempt itself.
+                if gate.gate != "validated"
+            ]
+    closed = [gate for gate in gates if not gate.ok]
+    if closed:
+        said = "; ".join(f"{g.gate} is {g.observed}, limit {g.limit}" for g in closed)
+        raise GateClosed(f"gate closed: {said}", hint="; ".join(g.remedy for g in closed))
+    return Moved("ready", chosen, 0.0, None, {}, tuple(gates))
+
+
+def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Moved:
+    split = sides.split
+    attempt = state.begin_attempt(sides.source, split.name, sides.services, sides.direction)
+    moving = Move(sides, attempt, say)
+    try:
+        make_ready(moving)
+        pause(moving)
+        if rehearse:
+            raise _Rehearsed("rehearsal: everything up to the decision was done, and undone")
+        decide_move(moving)
+    except BaseException as error:
+        if not is_expected(error):
+            give_up(moving, error)
+            raise
+        return _gave_up(moving, error)
+    paused = moving.steps_ms
+    open_new_leader(moving)
+    watch_canary(moving)
+    pause_ms = round(sum(ms for name, ms in paused.items() if name != "canary"), 1)
+    certificate = certify(moving, directory, pause_ms=pause_ms)
+    crash_point("cutover.certificate")
+    return Moved(
+        sides.direction.outcome,
+        sides.services,
+        pause_ms,
+        str(certificate),
+        moving.steps_ms,
+        tuple(moving.gates),
+    )
+
+
+class _Rehearsed(SplitError):
+    exit_code = 0
+
+
+def _gave_up(moving: Move, error: BaseException) -> Moved:
+    give_up(moving, error)
+    if isinstance(error, _Rehearsed):
+        return Moved(
+            "aborted",
+            moving.sides.services,
+            moving.pause_ms,
+            None,
+            moving.steps_ms,
+            tuple(moving.gates),
+            str(error),
+        )
+    if isinstance(error, GateClosed | NotReady) and not moving.paused_at:
+        raise error
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    hint = error.hint if isinstance(error, SplitError) else "repeat the command"
+    leader = "the source" if moving.sides.direction is Direction.CUTOVER else "the targets"
+    raise GivenUp(f"given up, {leader} takes writes again: {error}", hint=hint) from None
+
+
+def _choose(
+    split: Split, direction: Direction, services: Iterable[str], now: dict[str, Phase]
+) -> tuple[str, ...]:
+    """The services to move: those named, or all that have not gone that way yet."""
+    named = tuple(dict.fromkeys(services))
+    unknown = [service for service in named if service not in split.plan.services]
+    if unknown:
+        raise PlanInvalid(
+            f"the plan has no service {unknown[0]!r}",
+            hint=f"its services are {', '.join(split.plan.services)}",
+        )
+    chosen = named or tuple(split.plan.services)
+    return tuple(s for s in chosen if now.get(s) is not direction.after)
+
+
+def _require_phase(
+    services: tuple[str, ...], direction: Direction, now: dict[str, Phase]
+) -> None:
+    wrong = [s for s in services if now.get(s) is not direction.before]
+    if wrong:
+        phase = now.get(wrong[0], Phase.PLANNED).value
+        raise GateClosed(
+            f"service {wrong[0]} is {phase}, and a {direction.value} begins when it is "
+            f"{direction.before.value}",
+            hint="see `dbsplit status` for the next step",
+        )
+
+
+def _already(split: Split, control: Connection, direction: Direction) -> Moved:
+    """Nothing was left to do: tell of the attempt that did it."""
+    for attempt in state.attempts(control, split.name):
+        if attempt.outcome == direction.outcome:
+            row = control.execute(
+                "SELECT details FROM dbsplit.journal WHERE split = %s AND attempt = %s"
+                " AND step = 'certificate' AND state = 'done'",
+                [split.name, attempt.id],
+            ).fetchone()
+            told = row[0] if row else {}
+            return Moved(
+                direction.outcome,
+                attempt.services,
+                told.get("write_pause_ms", 0.0),
+                told.get("path"),
+                told.get("steps_ms", {}),
+            )
+    raise GateClosed(
+        "no service has been moved" if direction is Direction.ROLLBACK else "nothing to move",
+        hint="see `dbsplit status`",
+    )

@@ -1,0 +1,311 @@
+"""Fences: triggers that refuse an application's writes on the side that does not lead.
+
+CREATE TRIGGER takes a SHARE ROW EXCLUSIVE lock: it waits for every writer in
+flight on the table and refuses every later one, whatever its snapshot and role.
+Revoked privileges and read-only defaults lose writes that were under way.
+
+The applier is let through by a session setting, not by its role: where an
+application logs in as the role that runs the split, the role would tell nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from cdc.connect import Connection
+from cdc.crash import crash_point
+from plans.catalog import Table, TableName
+from plans.errors import GivenUp
+from plans.names import APPLIER_SETTING
+
+TRIGGER = "dbsplit_fence"
+TRUNCATE_TRIGGER = "dbsplit_fence_truncate"  # beside a row trigger, which cannot see TRUNCATE
+SQLSTATE = "25006"  # read_only_sql_transaction: what drivers take for "not here any more"
+
+_REFUSE = sql.SQL(
+    "CREATE OR REPLACE FUNCTION dbsplit.refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$"
+    " BEGIN RAISE EXCEPTION USING MESSAGE = TG_ARGV[0], HINT = TG_ARGV[1], ERRCODE = {state};"
+    " END $refuse$"
+).format(state=sql.Literal(SQLSTATE))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a table is fenced while other services still write the rest."""
+
+    service: str
+    predicate: str | None = None  # rows of a table split by rows
+    columns: tuple[str, ...] = ()  # columns, but the key, of one split by columns
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The fence of one table: what is refused, and what the writer is told."""
+
+    split: str
+    table: Table
+    message: str
+    hint: str
+    parts: tuple[Part, ...] = ()  # () fences the whole table
+
+    @property
+    def relations(self) -> tuple[TableName, ...]:
+        """The relations that carry the trigger: leaves can be written directly.
+
+        Row triggers of a partitioned table reach its leaves by themselves.
+        """
+        return (self.table.name,) if self.parts else (self.table.name, *self.table.leaves)
+
+
+def moved(split: str, table: Table, services: Iterable[str]) -> Fence:
+    """The fence of a table that its service took along."""
+    names = " and ".join(sorted(services))
+    return Fence(
+        split,
+        table,
+        f"table {table.name.name} has moved to service {names}",
+        f"write to the database of service {names}",
+    )
+
+
+def not_yet(split: str, table: Table, service: str) -> Fence:
+    """The fence of a table in a target that does not lead yet."""
+    return Fence(
+        split,
+        table,
+        f"table {table.name.name} has not moved to service {service}",
+        "write to the source; this database follows it",
+    )
+
+
+def copy_of(split: str, table: Table, owner: str) -> Fence:
+    """The fence of a table that is kept from another service's rows."""
+    return Fence(
+        split,
+        table,
+        f"table {table.name.name} is kept from the data of service {owner}, and read-only here",
+        f"write to the database of service {owner}",
+    )
+
+
+def set_up(connection: Connection) -> None:
+    """Create what the triggers call; harmless when repeated."""
+    connection.execute(_REFUSE)
+
+
+def raise_fences(
+    connection: Connection, fences: Iterable[Fence], *, lock_timeout_ms: int, deadline: float
+) -> dict[str, float]:
+    """Raise the fences, one relation per transaction, in the order of their names.
+
+    All in one transaction would hold the first table's lock while it waits for
+    the last one's.  `deadline` is of `time.monotonic()`; GivenUp when it passes.
+    Returns the milliseconds that each relation took.
+    """
+    took: dict[str, float] = {}
+    for fence in sorted(fences, key=lambda fence: fence.table.name):
+        for relation in fence.relations:
+            began = time.monotonic()
+            _retry(
+                connection,
+                _create(fence, relation),
+                lock_timeout_ms=lock_timeout_ms,
+                deadline=deadline,
+                what=f"the lock that fences {relation}",
+            )
+            took[str(relation)] = round((time.monotonic() - began) * 1000, 1)
+            crash_point("cutover.fence_table")
+    return took
+
+
+def drop_fences(
+    connection: Connection,
+    tables: Iterable[Table],
+    *,
+    lock_timeout_ms: int,
+    deadline: float,
+) -> None:
+    """Let writers in again; harmless where there is no fence."""
+    for table in sorted(tables, key=lambda table: table.name):
+        for relation in (table.name, *table.leaves):
+            if not _fenced(connection, relation):
+                continue
+            _retry(
+                connection,
+                _drop(relation),
+                lock_timeout_ms=lock_timeout_ms,
+                deadline=deadline,
+                what=f"the lock that opens {relation}",
+            )
+
+
+def unfenced(connection: Connection, fences: Iterable[Fence]) -> list[TableName]:
+    """The relations whose fence is not there, or not enabled always."""
+    return [
+        relation
+        for fence in fences
+        for relation in fence.relations
+        if not _fenced(connection, relation)
+    ]
+
+
+def _fenced(connection: Connection, relation: TableName) -> bool:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s"
+        " AND c.relname = %s AND t.tgname = %s AND t.tgenabled = 'A'",
+        [relation.schema, relation.name, TRIGGER],
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
+    passing = sql.SQL("current_setting({}, true) IS DISTINCT FROM {}").format(
+        APPLIER_SETTING, fence.split
+    )
+    steps = list(_drop(relation))
+    if not fence.parts:
+        steps.append(
+            sql.SQL(
+                "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
+                " FOR EACH STATEMENT WHEN ({passing})"
+                " EXECUTE FUNCTION dbsplit.refuse({message}, {hint})"
+            ).format(
+                trigger=sql.Identifier(TRIGGER),
+                table=relation.identifier,
+                passing=passing,
+                message=fence.message,
+                hint=fence.hint,
+            )
+        )
+    else:
+        steps += _create_partial(fence, relation, passing)
+    steps.append(
+        sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(
+            relation.identifier, sql.Identifier(TRIGGER)
+        )
+    )
+    return tuple(steps)
+
+
+def _create_partial(
+    fence: Fence, relation: TableName, passing: sql.Composed
+) -> list[sql.Composed]:
+    """A fence around some rows or columns; the rest of the table stays writable."""
+    function = sql.Identifier("dbsplit", f"refuse_{relation.schema}_{relation.name}"[:63])
+    tests = sql.SQL(" ").join(_test(part, fence) for part in fence.parts)
+    return [
+        sql.SQL(
+            "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql"
+            " SET search_path = {schema}, pg_catalog AS {body}"
+        ).format(
+            function=function,
+            schema=sql.Identifier(relation.schema),
+            body=sql.Literal(
+                sql.SQL(
+                    "#variable_conflict use_column\nBEGIN {} "
+                    "IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; RETURN NEW; END"
+                )
+                .format(tests)
+                .as_string(None)
+            ),
+        ),
+        sql.SQL(
+            "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table}"
+            " FOR EACH ROW WHEN ({passing}) EXECUTE FUNCTION {function}()"
+        ).format(
+            trigger=sql.Identifier(TRIGGER),
+            table=relation.identifier,
+            passing=passing,
+            function=function,
+        ),
+        sql.SQL(
+            "CREATE TRIGGER {trigger} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
+            " WHEN ({passing}) EXECUTE FUNCTION dbsplit.refuse({message}, {hint})"
+        ).format(
+            trigger=sql.Identifier(TRUNCATE_TRIGGER),
+            table=relation.identifier,
+            passing=passing,
+            message=fence.message,
+            hint=fence.hint,
+        ),
+        sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(
+            relation.identifier, sql.Identifier(TRUNCATE_TRIGGER)
+        ),
+    ]
+
+
+def _test(part: Part, fence: Fence) -> sql.Composed:
+    refuse = sql.SQL(
+        "RAISE EXCEPTION USING MESSAGE = {message}, HINT = {hint}, ERRCODE = {state};"
+    ).format(
+        message=fence.message,
+        hint=f"write to the database of service {part.service}",
+        state=SQLSTATE,
+    )
+    if part.predicate is not None:
+        row = sql.SQL(
+            "IF TG_OP <> {op} AND EXISTS (SELECT FROM (SELECT {row}.*) AS {table}"
+            " WHERE ({predicate})) THEN {refuse} END IF;"
+        )
+        return sql.SQL(" ").join(
+            row.format(
+                op=sql.Literal(op),
+                row=sql.SQL(name),
+                table=sql.Identifier(fence.table.name.name),
+                predicate=sql.SQL(part.predicate),
+                refuse=refuse,
+            )
+            for op, name in (("DELETE", "NEW"), ("INSERT", "OLD"))
+        )
+    old = sql.SQL(", ").join(sql.SQL("OLD.{}").format(sql.Identifier(c)) for c in part.columns)
+    new = sql.SQL(", ").join(sql.SQL("NEW.{}").format(sql.Identifier(c)) for c in part.columns)
+    return sql.SQL(
+        "IF TG_OP = 'UPDATE' AND ROW({})::text IS DISTINCT FROM ROW({})::text THEN {} END IF;"
+    ).format(old, new, refuse)
+
+
+def _drop(relation: TableName) -> tuple[sql.Composed, ...]:
+    return tuple(
+        sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
+            sql.Identifier(trigger), relation.identifier
+        )
+        for trigger in (TRIGGER, TRUNCATE_TRIGGER)
+    )
+
+
+def _retry(
+    connection: Connection,
+    statements: tuple[sql.Composed, ...],
+    *,
+    lock_timeout_ms: int,
+    deadline: float,
+    what: str,
+) -> None:
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise GivenUp(
+                f"{what} could not be had in time",
+                hint="end long transactions on the table (pg_stat_activity), or allow a longer "
+                "limits.write_pause_s_max",
+            )
+        try:
+            with connection.transaction():
+                connection.execute(
+                    sql.SQL("SET LOCAL lock_timeout = {}").format(
+                        max(1, min(lock_timeout_ms, int(left * 1000)))
+                    )
+                )
+                for statement in statements:
+                    connection.execute(statement)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            # Whoever waits behind us gets a turn before the next attempt.
+            time.sleep(min(0.02, max(left, 0)))
+        else:
+            return

@@ -1,0 +1,113 @@
+"""Gates: what must hold before writers are made to wait.
+
+Each gate tells what was observed and where its limit lies, so that a closed one
+can be acted on.  Deciding is separate from observing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from plans.errors import GateClosed
+from plans.model import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One condition, as it was a moment ago."""
+
+    gate: str
+    ok: bool
+    observed: Any
+    limit: Any
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """What was observed of a split before a move."""
+
+    stream_live: bool
+    lag_bytes: int
+    retained_bytes: int
+    prepared_transactions: int
+    dirty_keys: int
+    differences: int | None  # None: not compared, or not to the end
+    drifted: tuple[str, ...]  # tables whose columns are not what was prepared
+    back_live: bool | None = None  # None: not asked for yet
+
+
+def decide(facts: Readiness, limits: Limits) -> list[Gate]:
+    """All gates; a cutover begins only when each is open."""
+    gates = [
+        Gate("stream", facts.stream_live, facts.stream_live, True, "start `dbsplit stream PLAN`"),
+        Gate(
+            "lag",
+            facts.lag_bytes <= limits.lag_bytes_max,
+            facts.lag_bytes,
+            limits.lag_bytes_max,
+            "wait until the stream has caught up, or find what slows the target down",
+        ),
+        Gate(
+            "retained_wal",
+            facts.retained_bytes <= limits.wal_retained_bytes_max,
+            facts.retained_bytes,
+            limits.wal_retained_bytes_max,
+            "wait until the stream has caught up; see to the source's disk",
+        ),
+        Gate(
+            "prepared_transactions",
+            facts.prepared_transactions == 0,
+            facts.prepared_transactions,
+            0,
+            "COMMIT PREPARED or ROLLBACK PREPARED what pg_prepared_xacts lists",
+        ),
+        Gate(
+            "validated",
+            facts.differences == 0,
+            "not compared to the end" if facts.differences is None else facts.differences,
+            0,
+            "run `dbsplit validate PLAN` and mend what differs",
+        ),
+        Gate(
+            "dirty_keys",
+            facts.dirty_keys <= limits.dirty_keys_max,
+            facts.dirty_keys,
+            limits.dirty_keys_max,
+            "choose a quieter time, or allow more in limits.dirty_keys_max",
+        ),
+        Gate(
+            "schema",
+            not facts.drifted,
+            ", ".join(facts.drifted) or "as prepared",
+            "as prepared",
+            "undo the schema change, or abort and prepare again",
+        ),
+    ]
+    if facts.back_live is not None:
+        gates.append(
+            Gate(
+                "way_back",
+                facts.back_live,
+                facts.back_live,
+                True,
+                "the stream process must follow the target too: see its output",
+            )
+        )
+    return gates
+
+
+def require_open(gates: Iterable[Gate]) -> None:
+    """Raise GateClosed that names every closed gate."""
+    closed = [gate for gate in gates if not gate.ok]
+    if closed:
+        said = "; ".join(f"{g.gate} is {g.observed}, limit {g.limit}" for g in closed)
+        raise GateClosed(
+            f"gate closed: {said}", hint="; ".join(g.remedy for g in closed if g.remedy)
+        )

@@ -1,0 +1,95 @@
+"""What the stream process has to follow: the source, and every target that was moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cdc.apply import Link
+from cdc.connect import connect
+from cdc.copying import copied
+from cdc.follow import Feed
+from cdc.lsn import LSN
+from plans import names
+from plans.errors import NotReady
+from plans.schema.staging import staging_types
+from toolkit.opened import Split
+
+
+def forward_feed(split: Split) -> Feed:
+    """The source's slot and the links to all targets.
+
+    Raises NotReady if a route is not copied yet: without its horizon the stream
+    would not know which changes the copy has.
+    """
+    links = []
+    for service in split.plan.services:
+        routes = split.routes_of([service])
+        if not routes:
+            continue
+        with connect(split.dsn(service)) as target:
+            horizons = copied(target)
+            types: dict[str, str] = {}
+            for route in routes:
+                types |= staging_types(target, split.catalog, route.source).mapping
+        _require_copied(split, service, [route.id for route in routes], horizons)
+        links.append(
+            Link(
+                split=split.name,
+                service=service,
+                stream=names.stream(split.name, service),
+                origin=names.origin(split.name, service),
+                echoes=frozenset({names.back_origin(split.name, service)}),
+                foreign=frozenset(
+                    names.back_origin(split.name, other)
+                    for other in split.plan.services
+                    if other != service
+                ),
+                leader_dsn=split.plan.source.dsn,
+                follower_dsn=split.dsn(service),
+                flows=tuple(split.forward(route) for route in routes),
+                horizons=horizons,
+                types=types,
+            )
+        )
+    return Feed(
+        name=split.name,
+        leader_dsn=split.plan.source.dsn,
+        slot=names.slot(split.name),
+        publication=names.publication(split.name),
+        links=tuple(links),
+    )
+
+
+def back_feed(split: Split, service: str) -> Feed:
+    """A target's slot and the link back to the source."""
+    link = Link(
+        split=split.name,
+        service=service,
+        stream=names.back_stream(split.name, service),
+        origin=names.back_origin(split.name, service),
+        echoes=frozenset({names.origin(split.name, service)}),
+        foreign=frozenset(),
+        leader_dsn=split.dsn(service),
+        follower_dsn=split.plan.source.dsn,
+        flows=tuple(split.back(route) for route in split.owned([service])),
+        backwards=True,
+    )
+    return Feed(
+        name=f"{split.name}/{service} back",
+        leader_dsn=split.dsn(service),
+        slot=names.back_slot(split.name, service),
+        publication=names.back_publication(split.name, service),
+        links=(link,),
+    )
+
+
+def _require_copied(
+    split: Split, service: str, routes: list[str], horizons: Mapping[str, LSN]
+) -> None:
+    missing = [route for route in routes if route not in horizons]
+    if missing:
+        raise NotReady(
+            f"{len(missing)} of {len(routes)} tables of service {service} are not copied yet, "
+            f"such as {missing[0]}",
+            hint=f"run `dbsplit copy {split.plan.path}`",
+        )

@@ -1,0 +1,72 @@
+"""One runner per plan and role, held by an advisory lock on the source."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cdc.connect import Connection, connect
+from plans.errors import NotReady
+
+Role = str
+SETUP, STREAM, CUTOVER = "setup", "stream", "cutover"
+
+
+def lock_key(split: str, role: Role) -> int:
+    """The advisory lock's key: 64 bits of a hash, signed, as PostgreSQL wants it."""
+    digest = hashlib.sha256(f"dbsplit:{split}:{role}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+@contextmanager
+def sole_runner(dsn: str, split: str, role: Role) -> Iterator[Connection]:
+    """Hold the role until the end of the block; the lock goes with the process.
+
+    Raises NotReady if another process has it, with what is known of that one.
+    """
+    with connect(dsn, name=f"dbsplit {role} {split}") as connection:
+        if not _try(connection, split, role):
+            raise NotReady(
+                f"another `dbsplit {role}` of split {split} is running{_who(connection, split, role)}",
+                hint="one at a time: stop it, or wait until it has ended",
+            )
+        yield connection
+
+
+def is_held(connection: Connection, split: str, role: Role) -> bool:
+    """Whether some process has the role now."""
+    return _holder(connection, split, role) is not None
+
+
+def myself() -> str:
+    """This process, as it is written to the control schema."""
+    return f"{os.environ.get('USER') or os.getuid()}@{socket.gethostname()}:{os.getpid()}"
+
+
+def _try(connection: Connection, split: str, role: Role) -> bool:
+    row = connection.execute(
+        "SELECT pg_try_advisory_lock(%s)", [lock_key(split, role)]
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _holder(connection: Connection, split: str, role: Role) -> int | None:
+    key = lock_key(split, role) % (1 << 64)
+    row = connection.execute(
+        "SELECT l.pid FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.objsubid = 1",
+        [key >> 32, key & 0xFFFFFFFF],
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _who(connection: Connection, split: str, role: Role) -> str:
+    row = connection.execute(
+        "SELECT backend_start, client_addr FROM pg_stat_activity WHERE pid = %s",
+        [_holder(connection, split, role)],
+    ).fetchone()
+    return f", connected since {row[0]:%H:%M:%S} UTC from {row[1] or 'here'}" if row else ""

@@ -1,0 +1,108 @@
+"""Observing what the gates decide on."""
+
+from __future__ import annotations
+
+from cdc.connect import Connection
+from plans import names
+from plans.catalog import Catalog, Table
+from plans.catalog_read import read_catalog
+from toolkit import locks
+from toolkit.gates import Readiness
+from toolkit.opened import Split, schemas_of
+from toolkit.sides import Sides
+from toolkit.validation import Compared
+
+
+def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
+    """The facts of a moment, for a move of these sides."""
+    split = sides.split
+    return Readiness(
+        stream_live=locks.is_held(sides.source, split.name, locks.STREAM),
+        lag_bytes=max((lag_bytes(sides, service) for service in sides.movers), default=0),
+        retained_bytes=retained_bytes(sides.source, names.slot(split.name)),
+        prepared_transactions=sum(
+            _prepared(connection) for connection in {sides.leader(s) for s in sides.services}
+        ),
+        dirty_keys=sum(
+            dirty_keys(sides.follower(s), [r.id for r in split.owned([s])]) for s in sides.movers
+        ),
+        differences=None if compared is None else compared.verdict,
+        drifted=drifted(sides),
+    )
+
+
+def lag_bytes(sides: Sides, service: str) -> int:
+    """How much of the leader's log the follower has not applied."""
+    leader = sides.leader(service)
+    follower = sides.follower(service)
+    return stream_lag(leader, follower, sides.stream(service))
+
+
+def stream_lag(leader: Connection, follower: Connection, stream: str) -> int:
+    """Bytes between the end of the leader's log and a follower's progress."""
+    end = leader.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+    assert end is not None  # noqa: S101
+    row = follower.execute(
+        "SELECT greatest(0, pg_wal_lsn_diff(%s::pg_lsn, lsn))::bigint FROM dbsplit.progress"
+        " WHERE stream = %s",
+        [end[0], stream],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def retained_bytes(connection: Connection, slot: str) -> int:
+    """Log that a slot holds back; 0 if there is no such slot."""
+    row = connection.execute(
+        "SELECT coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint"
+        " FROM pg_replication_slots WHERE slot_name = %s",
+        [slot],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def dirty_keys(follower: Connection, routes: list[str]) -> int:
+    """Keys that changed since they were last proven equal."""
+    row = follower.execute(
+        "SELECT count(*) FROM dbsplit.dirty WHERE route = ANY (%s)", [routes]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def drifted(sides: Sides) -> tuple[str, ...]:
+    """Tables of the move whose columns are not what the routes were compiled from."""
+    split = sides.split
+    found = _drift(split.catalog, _read(split, sides.source, None), split, sides.movers, "")
+    for service in sides.movers:
+        now = _read(split, sides.targets[service], service)
+        found += _drift(split.targets[service], now, split, (service,), service)
+    return tuple(found)
+
+
+def _read(split: Split, connection: Connection, service: str | None) -> Catalog:
+    schemas = split.plan.source.schemas if service is None else schemas_of(connection)
+    return read_catalog(connection, schemas)
+
+
+def _drift(
+    then: Catalog, now: Catalog, split: Split, services: tuple[str, ...], service: str
+) -> list[str]:
+    found = []
+    for route in split.owned(services):
+        name = route.target if service else route.source.name
+        before, after = then.tables.get(name), now.tables.get(name)
+        if before is None or after is None or shape(before) != shape(after):
+            found.append(f"{service}:{name}" if service else str(name))
+    return sorted(set(found))
+
+
+def shape(table: Table) -> tuple[tuple[str, str, bool, str | None], ...]:
+    """What of a table the routes rely on."""
+    return tuple((c.name, c.type, c.not_null, c.generated) for c in table.columns)
+
+
+def _prepared(connection: Connection) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
+    ).fetchone()
+    return int(row[0]) if row else 0
+

@@ -1,0 +1,172 @@
+"""The stream process: follows the source and the moved targets until it is stopped.
+
+It is also the watchman: an attempt whose process died leaves writers shut out,
+and whoever notices first, the next call or this process, ends it by the journal.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from cdc.connect import Connection, connect
+from cdc.follow import Follower
+from cdc.lsn import LSN
+from plans import names
+from plans.errors import NotReady, StreamBroken
+from toolkit import locks, state
+from toolkit.links import back_feed, forward_feed
+from toolkit.opened import Split, require_prepared
+from toolkit.recovery import recover
+
+BEAT_S = 0.5
+CATCH_UP_S_MAX = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamProgress:
+    """What the stream has to tell."""
+
+    lag_bytes: int
+    position: str
+    connected: bool
+    back: tuple[str, ...]
+
+
+def stream(
+    split: Split,
+    *,
+    stop: threading.Event,
+    until_caught_up: bool,
+    report: Callable[[StreamProgress], None],
+) -> StreamProgress:
+    """Follow until `stop` is set, or until what the source had at the start is applied.
+
+    Raises StreamBroken when following cannot go on, NotReady if another process
+    follows already.
+    """
+    with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
+        require_prepared(split, source)
+        _require_slot(split, source)
+        supervisor = _Supervisor(split, source, stop, report)
+        goal = _log_end(source) if until_caught_up else None
+        return supervisor.run(goal)
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        split: Split,
+        source: Connection,
+        stop: threading.Event,
+        report: Callable[[StreamProgress], None],
+    ) -> None:
+        self._split = split
+        self._source = source
+        self._stop = stop
+        self._report = report
+        self._forward = Follower(forward_feed(split))
+        self._back: dict[str, Follower] = {}
+
+    def run(self, goal: LSN | None) -> StreamProgress:
+        self._forward.start()
+        try:
+            while True:
+                progress = self._round()
+                if goal is not None and self._forward.position >= goal:
+                    return progress
+                if self._stop.wait(0.05 if goal is not None else BEAT_S):
+                    return progress
+        finally:
+            for follower in (self._forward, *self._back.values()):
+                follower.stop()
+            for follower in (self._forward, *self._back.values()):
+                follower.join(timeout=30)
+
+    def _round(self) -> StreamProgress:
+        self._check()
+        self._start_back()
+        progress = StreamProgress(
+            lag_bytes=max(0, _log_end(self._source) - self._forward.position),
+            position=str(self._forward.position),
+            connected=self._forward.connected.is_set(),
+            back=tuple(sorted(s for s, f in self._back.items() if f.connected.is_set())),
+        )
+        state.beat(
+            self._source,
+            self._split.name,
+            locks.STREAM,
+            {"position": progress.position, "connected": progress.connected, "back": progress.back},
+        )
+        recover(self._split, self._source)
+        self._report(progress)
+        return progress
+
+    def _check(self) -> None:
+        for follower in (self._forward, *self._back.values()):
+            if follower.failure is not None:
+                raise follower.failure
+
+    def _start_back(self) -> None:
+        for service in state.wanted_back(self._source, self._split.name) - set(self._back):
+            follower = self._back[service] = Follower(back_feed(self._split, service))
+            follower.start()
+
+
+def _require_slot(split: Split, source: Connection) -> None:
+    """Check that the slot is the one that has been confirmed by us, without a gap."""
+    slot = names.slot(split.name)
+    row = source.execute(
+        "SELECT confirmed_flush_lsn::text, coalesce(wal_status, ''), active FROM"
+        " pg_replication_slots WHERE slot_name = %s",
+        [slot],
+    ).fetchone()
+    if row is None:
+        raise StreamBroken(
+            f"replication slot {slot} does not exist on the source any more",
+            hint="changes made since are unknown: `dbsplit abort` and start the split again",
+        )
+    if row[1] == "lost":
+        raise StreamBroken(
+            f"replication slot {slot} was invalidated: the source has removed log that it needed",
+            hint="`dbsplit abort`, raise max_slot_wal_keep_size, and start the split again",
+        )
+    confirmed = LSN.parse(row[0])
+    for service in split.plan.services:
+        with connect(split.dsn(service)) as target:
+            reached = target.execute(
+                "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s",
+                [names.stream(split.name, service)],
+            ).fetchone()
+        if reached is None or LSN.parse(reached[0]) == LSN(0):
+            continue
+        if confirmed > LSN.parse(reached[0]):
+            raise StreamBroken(
+                f"replication slot {slot} is at {confirmed}, ahead of service {service}, which "
+                f"has everything up to {reached[0]} only: the slot was recreated or advanced",
+                hint="changes in between are lost to it: `dbsplit abort` and start again",
+            )
+
+
+def _log_end(connection: Connection) -> LSN:
+    row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+    if row is None:
+        raise NotReady("the server did not tell its position")
+    return LSN.parse(row[0])
+
+
+def wait_live(connection: Connection, split: str, timeout_s: float) -> bool:
+    """Whether a stream process shows itself within `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if locks.is_held(connection, split, locks.STREAM):
+                return True
+        except psycopg.OperationalError:
+            return False
+        time.sleep(0.05)
+    return False

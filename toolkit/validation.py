@@ -1,0 +1,248 @@
+"""Comparing every row of some routes while the stream goes on, and at the fence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from cdc.connect import Connection, connect
+from plans import names
+from plans.errors import GivenUp
+from plans.routes import Route
+from toolkit import locks, markers
+from toolkit.opened import Split
+from toolkit.sides import Sides
+from toolkit.state import Direction, Phase, phases
+from validators.compare import compare_keys, compare_routes, compare_whole
+from validators.results import KeysResult, Progress, TableResult, consistent
+from validators.sides import Pair, pair_of
+
+PEEKED_MAX = 10_000
+Say = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The results of one comparison."""
+
+    results: tuple[TableResult, ...]
+
+    @property
+    def consistent(self) -> bool:
+        """Whether everything was proven equal."""
+        return consistent(self.results)
+
+    @property
+    def differences(self) -> int:
+        """Rows that are missing, extra or different."""
+        return sum(r.missing + r.extra + r.different for r in self.results)
+
+    @property
+    def verdict(self) -> int | None:
+        """The number of differences, None if some table could not be told."""
+        if any(r.state == "unverified" for r in self.results):
+            return None
+        return self.differences
+
+
+def validate(
+    split: Split,
+    routes: Sequence[Route],
+    direction: Direction,
+    source: Connection,
+    say: Say,
+) -> Compared:
+    """Compare routes of services that follow (cutover) or lead (rollback), and note the result."""
+    results: list[TableResult] = []
+    services = list(dict.fromkeys(route.service for route in routes))
+    for service in services:
+        results += _validate_service(
+            split, service, [r for r in routes if r.service == service], direction, source, say
+        )
+    return Compared(tuple(results))
+
+
+def validate_all(
+    split: Split, routes: Sequence[Route], source: Connection, say: Say
+) -> Compared:
+    """Compare routes, each in the direction in which it flows now.
+
+    What a service owns flows back once it has moved; what it is fed flows on.
+    """
+    now = phases(source, split.name)
+    results: list[TableResult] = []
+    for direction in Direction:
+        chosen = [r for r in routes if _direction(r, now) is direction]
+        if chosen:
+            results += validate(split, chosen, direction, source, say).results
+    return Compared(tuple(results))
+
+
+def verify_dirty(sides: Sides, deadline: float) -> dict[str, Any]:
+    """Compare, at the fence, every key that changed since it was last proven equal.
+
+    Raises GivenUp if one differs, or if that cannot be told.
+    """
+    told = {}
+    for service in sides.movers:
+        follower = sides.follower(service)
+        for route in sides.split.owned([service]):
+            keys = _dirty(follower, route.id)
+            if not keys:
+                continue
+            pair = _pair(sides.split, route, sides.direction)
+            left = max(deadline - time.monotonic(), 0.1)
+            result = (
+                compare_keys(pair, keys, timeout_s=left)
+                if route.key
+                else compare_whole(pair, timeout_s=left)
+            )
+            _require_equal(result)
+            told[route.id] = result.compared
+    return {"dirty_keys": told, "compared": sum(told.values())}
+
+
+def _direction(route: Route, now: dict[str, Phase]) -> Direction:
+    moved = now.get(route.service) is Phase.MOVED and route.kind.owned
+    return Direction.ROLLBACK if moved else Direction.CUTOVER
+
+
+def _validate_service(
+    split: Split,
+    service: str,
+    routes: list[Route],
+    direction: Direction,
+    source: Connection,
+    say: Say,
+) -> list[TableResult]:
+    with ExitStack() as stack:
+        control = stack.enter_context(connect(split.plan.source.dsn, name="dbsplit validate"))
+        target = stack.enter_context(connect(split.dsn(service), name="dbsplit validate"))
+        leader, follower = (
+            (control, target) if direction is Direction.CUTOVER else (target, control)
+        )
+        catch_up = _CatchUp(split, service, direction, control, leader, follower)
+        # Before the first row is read: what changes from here on is dirty again.
+        since = leader.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+        assert since is not None  # noqa: S101
+        results = compare_routes(
+            [_pair(split, route, direction) for route in routes],
+            catch_up,
+            progress=lambda p: _tell(say, p),
+        )
+        for result in results:
+            _note(split, source, follower, result, direction, since[0])
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class _CatchUp:
+    """Whether the follower has applied what the leader had committed a moment ago."""
+
+    split: Split
+    service: str
+    direction: Direction
+    control: Connection
+    leader: Connection
+    follower: Connection
+
+    def __call__(self, timeout_s: float) -> bool:
+        if not locks.is_held(self.control, self.split.name, locks.STREAM):
+            return self._nothing_pending()
+        return markers.passes(self.leader, self.follower, self._stream(), timeout_s)
+
+    def _stream(self) -> str:
+        name = names.stream if self.direction is Direction.CUTOVER else names.back_stream
+        return name(self.split.name, self.service)
+
+    def _nothing_pending(self) -> bool:
+        """Without a stream process: does its slot hold changes that are not applied?"""
+        split, service = self.split.name, self.service
+        if self.direction is Direction.CUTOVER:
+            slot, publication = names.slot(split), names.publication(split)
+        else:
+            slot = names.back_slot(split, service)
+            publication = names.back_publication(split, service)
+        reached = self.follower.execute(
+            "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s", [self._stream()]
+        ).fetchone()
+        try:
+            row = self.leader.execute(
+                "SELECT count(*) FROM pg_logical_slot_peek_binary_changes(%s, NULL, %s,"
+                " 'proto_version', '1', 'publication_names', %s) WHERE lsn > %s::pg_lsn",
+                [slot, PEEKED_MAX, publication, reached[0] if reached else "0/0"],
+            ).fetchone()
+        except psycopg.Error:
+            return False
+        return row == (0,)
+
+
+def _pair(split: Split, route: Route, direction: Direction) -> Pair:
+    return pair_of(
+        route,
+        source_dsn=split.plan.source.dsn,
+        target_dsn=split.dsn(route.service),
+        leader="source" if direction is Direction.CUTOVER else "target",
+        schemas=tuple(split.plan.source.schemas),
+    )
+
+
+def _note(
+    split: Split,
+    source: Connection,
+    follower: Connection,
+    result: TableResult,
+    direction: Direction,
+    since: str,
+) -> None:
+    source.execute(
+        "INSERT INTO dbsplit.validated (split, route, direction, at, since, rows, missing, extra,"
+        " different, state) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, %s, %s)"
+        " ON CONFLICT (split, route, direction) DO UPDATE SET at = excluded.at,"
+        " since = excluded.since, rows = excluded.rows, missing = excluded.missing,"
+        " extra = excluded.extra, different = excluded.different, state = excluded.state",
+        [
+            split.name,
+            result.route,
+            direction.value,
+            since,
+            result.rows,
+            result.missing,
+            result.extra,
+            result.different,
+            result.state,
+        ],
+    )
+    if result.state == "equal":
+        follower.execute(
+            "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn", [result.route, since]
+        )
+
+
+def _dirty(follower: Connection, route: str) -> list[list[str]]:
+    rows = follower.execute("SELECT key FROM dbsplit.dirty WHERE route = %s", [route]).fetchall()
+    return [row[0] for row in rows]
+
+
+def _require_equal(result: KeysResult) -> None:
+    if result.state == "equal":
+        return
+    if result.state == "different":
+        raise GivenUp(
+            f"{len(result.differing)} rows of {result.route} differ at the fence, such as "
+            f"{result.differing[0] if result.differing else '?'}",
+            hint="run `dbsplit validate` and mend what differs",
+        )
+    raise GivenUp(
+        f"{result.route} could not be compared at the fence: {result.reason}",
+        hint="repeat the command; allow a longer limits.write_pause_s_max",
+    )
+
+
+def _tell(say: Say, progress: Progress) -> None:
+    say("compare", {"route": progress.route, "step": progress.step, "rows": progress.rows})

@@ -1,0 +1,124 @@
+"""What was read of a key on both sides, and what it proves; no I/O.
+
+While the leader is written to, a difference may only mean that the follower is
+not there yet.  One round of rechecking a key is: read it on the leader, wait
+until the follower has applied everything up to now, read it on the follower,
+read it on the leader again.
+
+* The follower shows what the leader showed before or after: it has *healed*.
+* The leader's row stayed the same version through two rounds, and the follower
+  showed the same wrong version in both: the difference is *real*.  The version
+  (xmin) matters: a row that is deleted and inserted over and over again with
+  the same content would look the same each time.
+* Anything else is settled by another round, or never.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+from operator import itemgetter
+
+from validators.sides import Key
+
+Rows = tuple[tuple[int, int], ...]
+"""The rows that one side has of a key: ascending pairs of a row hash and its count."""
+
+Found = tuple[int, Key, int, int]
+"""Bucket, key (for a table without a key: the row hash), row hash, count."""
+
+_BUCKET = itemgetter(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One side's rows of a key, and the sum of their versions."""
+
+    rows: Rows = ()
+    version: int = 0
+
+
+ABSENT = Reading()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one round saw of a key."""
+
+    before: Reading  # of the leader
+    follower: Reading
+    after: Reading  # of the leader
+
+
+class Verdict(Enum):
+    """What the rounds up to now prove."""
+
+    HEALED = "healed"
+    REAL = "real"
+    OPEN = "open"
+
+
+def judge(last: Round | None, now: Round) -> Verdict:
+    """What two consecutive rounds prove."""
+    if now.follower.rows in (now.before.rows, now.after.rows):
+        return Verdict.HEALED
+    if now.before == now.after and now == last:
+        return Verdict.REAL
+    return Verdict.OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many rows differ, and how."""
+
+    missing: int = 0  # the leader has them, the follower has not
+    extra: int = 0  # the other way round
+    different: int = 0  # both have the key, with other values
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.missing + other.missing,
+            self.extra + other.extra,
+            self.different + other.different,
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.extra or self.different)
+
+
+def count(leader: Rows, follower: Rows) -> Counts:
+    """The rows of one key that have no equal on the other side."""
+    ours, theirs = Counter(dict(leader)), Counter(dict(follower))
+    lacking, surplus = (ours - theirs).total(), (theirs - ours).total()
+    both = min(lacking, surplus)
+    return Counts(lacking - both, surplus - both, both)
+
+
+def merge(leader: Iterable[Found], follower: Iterable[Found]) -> Iterator[tuple[int, list[Key]]]:
+    """Per bucket, the keys whose rows are not the same on both sides.
+
+    Both inputs come in ascending order of the bucket.  Only one bucket at a
+    time is held in memory.
+    """
+    ours, theirs = groupby(leader, _BUCKET), groupby(follower, _BUCKET)
+    left, right = next(ours, None), next(theirs, None)
+    while left or right:
+        bucket = min(group[0] for group in (left, right) if group)
+        mine: dict[Key, Rows] = {}
+        other: dict[Key, Rows] = {}
+        if left and left[0] == bucket:
+            mine, left = by_key(row[1:] for row in left[1]), next(ours, None)
+        if right and right[0] == bucket:
+            other, right = by_key(row[1:] for row in right[1]), next(theirs, None)
+        yield bucket, [key for key in (mine | other) if mine.get(key) != other.get(key)]
+
+
+def by_key(found: Iterable[tuple[Key, int, int]]) -> dict[Key, Rows]:
+    """Gather what one side has of each key."""
+    gathered: dict[Key, Counter[int]] = {}
+    for key, hashed, rows in found:
+        gathered.setdefault(key, Counter())[hashed] += rows
+    return {key: tuple(sorted(counter.items())) for key, counter in gathered.items()}

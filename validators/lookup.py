@@ -1,0 +1,121 @@
+"""Reading the rows of given keys on one side, by the key's index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from cdc.connect import Connection
+from validators.canonical import Hashing, trusted
+from validators.evidence import Reading, by_key
+from validators.fingerprint import Extent, from_table
+from validators.session import pinned
+from validators.sides import Key, KeyColumn, Side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """How keys are looked up."""
+
+    hashing: Hashing
+    same_text: bool
+    """Whether only rows whose key has the very text that is asked for are meant.
+
+    Otherwise all rows whose key is equal to it are: 1.00 is found by 1.0.
+    """
+    timeout_s: float = 0
+
+
+def read_keys(
+    connection: Connection, side: Side, *, extent: Extent, keys: Sequence[Key], how: Lookup
+) -> dict[Key, Reading]:
+    """What the side holds of these keys; keys without rows are left out.
+
+    For a table without a key the "keys" are row hashes, and it is scanned.
+    """
+    if not keys:
+        return {}
+    wanted = {"h": side.row_hash(how.hashing), "v": sql.SQL("xmin::text::int8")}
+    query = sql.SQL("SELECT k.n, r.h, count(*), sum(r.v)::int8 FROM {} GROUP BY 1, 2").format(
+        matching(side, extent, keys, how, wanted)
+    )
+    with pinned(connection, side.schemas, timeout_s=how.timeout_s) as cursor:
+        found = cursor.execute(query, parameters(keys)).fetchall()
+    rows = by_key((keys[n - 1], hashed, count) for n, hashed, count, _ in found)
+    versions = dict.fromkeys(rows, 0)
+    for n, _, _, version in found:
+        versions[keys[n - 1]] += version
+    return {key: Reading(rows[key], versions[key]) for key in rows}
+
+
+def parameters(keys: Sequence[Key]) -> list[list[str | None]]:
+    """The keys as arrays, one per column."""
+    return [list(column) for column in zip(*keys, strict=True)]
+
+
+def matching(
+    side: Side,
+    extent: Extent,
+    keys: Sequence[Key],
+    how: Lookup,
+    wanted: Mapping[str, sql.Composable],
+) -> sql.Composed:
+    """What to select from: `k` has the number n of each key, `r` what is `wanted` of its rows.
+
+    The keys are the statement's `parameters`.
+    """
+    searched = side.key or (_hash_as_key(side, how.hashing),)
+    texts = side.key_texts if how.same_text else ()
+    columns = {
+        **{f"s{number}": column.searched for number, column in enumerate(searched)},
+        **{f"t{number}": text for number, text in enumerate(texts)},
+        **wanted,
+    }
+    return sql.SQL(
+        "unnest({arrays}) WITH ORDINALITY AS k({names}, n)"
+        " JOIN (SELECT {columns} FROM {table} WHERE {where}) AS r ON {same}"
+    ).format(
+        arrays=_list(sql.SQL("${}::text[]").format(n + 1) for n in range(len(searched))),
+        names=_list(_name("c", n) for n in range(len(searched))),
+        columns=_list(
+            sql.SQL("{} AS {}").format(value, sql.Identifier(name))
+            for name, value in columns.items()
+        ),
+        table=from_table(side, extent),
+        where=side.where,
+        same=_same(searched, len(texts), keys),
+    )
+
+
+def _same(searched: Sequence[KeyColumn], texts: int, keys: Sequence[Key]) -> sql.Composed:
+    # Only where it has to be: no index is used for IS NOT DISTINCT FROM.
+    nullable = any(part is None for key in keys for part in key)
+    equals = sql.SQL("IS NOT DISTINCT FROM" if nullable else "=")
+    terms = [
+        sql.SQL("r.{} {} k.{}::{}").format(
+            _name("s", number), equals, _name("c", number), trusted(column.type)
+        )
+        for number, column in enumerate(searched)
+    ]
+    terms += [
+        sql.SQL('r.{} COLLATE "C" {} k.{} COLLATE "C"').format(
+            _name("t", number), equals, _name("c", number)
+        )
+        for number in range(texts)
+    ]
+    return sql.SQL(" AND ").join(terms)
+
+
+def _hash_as_key(side: Side, hashing: Hashing) -> KeyColumn:
+    hashed = side.row_hash(hashing)
+    return KeyColumn(value=hashed, searched=hashed, type="bigint")
+
+
+def _name(prefix: str, number: int) -> sql.Identifier:
+    return sql.Identifier(f"{prefix}{number}")
+
+
+def _list(items: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(items)

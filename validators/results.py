@@ -1,0 +1,99 @@
+"""What a comparison found out.
+
+"equal", "different" and "unverified" are three results.  An error, or a row that
+could not be settled, never counts as equal; no tables compared is no pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from plans.catalog import TableName
+from validators.sides import Key
+
+State = Literal["equal", "different", "unverified"]
+Step = Literal["fingerprint", "open", "recheck", "done"]
+How = Literal["missing", "extra", "different"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDifference:
+    """One column's text on both sides, cut to a readable length; None is NULL or no row."""
+
+    column: str
+    leader: str | None
+    follower: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key whose rows differ; for a table without a key, () and one row's text."""
+
+    key: Key
+    how: How
+    columns: tuple[ColumnDifference, ...] = ()  # filled in for examples only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableResult:
+    """The comparison of one route's rows.  Counts are exact."""
+
+    table: TableName
+    service: str
+    route: str
+    state: State
+    rows: int = 0  # of the leader
+    missing: int = 0  # on the follower
+    extra: int = 0  # on the follower
+    different: int = 0
+    unverified: int = 0  # keys that could not be settled
+    healed: int = 0  # keys that differed until the follower had caught up
+    differences: tuple[Difference, ...] = ()  # at most Limits.differences_held
+    examples: tuple[Difference, ...] = ()  # the first of them, with columns
+    reason: str = ""  # why it is unverified
+    fingerprint: str = ""  # of the leader's rows
+    elapsed_s: float = 0
+
+    def summary(self) -> dict[str, object]:
+        """The result object of this table that scripts read."""
+        return {
+            "table": str(self.table),
+            "service": self.service,
+            "rows": self.rows,
+            "missing": self.missing,
+            "extra": self.extra,
+            "different": self.different,
+            "unverified": self.unverified,
+            "state": self.state,
+            **({"reason": self.reason} if self.reason else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysResult:
+    """The comparison of chosen keys."""
+
+    route: str
+    state: State
+    compared: int = 0
+    differing: tuple[Key, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a comparison has got to."""
+
+    route: str
+    step: Step
+    rows: int = 0  # of the leader, once they are known
+    found: int = 0  # keys that differed at first sight
+    settled: int = 0  # of them
+
+
+def consistent(results: Iterable[TableResult]) -> bool:
+    """Whether everything was proven equal, and there was something to prove."""
+    states = [result.state for result in results]
+    return bool(states) and all(state == "equal" for state in states)

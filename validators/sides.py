@@ -1,0 +1,164 @@
+"""What is compared: two sets of rows that a route says are the same.
+
+The source's rows are what the route's expressions make of them, the target's
+are its columns.  Apart from that both sides are alike, so the comparison does
+not care which of them leads, before or after a cutover.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from psycopg import sql
+
+from plans.catalog import TableName
+from plans.routes import Route, RouteColumn
+from validators.canonical import Hashing, bucket_of, is_builtin, text_of, trusted, unlimited, value
+
+Key = tuple[str | None, ...]
+"""A row's key as text, in the order of the route's key."""
+
+_ALIKE = (
+    (frozenset({"smallint", "integer", "bigint"}), "bigint"),
+    (frozenset({"text", "character varying"}), "text"),
+)
+"""Types that an index on the one finds values of the other in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyColumn:
+    """A column of the key, and how to find rows by a value that comes as text."""
+
+    value: sql.Composable  # canonical
+    searched: sql.Composable  # what an index is likely to be on
+    type: str  # to cast the text to, so that it can be compared with `searched`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """The rows of one side, as SQL over one table."""
+
+    dsn: str = field(repr=False)  # holds secrets
+    table: TableName
+    columns: tuple[sql.Composable, ...]  # canonical values
+    key: tuple[KeyColumn, ...]  # () for a multiset
+    where: sql.Composable
+    schemas: tuple[str, ...]  # where the expressions' functions and types are found
+
+    def row_hash(self, hashing: Hashing) -> sql.Composed:
+        """The hash of a whole row."""
+        return hashing.row(self.columns)
+
+    def bucket(self, hashing: Hashing, buckets: int) -> sql.Composed:
+        """The bucket of a row: by its key if it has one, else by all of it."""
+        if not self.key:
+            return bucket_of(self.row_hash(hashing), buckets)
+        return hashing.bucket([column.value for column in self.key], buckets)
+
+    @property
+    def key_texts(self) -> tuple[sql.Composed, ...]:
+        """The key's values as text."""
+        return tuple(text_of(column.value) for column in self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two sides that have to be equal once the follower has caught up."""
+
+    route: str
+    service: str
+    table: TableName  # the target's
+    columns: tuple[str, ...]  # names, in the target
+    key: tuple[str, ...]  # names, in the target; () for a multiset
+    leader: Side
+    follower: Side
+
+
+def pair_of(
+    route: Route,
+    *,
+    source_dsn: str,
+    target_dsn: str,
+    leader: Literal["source", "target"] = "source",
+    schemas: tuple[str, ...] = (),
+) -> Pair:
+    """The route's rows on both sides; `leader` is where applications write.
+
+    `schemas` are searched, after the table's own, for what the plan's
+    expressions name.
+    """
+    source, target = source_side(route, source_dsn, schemas), target_side(route, target_dsn)
+    leading, following = (source, target) if leader == "source" else (target, source)
+    return Pair(
+        route=route.id,
+        service=route.service,
+        table=route.target,
+        columns=tuple(column.name for column in route.columns),
+        key=route.key,
+        leader=leading,
+        follower=following,
+    )
+
+
+def source_side(route: Route, dsn: str, schemas: tuple[str, ...] = ()) -> Side:
+    """The rows that the route makes of the source's rows."""
+    return Side(
+        dsn=dsn,
+        table=route.source.name,
+        columns=tuple(value(_source(column), column.type) for column in route.columns),
+        key=tuple(_source_key(route, route.column(name)) for name in route.key),
+        where=_condition([sql.SQL("({})").format(trusted(route.where))] if route.where else []),
+        schemas=tuple(dict.fromkeys((route.source.name.schema, *schemas))),
+    )
+
+
+def target_side(route: Route, dsn: str) -> Side:
+    """The route's rows in the target, apart from those of other routes."""
+    return Side(
+        dsn=dsn,
+        table=route.target,
+        columns=tuple(value(sql.Identifier(column.name), column.type) for column in route.columns),
+        key=tuple(_target_key(route.column(name)) for name in route.key),
+        where=_condition(
+            [
+                sql.SQL("{} = ({})").format(sql.Identifier(name), trusted(constant))
+                for name, constant in route.fixed
+            ]
+        ),
+        schemas=(route.target.schema,),
+    )
+
+
+def _source(column: RouteColumn) -> sql.Composable:
+    if column.plain is not None:
+        return sql.Identifier(column.plain)
+    return trusted(column.expression)
+
+
+def _source_key(route: Route, column: RouteColumn) -> KeyColumn:
+    """A key column of the source, searched bare where an index on it can be used."""
+    canonical = value(_source(column), column.type)
+    wanted = unlimited(column.type)
+    if column.plain is not None:
+        own = unlimited(route.source.column(column.plain).type)
+        if own == wanted:
+            return KeyColumn(value=canonical, searched=_source(column), type=own)
+        for alike, common in _ALIKE:
+            if {own, wanted} <= alike:
+                return KeyColumn(value=canonical, searched=_source(column), type=common)
+    if is_builtin(wanted):
+        return KeyColumn(value=canonical, searched=canonical, type=wanted)
+    return KeyColumn(value=canonical, searched=text_of(canonical), type="text")
+
+
+def _target_key(column: RouteColumn) -> KeyColumn:
+    name = sql.Identifier(column.name)
+    canonical = value(name, column.type)
+    if column.type:
+        return KeyColumn(value=canonical, searched=name, type=unlimited(column.type))
+    return KeyColumn(value=canonical, searched=text_of(canonical), type="text")
+
+
+def _condition(terms: list[sql.Composed]) -> sql.Composable:
+    return sql.SQL(" AND ").join(terms) if terms else sql.SQL("true")

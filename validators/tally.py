@@ -1,0 +1,96 @@
+"""Adding up what became of a table's candidates; no I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from validators.evidence import Counts
+from validators.recheck import Limits, Settled
+from validators.results import Difference, How, State, TableResult
+from validators.sides import Key, Pair
+
+UNSETTLED = "some rows changed too often to be compared"
+
+
+class Tally:
+    """The result of one pair while it grows."""
+
+    def __init__(self, pair: Pair, limits: Limits) -> None:
+        self.rows = 0
+        self.fingerprint = ""
+        self.found = 0  # keys that differed at first sight
+        self.examples: tuple[Difference, ...] = ()
+        self.reason = ""  # set: no more rechecks
+        self._pair = pair
+        self._limits = limits
+        self._counts = Counts()
+        self._healed = 0
+        self._unverified = 0
+        self._held: list[tuple[Key, How]] = []
+        self._started = time.monotonic()
+
+    @property
+    def settled(self) -> int:
+        """Keys of which it is known whether they differ."""
+        return self.found - self._unverified
+
+    def add(self, keys: Sequence[Key], settled: Settled) -> None:
+        """Count what a recheck of these keys brought."""
+        self.found += len(keys)
+        self._healed += settled.healed
+        self._unverified += len(settled.unsettled)
+        for key, counts in settled.differing.items():
+            self._counts += counts
+            if len(self._held) < self._limits.differences_held:
+                self._held.append((key, _how(counts)))
+
+    def leave(self, keys: Sequence[Key]) -> None:
+        """Count keys that are not rechecked."""
+        self.found += len(keys)
+        self._unverified += len(keys)
+
+    def to_show(self) -> list[tuple[Key, How]]:
+        """The differences that become examples."""
+        return self._held[: self._limits.examples]
+
+    def result(self) -> TableResult:
+        """What was found."""
+        reason = self.reason or (UNSETTLED if self._unverified else "")
+        return self._result(self._state(), reason)
+
+    def unreadable(self, error: Exception) -> TableResult:
+        """The result where the comparison came to no end."""
+        return self._result("unverified", str(error).strip() or type(error).__name__)
+
+    def _state(self) -> State:
+        if self._counts:
+            return "different"
+        return "unverified" if self._unverified else "equal"
+
+    def _result(self, state: State, reason: str) -> TableResult:
+        return TableResult(
+            table=self._pair.table,
+            service=self._pair.service,
+            route=self._pair.route,
+            state=state,
+            rows=self.rows,
+            missing=self._counts.missing,
+            extra=self._counts.extra,
+            different=self._counts.different,
+            unverified=self._unverified,
+            healed=self._healed,
+            differences=tuple(
+                Difference(key if self._pair.key else (), how) for key, how in self._held
+            ),
+            examples=self.examples,
+            reason=reason,
+            fingerprint=self.fingerprint,
+            elapsed_s=time.monotonic() - self._started,
+        )
+
+
+def _how(counts: Counts) -> How:
+    if counts.different:
+        return "different"
+    return "missing" if counts.missing else "extra"
