@@ -221,6 +221,8 @@ class Applier:
                 self._truncate(item)
             case Keepalive():
                 self._idle(item)
+            case _:
+                raise TypeError(f"unexpected event {item!r}")
 
     def _start(self, begin: Begin) -> None:
         self._begin = begin
@@ -545,7 +547,7 @@ class Applier:
             return self._begin.commit_lsn
         return self._pending.end_lsn if self._pending else self.committed
 
-    def _execute(self, statement: sql.Composable) -> None:
+    def _execute(self, statement: sql.Composed | sql.SQL) -> None:
         if not self._open and statement != sql.SQL("BEGIN"):
             self._begin_follower()
         self._session().execute(statement)

@@ -37,6 +37,8 @@ def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Conn
     except psycopg.OperationalError as error:
         raise not_reachable(dsn, error) from None
     pin_settings(connection)
+    if not autocommit:
+        connection.commit()
     return connection
 
 

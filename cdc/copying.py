@@ -214,4 +214,3 @@ def _empty(target: Connection, route: Route, *, fresh: bool) -> None:
             sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true"),
         )
     )
-

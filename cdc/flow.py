@@ -216,7 +216,7 @@ class FlowSQL:
         )
 
     @property
-    def rewrite(self) -> tuple[sql.Composed, ...]:
+    def rewrite(self) -> tuple[sql.Composed | sql.SQL, ...]:
         """The same as `upsert`, for rows that exchange unique values among themselves.
 
         Set-wise updates check a unique constraint row by row; deleting first and
@@ -300,7 +300,8 @@ class FlowSQL:
     def remember_dirty(self, lsn: LSN) -> sql.Composed:
         """Note the keys that changed, up to `lsn`, since they were last proven equal."""
         if not self.flow.key:
-            key, source = sql.SQL("'[]'::jsonb"), sql.SQL("{}").format(self.stage)
+            key = sql.SQL("{}::jsonb").format("[]")
+            source = sql.SQL("{}").format(self.stage)
         else:
             texts = [sql.SQL("k.{}::text").format(sql.Identifier(name)) for name in self.flow.key]
             key = sql.SQL("jsonb_build_array({})").format(sql.SQL(", ").join(texts))
@@ -393,4 +394,4 @@ def _names(names: Iterable[str]) -> sql.Composed:
 
 def _text(text: str) -> sql.SQL:
     """SQL text that stands in the plan or comes from the catalog."""
-    return sql.SQL(text)  # type: ignore[arg-type]
+    return sql.SQL(text)

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import NamedTuple, Self
 
 from psycopg import pq, sql
+from psycopg.pq.abc import PGresult
 
 from cdc.connect import PINNED_SETTINGS, describe, session_conninfo
 from cdc.lsn import LSN
@@ -180,7 +181,7 @@ class ReplicationConnection:
     def _wait_readable(self, timeout_s: float) -> bool:
         return bool(select.select([self._connection.socket], [], [], timeout_s)[0])
 
-    def _error(self, result: pq.PGresult | None) -> str:  # type: ignore[name-defined,unused-ignore]
+    def _error(self, result: PGresult | None) -> str:
         if result is not None and (text := result.get_error_message()):
             return text.strip()
         return self._connection.get_error_message().strip()

@@ -27,7 +27,7 @@ class Stage:
 
     def create(self) -> sql.Composed:
         """Create it for the session; every commit empties it."""
-        columns = [self._column(column) for column in self.leader.columns]
+        columns: list[sql.Composable] = [self._column(column) for column in self.leader.columns]
         columns += [
             sql.SQL('_op "char" NOT NULL'),
             sql.SQL("_count int"),
@@ -70,12 +70,12 @@ class Stage:
 
     def _column(self, column: Column) -> sql.Composed:
         type_ = self.types.get(column.type, column.type)
-        text = sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))  # type: ignore[arg-type]
+        text = sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
         if column.generated is None:
             return text
         return sql.SQL("{} GENERATED ALWAYS AS ({}) STORED").format(
             text,
-            sql.SQL(column.generated),  # type: ignore[arg-type]
+            sql.SQL(column.generated),
         )
 
 

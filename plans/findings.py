@@ -74,8 +74,8 @@ def _text(findings: Sequence[Finding]) -> str:
     blocks = []
     for one in findings:
         lines = [f"{one.severity.value}: {one.place}: {one.object}: {one.message} [{one.code}]"]
-        lines += [f"  {line}" for line in (one.why, one.remedy and f"-> {one.remedy}") if line]
-        blocks.append("\n".join(lines))
+        lines += [line for line in (one.why, one.remedy and f"-> {one.remedy}") if line]
+        blocks.append("\n".join(lines).replace("\n", "\n  "))
     counts = [
         f"{count} {severity.value}{'' if count == 1 else 's'}"
         for severity in Severity

@@ -79,9 +79,7 @@ def _create(split: Split, service: str, target: Connection) -> None:
                 target.execute(
                     sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000)
                 )
-                target.execute(
-                    "SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot]
-                )
+                target.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
         except psycopg.errors.QueryCanceled:
             raise NotReady(
                 f"the slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for "

@@ -182,9 +182,7 @@ def _choose(
     return tuple(s for s in chosen if now.get(s) is not direction.after)
 
 
-def _require_phase(
-    services: tuple[str, ...], direction: Direction, now: dict[str, Phase]
-) -> None:
+def _require_phase(services: tuple[str, ...], direction: Direction, now: dict[str, Phase]) -> None:
     wrong = [s for s in services if now.get(s) is not direction.before]
     if wrong:
         phase = now.get(wrong[0], Phase.PLANNED).value

@@ -154,6 +154,11 @@ def unfenced(connection: Connection, fences: Iterable[Fence]) -> list[TableName]
     ]
 
 
+def is_fenced(connection: Connection, table: Table) -> bool:
+    """Whether any of a table's relations carries a fence."""
+    return any(_fenced(connection, relation) for relation in (table.name, *table.leaves))
+
+
 def _fenced(connection: Connection, relation: TableName) -> bool:
     row = connection.execute(
         "SELECT count(*) FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid"
@@ -193,9 +198,7 @@ def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
     return tuple(steps)
 
 
-def _create_partial(
-    fence: Fence, relation: TableName, passing: sql.Composed
-) -> list[sql.Composed]:
+def _create_partial(fence: Fence, relation: TableName, passing: sql.Composed) -> list[sql.Composed]:
     """A fence around some rows or columns; the rest of the table stays writable."""
     function = sql.Identifier("dbsplit", f"refuse_{relation.schema}_{relation.name}"[:63])
     tests = sql.SQL(" ").join(_test(part, fence) for part in fence.parts)

@@ -26,11 +26,10 @@ def forward_feed(split: Split) -> Feed:
         routes = split.routes_of([service])
         if not routes:
             continue
-        with connect(split.dsn(service)) as target:
+        with connect(split.plan.source.dsn) as source, connect(split.dsn(service)) as target:
             horizons = copied(target)
-            types: dict[str, str] = {}
-            for route in routes:
-                types |= staging_types(target, split.catalog, route.source).mapping
+            tables = {route.source.name: route.source for route in routes}
+            types = staging_types(source, tables.values(), target).types
         _require_copied(split, service, [route.id for route in routes], horizons)
         links.append(
             Link(

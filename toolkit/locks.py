@@ -47,9 +47,7 @@ def myself() -> str:
 
 
 def _try(connection: Connection, split: str, role: Role) -> bool:
-    row = connection.execute(
-        "SELECT pg_try_advisory_lock(%s)", [lock_key(split, role)]
-    ).fetchone()
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [lock_key(split, role)]).fetchone()
     return bool(row and row[0])
 
 

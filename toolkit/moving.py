@@ -80,7 +80,9 @@ def make_ready(move: Move) -> None:
     sides = move.sides
     with move.step("preflight"):
         observed = observe(sides, compared=None)
-        require_open([gate for gate in decide(observed, _limits(sides)) if gate.gate != "validated"])
+        require_open(
+            [gate for gate in decide(observed, _limits(sides)) if gate.gate != "validated"]
+        )
     with move.step("reverse_slot") as details:
         details["back"] = ensure_way_back(sides, WAY_BACK_S_MAX)
         crash_point("cutover.reverse_slot")
@@ -304,14 +306,11 @@ def _limits(sides: Sides) -> Limits:
 
 def _others_gone(sides: Sides) -> tuple[str, ...]:
     return tuple(
-        s for s, phase in sides.phases.items()
-        if phase is Phase.MOVED and s not in sides.services
+        s for s, phase in sides.phases.items() if phase is Phase.MOVED and s not in sides.services
     )
 
 
-def _let_in(
-    sides: Sides, connection: Connection, tables: Sequence[Table], deadline: float
-) -> None:
+def _let_in(sides: Sides, connection: Connection, tables: Sequence[Table], deadline: float) -> None:
     """Open tables, apart from what services that stay away have taken from them."""
     keep = []
     if connection is sides.source:

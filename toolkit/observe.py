@@ -21,7 +21,8 @@ def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
         lag_bytes=max((lag_bytes(sides, service) for service in sides.movers), default=0),
         retained_bytes=retained_bytes(sides.source, names.slot(split.name)),
         prepared_transactions=sum(
-            _prepared(connection) for connection in {sides.leader(s) for s in sides.services}
+            prepared_transactions(connection)
+            for connection in {sides.leader(s) for s in sides.services}
         ),
         dirty_keys=sum(
             dirty_keys(sides.follower(s), [r.id for r in split.owned([s])]) for s in sides.movers
@@ -100,9 +101,9 @@ def shape(table: Table) -> tuple[tuple[str, str, bool, str | None], ...]:
     return tuple((c.name, c.type, c.not_null, c.generated) for c in table.columns)
 
 
-def _prepared(connection: Connection) -> int:
+def prepared_transactions(connection: Connection) -> int:
+    """Two-phase transactions that are prepared and not decided."""
     row = connection.execute(
         "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
     ).fetchone()
     return int(row[0]) if row else 0
-

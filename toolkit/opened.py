@@ -11,10 +11,10 @@ from cdc.connect import Connection, connect
 from cdc.flow import Flow, back, forward
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
-from plans.compile import compile_routes
+from plans.compile import compile_all, compile_routes
 from plans.errors import NotReady, PlanInvalid
 from plans.load import Plan, load_plan
-from plans.routes import Kind, Route
+from plans.routes import Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,11 @@ class Split:
         return self.plan.services[service].dsn
 
 
-def open_split(path: Path, *, with_targets: bool = True) -> Split:
+def open_split(path: Path, *, with_targets: bool = True, tolerant: bool = False) -> Split:
     """Load the plan, read the catalogs, compile the routes.
+
+    With `tolerant`, routes that cannot be compiled are left out: what is to be
+    removed need not be right.
 
     Raises PlanInvalid with all that is wrong in the plan, NotReady if a server
     cannot be reached.
@@ -86,7 +89,10 @@ def open_split(path: Path, *, with_targets: bool = True) -> Split:
         for service, target in plan.services.items():
             with connect(target.dsn) as connection:
                 targets[service] = read_catalog(connection, schemas_of(connection))
-    routes = compile_routes(plan, catalog, targets or None)
+    if tolerant:
+        routes = compile_all(plan, catalog, targets or None).routes
+    else:
+        routes = compile_routes(plan, catalog, targets or None)
     return Split(plan=plan, catalog=catalog, targets=targets, routes=routes)
 
 
@@ -123,8 +129,3 @@ def _unprepared(split: Split) -> NotReady:
         f"split {split.name} is not prepared on the source",
         hint=f"run `dbsplit prepare {split.plan.path}`",
     )
-
-
-def kinds(routes: Iterable[Route]) -> frozenset[Kind]:
-    """The kinds among some routes."""
-    return frozenset(route.kind for route in routes)

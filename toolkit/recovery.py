@@ -74,7 +74,7 @@ def recover(
 
 def pending(split: Split, control: Connection) -> list[tuple[Attempt, Remedy]]:
     """The attempts that need something, the oldest first."""
-    found = []
+    found: list[tuple[Attempt, Remedy]] = []
     for attempt in reversed(state.attempts(control, split.name)):
         steps = frozenset(journal.steps_done(control, split.name, attempt.id))
         if (what := remedy(attempt.outcome, steps)) is not Remedy.NONE:
@@ -118,4 +118,3 @@ def _pause_ms(control: Connection, split: str, attempt: int) -> float:
 
 def _silent(step: str, details: dict[str, Any]) -> None:
     """Nobody watches a recovery in the background."""
-

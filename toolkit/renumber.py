@@ -22,9 +22,7 @@ def renumber(sides: Sides) -> dict[str, Any]:
     split = sides.split
     uses = used_by(split.catalog.tables.values())
     owners = {
-        sequence: sorted(
-            frozenset[str]().union(*(split.owners(table) for table, _ in columns))
-        )
+        sequence: sorted(frozenset[str]().union(*(split.owners(table) for table, _ in columns)))
         for sequence, columns in uses.items()
     }
     increments = _own_increments(split, sides.source, list(uses))
@@ -112,9 +110,7 @@ def _target_uses(
     return list(found.items())
 
 
-def _own_increments(
-    split: Split, source: Connection, names: list[TableName]
-) -> dict[str, int]:
+def _own_increments(split: Split, source: Connection, names: list[TableName]) -> dict[str, int]:
     """The increments that the source's sequences had before we touched any."""
     row = source.execute(
         "SELECT settings -> 'increments' FROM dbsplit.split WHERE split = %s", [split.name]

@@ -119,9 +119,7 @@ def source_fences(
             continue
         whole = fence.moved(split.name, table, left)
         parts = tuple(
-            _part(route)
-            for route in split.owned(sorted(left))
-            if route.source.name == table.name
+            _part(route) for route in split.owned(sorted(left)) if route.source.name == table.name
         )
         fences.append(Fence(split.name, table, whole.message, whole.hint, parts))
     return fences

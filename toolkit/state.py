@@ -79,9 +79,7 @@ def set_phase(connection: Connection, split: str, services: Iterable[str], phase
     note(connection, split, "phase", {"services": sorted(services), "phase": phase.value})
 
 
-def set_phase_in_target(
-    connection: Connection, split: str, service: str, phase: Phase
-) -> None:
+def set_phase_in_target(connection: Connection, split: str, service: str, phase: Phase) -> None:
     """Tell a target whether its service leads; its applier reads it with each batch."""
     connection.execute(
         "INSERT INTO dbsplit.service (split, service, phase) VALUES (%s, %s, %s)"

@@ -79,6 +79,8 @@ class _Supervisor:
                 progress = self._round()
                 if goal is not None and self._forward.position >= goal:
                     return progress
+                if self._is_complete():
+                    return progress
                 if self._stop.wait(0.05 if goal is not None else BEAT_S):
                     return progress
         finally:
@@ -105,6 +107,11 @@ class _Supervisor:
         recover(self._split, self._source)
         self._report(progress)
         return progress
+
+    def _is_complete(self) -> bool:
+        """Whether `complete` has ended the split; then nothing is left to follow."""
+        now = state.phases(self._source, self._split.name)
+        return bool(now) and set(now.values()) == {state.Phase.COMPLETED}
 
     def _check(self) -> None:
         for follower in (self._forward, *self._back.values()):

@@ -12,15 +12,17 @@ import psycopg
 
 from cdc.connect import Connection, connect
 from plans import names
-from plans.errors import GivenUp
+from plans.errors import GivenUp, PlanInvalid
 from plans.routes import Route
 from toolkit import locks, markers
 from toolkit.opened import Split
 from toolkit.sides import Sides
 from toolkit.state import Direction, Phase, phases
-from validators.compare import compare_keys, compare_routes, compare_whole
+from validators.compare import compare_routes, compare_whole
+from validators.keys import compare_keys
 from validators.results import KeysResult, Progress, TableResult, consistent
-from validators.sides import Pair, pair_of
+from validators.session import Ends, connected
+from validators.sides import Key, Pair, pair_of
 
 PEEKED_MAX = 10_000
 Say = Callable[[str, dict[str, Any]], None]
@@ -67,9 +69,37 @@ def validate(
     return Compared(tuple(results))
 
 
-def validate_all(
-    split: Split, routes: Sequence[Route], source: Connection, say: Say
-) -> Compared:
+def chosen_routes(
+    split: Split, services: Sequence[str], tables: Sequence[str]
+) -> tuple[Route, ...]:
+    """The routes of some services and tables, of all without any.
+
+    Raises PlanInvalid for a name that no route has.
+    """
+    known = {r.service for r in split.routes}
+    for service in services:
+        if service not in known:
+            raise PlanInvalid(
+                f"the plan has no service {service!r} with tables",
+                hint=f"services with tables are {', '.join(sorted(known))}",
+            )
+    chosen = [r for r in split.routes if not services or r.service in services]
+    if not tables:
+        return tuple(chosen)
+    found: list[Route] = []
+    for table in tables:
+        named = [
+            r
+            for r in chosen
+            if table in (r.target.name, str(r.target), r.source.name.name, str(r.source.name))
+        ]
+        if not named:
+            raise PlanInvalid(f"no route of the plan has a table {table!r}", hint="see the plan")
+        found += [r for r in named if r not in found]
+    return tuple(found)
+
+
+def validate_all(split: Split, routes: Sequence[Route], source: Connection, say: Say) -> Compared:
     """Compare routes, each in the direction in which it flows now.
 
     What a service owns flows back once it has moved; what it is fed flows on.
@@ -88,23 +118,29 @@ def verify_dirty(sides: Sides, deadline: float) -> dict[str, Any]:
 
     Raises GivenUp if one differs, or if that cannot be told.
     """
-    told = {}
+    told: dict[str, int] = {}
     for service in sides.movers:
-        follower = sides.follower(service)
-        for route in sides.split.owned([service]):
-            keys = _dirty(follower, route.id)
-            if not keys:
-                continue
-            pair = _pair(sides.split, route, sides.direction)
-            left = max(deadline - time.monotonic(), 0.1)
-            result = (
-                compare_keys(pair, keys, timeout_s=left)
-                if route.key
-                else compare_whole(pair, timeout_s=left)
-            )
-            _require_equal(result)
-            told[route.id] = result.compared
+        split, source, target = sides.split, sides.split.plan.source.dsn, sides.split.dsn(service)
+        ends = (source, target) if sides.direction is Direction.CUTOVER else (target, source)
+        with connected(*ends) as open_ends:
+            for route in split.owned([service]):
+                keys = _dirty(sides.follower(service), route.id)
+                if keys:
+                    pair = _pair(split, route, sides.direction)
+                    told[route.id] = _verify(open_ends, pair, keys, deadline)
     return {"dirty_keys": told, "compared": sum(told.values())}
+
+
+def _verify(ends: Ends, pair: Pair, keys: list[Key], deadline: float) -> int:
+    if not pair.key:
+        whole = compare_whole(ends, pair)
+        differing = whole.missing + whole.extra + whole.different
+        _require_equal(whole.route, whole.state, f"{differing} rows", whole.reason)
+        return whole.rows
+    left_s = max(deadline - time.monotonic(), 0.1)
+    result: KeysResult = compare_keys(ends, pair, keys, timeout_s=left_s)
+    _require_equal(result.route, result.state, f"the rows of {result.differing[:3]}", result.reason)
+    return result.compared
 
 
 def _direction(route: Route, now: dict[str, Phase]) -> Direction:
@@ -133,7 +169,7 @@ def _validate_service(
         results = compare_routes(
             [_pair(split, route, direction) for route in routes],
             catch_up,
-            progress=lambda p: _tell(say, p),
+            report=lambda progress: _tell(say, progress),
         )
         for result in results:
             _note(split, source, follower, result, direction, since[0])
@@ -224,24 +260,22 @@ def _note(
         )
 
 
-def _dirty(follower: Connection, route: str) -> list[list[str]]:
+def _dirty(follower: Connection, route: str) -> list[Key]:
     rows = follower.execute("SELECT key FROM dbsplit.dirty WHERE route = %s", [route]).fetchall()
-    return [row[0] for row in rows]
+    return [tuple(row[0]) for row in rows]
 
 
-def _require_equal(result: KeysResult) -> None:
-    if result.state == "equal":
-        return
-    if result.state == "different":
+def _require_equal(route: str, state: str, what: str, reason: str) -> None:
+    if state == "different":
         raise GivenUp(
-            f"{len(result.differing)} rows of {result.route} differ at the fence, such as "
-            f"{result.differing[0] if result.differing else '?'}",
+            f"{what} of {route} differ at the fence",
             hint="run `dbsplit validate` and mend what differs",
         )
-    raise GivenUp(
-        f"{result.route} could not be compared at the fence: {result.reason}",
-        hint="repeat the command; allow a longer limits.write_pause_s_max",
-    )
+    if state != "equal":
+        raise GivenUp(
+            f"{route} could not be compared at the fence: {reason}",
+            hint="repeat the command; allow a longer limits.write_pause_s_max",
+        )
 
 
 def _tell(say: Say, progress: Progress) -> None:

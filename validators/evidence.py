@@ -118,7 +118,15 @@ def merge(leader: Iterable[Found], follower: Iterable[Found]) -> Iterator[tuple[
 
 def by_key(found: Iterable[tuple[Key, int, int]]) -> dict[Key, Rows]:
     """Gather what one side has of each key."""
-    gathered: dict[Key, Counter[int]] = {}
+    gathered: dict[Key, Rows] = {}
     for key, hashed, rows in found:
-        gathered.setdefault(key, Counter())[hashed] += rows
-    return {key: tuple(sorted(counter.items())) for key, counter in gathered.items()}
+        # Nearly every key has one row, and there may be a million of them.
+        known = gathered.get(key)
+        gathered[key] = ((hashed, rows),) if known is None else _with(known, hashed, rows)
+    return gathered
+
+
+def _with(known: Rows, hashed: int, rows: int) -> Rows:
+    counts = Counter(dict(known))
+    counts[hashed] += rows
+    return tuple(sorted(counts.items()))

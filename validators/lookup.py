@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from psycopg import sql
 
@@ -13,6 +14,16 @@ from validators.evidence import Reading, by_key
 from validators.fingerprint import Extent, from_table
 from validators.session import pinned
 from validators.sides import Key, KeyColumn, Side
+
+BY_INDEX = MappingProxyType(
+    {
+        # For 10,000 keys among a million rows the planner likes to merge all of the index,
+        # with workers: 160 ms, where looking each of them up takes 40.
+        "enable_mergejoin": "off",
+        "max_parallel_workers_per_gather": "0",
+        "random_page_cost": "1.1",  # the rows asked for were mostly just written
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +52,8 @@ def read_keys(
     query = sql.SQL("SELECT k.n, r.h, count(*), sum(r.v)::int8 FROM {} GROUP BY 1, 2").format(
         matching(side, extent, keys, how, wanted)
     )
-    with pinned(connection, side.schemas, timeout_s=how.timeout_s) as cursor:
+    planner = BY_INDEX if side.key else {}
+    with pinned(connection, side.schemas, timeout_s=how.timeout_s, planner=planner) as cursor:
         found = cursor.execute(query, parameters(keys)).fetchall()
     rows = by_key((keys[n - 1], hashed, count) for n, hashed, count, _ in found)
     versions = dict.fromkeys(rows, 0)

@@ -26,7 +26,7 @@ class Limits:
     rounds: int = 20  # a row that changes between all of them stays unverified
     backoff_s: float = 0.02  # doubled every round
     backoff_s_max: float = 1.0
-    keys_per_round: int = 1_000
+    keys_per_round: int = 5_000
     candidates_held: int = 100_000  # memory: about 500 bytes each
     candidates: int = 2_000_000  # beyond that, keys are unverified without a recheck
     differences_held: int = 100_000

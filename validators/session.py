@@ -9,9 +9,10 @@ from us, instead of hiding them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import psycopg
@@ -98,15 +99,19 @@ def connected(leader_dsn: str, follower_dsn: str) -> Iterator[Ends]:
 
 @contextmanager
 def pinned(
-    connection: Connection, schemas: Sequence[str], *, timeout_s: float = 0
+    connection: Connection,
+    schemas: Sequence[str],
+    *,
+    timeout_s: float = 0,
+    planner: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Cursor]:
     """A read-only transaction in which a value has one text form, and a cursor in it.
 
     The cursor's placeholders are ``$1``, so a ``%`` in the plan's SQL means itself.
-    A statement may take `timeout_s`, 0 is any time.
+    A statement may take `timeout_s`, 0 is any time; `planner` is more settings.
     """
     try:
-        connection.execute(_begin(schemas, timeout_s))
+        connection.execute(_begin(schemas, timeout_s, planner))
         with psycopg.RawCursor(connection) as cursor:
             yield cursor
     finally:
@@ -114,7 +119,9 @@ def pinned(
             connection.execute("ROLLBACK")
 
 
-def _begin(schemas: Sequence[str], timeout_s: float) -> sql.Composed:
+def _begin(
+    schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
+) -> sql.Composed:
     path = sql.SQL(", ").join(map(sql.Identifier, ("pg_catalog", *schemas)))
     settings = {
         **PINNED_SETTINGS,
@@ -124,6 +131,7 @@ def _begin(schemas: Sequence[str], timeout_s: float) -> sql.Composed:
         "statement_timeout": f"{timeout_s * 1000:.0f}ms",
         "idle_in_transaction_session_timeout": "0",
         "client_encoding": _UTF8,
+        **planner,
     }
     pins = [
         sql.SQL("SET LOCAL {} TO {}").format(sql.Identifier(name), setting)

@@ -91,7 +91,7 @@ def _world(scale: float, seed: int) -> World:
 def _copy(
     connection: psycopg.Connection[Any], table: str, columns: str, rows: Iterable[Row]
 ) -> int:
-    names = sql.SQL(columns)  # type: ignore[arg-type]  # a constant of ours, already quoted
+    names = sql.SQL(columns)  # a constant of ours, already quoted
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
     count = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:

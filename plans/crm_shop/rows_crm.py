@@ -15,7 +15,7 @@ TEAMS: Final = 5
 CAMPAIGNS: Final = 12
 
 _FIRST: Final = ("Anna", "Björn", "Zoë", "Łukasz", "Mehmet", "Siobhán", "Nguyễn", "Иван", "José")
-_LAST: Final = ("Müller", "O'Neill", "Øster", "Śliwa", "Yılmaz", "Smith", "de la Cruz", "Ng")
+_LAST: Final = ("Müller", "O'Neill", "Øster", "Śliwa", "Çelik", "Smith", "de la Cruz", "Ng")
 _TAGS: Final = ("vip", "slow payer", "3d-scan", "resin", "Händler", "newsletter")
 _DAYS: Final = (LAST_DAY - FIRST_DAY).days
 

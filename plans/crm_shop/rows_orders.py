@@ -71,7 +71,7 @@ def orders(world: World, batch: Sequence[Order]) -> Iterator[Row]:
             json.dumps(address, ensure_ascii=False),
             euros(order.net_cents),
             dice.pick(("0.190", "0.190", "0.070", "0.000")),
-            dice.pick((None, None, None, "", "Bitte\tvor 10 Uhr\n– danke \\o/")),
+            dice.pick((None, None, None, "", "Bitte\tvor 10 Uhr\ndanke… \\o/")),
             since,
         )
 

@@ -37,7 +37,11 @@ def products(world: World) -> Iterator[Row]:
             dice.between(1, CATEGORIES),
             f"{dice.pick(('Bracket', 'Gear', 'Case', 'Düse'))} {number}",
             dice.pick((None, "", "printed to order", "fits M3 and M4 screws")),
-            [tag for tag in ("new", "sale", "spare part", 'says "hi", {twice}') if dice.chance(0.3)],
+            [
+                tag
+                for tag in ("new", "sale", "spare part", 'says "hi", {twice}')
+                if dice.chance(0.3)
+            ],
             json.dumps({"layers_um": [60, 100], "colour": dice.pick(("black", "white", None))}),
             dice.pick((None, "NaN", f"{dice.below(10**6) / 100}", "12.500")),
             dice.chance(0.9),

@@ -26,6 +26,7 @@ class Choice:
 
     @classmethod
     def of(cls, cursor: Cursor, source: Source, target: Target) -> Choice:
+        """Decide; PlanInvalid if a table itself cannot come along."""
         graph = Graph.of(source.objects, _of_columns_here(source))
         unknown = {need.of for needs in graph.needs.values() for need in needs}
         quoting = cursor.execute("SHOW quote_all_identifiers").fetchall()
@@ -84,6 +85,7 @@ class Choice:
         return f"column {relation.table}.{column.name} {whose}"
 
     def is_chosen(self, address: Address) -> bool:
+        """Whether a thing comes along, and the column if it is one."""
         if address.whole not in self.chosen:
             return False
         if address.column == 0 or not is_here(self.source, address.oid):
@@ -94,6 +96,7 @@ class Choice:
         return column is not None and column.name in part.columns and not lost
 
     def owner_here(self, sequence: Address) -> Address | None:
+        """The column of the service that owns the sequence, if it comes along."""
         owner = self.source.dependencies.sequence_owner.get(sequence.oid)
         if owner is None or not is_here(self.source, owner.oid):
             return None
@@ -102,6 +105,7 @@ class Choice:
         return owner if part.owned and column and column.name in part.columns else None
 
     def left_out(self) -> list[LeftOut]:
+        """What somebody of this service would miss."""
         found = []
         for address, reason in self.refused.items():
             one = self.graph.objects[address]
@@ -117,6 +121,8 @@ class Choice:
     def _concerns(self, one: Object) -> bool:
         """Whether somebody would miss it here: not if all that it is about is elsewhere."""
         needs = [need.of for need in self.graph.needs[one.address]]
+        if one.kind == "default value" and not self._has_column(one):
+            return False
         if one.relation is not None:
             if not is_here(self.source, one.relation.oid):
                 return False
@@ -124,6 +130,15 @@ class Choice:
             return not own or any(self._is_told(of) for of in own) or one.kind == "trigger"
         alone = one.address in self.source.alone()
         return alone and any(self._is_told(of) for of in needs)
+
+    def _has_column(self, default: Object) -> bool:
+        relation = default.relation
+        columns = self.source.relations.columns.get(relation.oid, ()) if relation else ()
+        names = {column.name for column in columns if column.default == default.address}
+        part = relation and self.source.scope.parts.get(
+            self.source.relations.root(relation.oid).table
+        )
+        return bool(part and names & part.columns)
 
     def _is_told(self, of: Address) -> bool:
         """Whether it is, or may be, an owned column that other parts of the table lack."""

@@ -30,9 +30,9 @@ def reading(conn: psycopg.Connection[Any], *, quote_all: bool = False) -> Iterat
     with conn.transaction(), conn.cursor(row_factory=namedtuple_row) as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute(
-            "SELECT set_config('search_path', '', true),"
-            " set_config('lock_timeout', %s, true),"
-            " set_config('quote_all_identifiers', %s, true)",
+            "SELECT set_config('search_path', '', true) AS search_path,"
+            " set_config('lock_timeout', %s, true) AS lock_timeout,"
+            " set_config('quote_all_identifiers', %s, true) AS quote_all",
             [LOCK_TIMEOUT, "on" if quote_all else "off"],
         )
         yield cursor

@@ -10,26 +10,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
-from plans.errors import PlanInvalid
 from plans.routes import Route
 from plans.schema.annotations import read_comments, read_grants
-from plans.schema.ddl import LeftOut, Statement, Target, TargetSchema
-from plans.schema.dependencies import read_names
+from plans.schema.choice import Choice
+from plans.schema.ddl import Statement, Target, TargetSchema
 from plans.schema.objects import Address, Need, Object
 from plans.schema.reading import Cursor, reading
 from plans.schema.scope import scope_of
-from plans.schema.selection import Graph, in_order, refusals, wanted
+from plans.schema.selection import Graph, in_order
 from plans.schema.source import Source, is_here, read_source
 from plans.schema.tables import TableWriter
 
 # Bodies may speak of tables that are created after them.
 _SETTINGS = Statement("SET LOCAL check_function_bodies = off")
+_FIRST = ("schema", "extension")
+_BEFORE = ("collation", "type", "sequence", "function", "table")
+_PUBLIC_SCHEMA = Address("pg_namespace", 2200)
 _READ_ONLY = frozenset({"SELECT"})
 
 
@@ -51,113 +53,106 @@ def target_schema(
     other_version = source.info.server_version // 10_000 != target.major
     with reading(source, quote_all=other_version) as cursor:
         found = read_source(cursor, scope, schemas, target)
-        return _Choice.of(cursor, found, target).schema(cursor)
+        return _Assembly(found, Choice.of(cursor, found, target), target).schema(cursor)
 
 
-@dataclass(slots=True)
-class _Choice:
-    """What comes along, and why the rest does not."""
+@dataclass(frozen=True, slots=True)
+class _Assembly:
+    """Puts what was chosen into an order that works."""
 
     source: Source
+    choice: Choice
     target: Target
-    graph: Graph
-    names: dict[Address, tuple[str, str]]
-    refused: dict[Address, str]
-    chosen: set[Address]
 
     def schema(self, cursor: Cursor) -> TargetSchema:
         """All of it as DDL."""
+        chosen, objects = self.choice.chosen, self.choice.graph.objects
         deferred = self._deferred_defaults()
-        inline = {
-            address
-            for address in self.chosen - deferred
-            if self.graph.objects[address].kind == "default value"
-        }
+        inline = {one for one in chosen - deferred if objects[one].kind == "default value"}
         graph = self._with_defaults_inside(inline)
+        sequences = self._owned_sequences()
         tables = {relation.address for relation in self.source.tables()}
-        owned = self._owned_sequences()
-        before = {
-            address
-            for address in graph.closure(tables | owned)
-            if address in self.chosen and graph.objects[address].kind in _BEFORE
-        }
-        schemas = {a for a in self.chosen if a.catalog in ("pg_namespace", "pg_extension")}
-        writer = TableWriter(
+        needed = graph.closure(tables | set(sequences))
+        before = {one for one in needed if objects[one].kind in _BEFORE}
+        before |= {one for one in chosen if objects[one].kind in _FIRST}
+        writer = self._writer(deferred)
+        written = {one.address: writer.table(one) for one in self.source.tables()}
+        first = [written.get(one.address, one) for one in in_order(graph, before)]
+        after = in_order(graph, chosen - before - inline)
+        return TargetSchema(
+            (_SETTINGS, *self._public(), *_statements(first), *self._owned_by(sequences)),
+            (_SETTINGS, *_statements(after), *self._annotations(cursor)),
+            (*self.choice.left_out(), *writer.left_out),
+        )
+
+    def _writer(self, deferred: set[Address]) -> TableWriter:
+        refused = {one for one in self.choice.refused if one.catalog == "pg_attrdef"}
+        return TableWriter(
             self.source.relations,
             self.source.scope,
             self.target.major,
             self.source.sequences.identity_options,
-            self._without_default(deferred),
-        )
-        written = {one.address: writer.table(one) for one in self.source.tables()}
-        first = [written.get(one.address, one) for one in in_order(graph, before | schemas)]
-        after = in_order(graph, self.chosen - before - schemas - inline)
-        return TargetSchema(
-            (_SETTINGS, *self._public(), *_statements(first), *self._sequence_owners(owned)),
-            (_SETTINGS, *_statements(after), *self._annotations(cursor)),
-            (*self._left_out(), *writer.left_out),
+            deferred | refused,
         )
 
     def _deferred_defaults(self) -> set[Address]:
         """Defaults that call a function which needs tables: they are set when these exist."""
-        return {
-            address
-            for address in self.chosen
-            if self.graph.objects[address].kind == "default value"
-            and any(
-                self.graph.objects[needed].kind == "table"
-                for function in self.graph.needs[address]
-                if function.of.catalog == "pg_proc"
-                for needed in self.graph.closure([function.of.whole], hard_only=True)
-            )
-        }
-
-    def _without_default(self, deferred: set[Address]) -> set[Address]:
-        return deferred | {address for address in self.refused if address.catalog == "pg_attrdef"}
+        graph = self.choice.graph
+        found = set()
+        for address in self.choice.chosen:
+            if graph.objects[address].kind == "default value":
+                calls = (n.of.whole for n in graph.needs[address] if n.of.catalog == "pg_proc")
+                needed = graph.closure(calls, hard_only=True)
+                if any(graph.objects[one].kind == "table" for one in needed):
+                    found.add(address)
+        return found
 
     def _with_defaults_inside(self, inline: set[Address]) -> Graph:
         """Defaults that are written with their tables: what they need the tables need."""
-        moved = []
-        for address in self.chosen:
-            for need in self.graph.needs[address]:
-                by, of = (self._table_of(end, inline) for end in (need.by, need.of))
-                if by != of:
-                    moved.append(Need(by, of, need.hard))
-        return Graph.of((self.graph.objects[address] for address in self.chosen - inline), moved)
+        graph = self.choice.graph
 
-    def _table_of(self, address: Address, inline: set[Address]) -> Address:
-        relation = self.graph.objects[address.whole].relation if address.whole in inline else None
-        return relation or address.whole
+        def place(address: Address) -> Address:
+            of_default = address.whole in inline and graph.objects[address.whole].relation
+            return of_default or address.whole
 
-    def _owned_sequences(self) -> set[Address]:
-        """Sequences of the service's columns, used by a default or not."""
-        return {
-            address
-            for address in self.chosen
-            if self.graph.objects[address].kind == "sequence"
-            and self._owner_here(address) is not None
+        moved = [
+            Need(place(need.by), place(need.of), need.hard)
+            for address in self.choice.chosen
+            for need in graph.needs[address]
+        ]
+        return Graph.of(
+            (graph.objects[one] for one in self.choice.chosen - inline),
+            (need for need in moved if need.by != need.of),
+        )
+
+    def _owned_sequences(self) -> dict[Address, Address]:
+        """Sequences of the service's columns, used by a default or not, and their columns."""
+        sequences = {
+            one: self.choice.owner_here(one)
+            for one in self.choice.chosen
+            if self.choice.graph.objects[one].kind == "sequence"
         }
+        return {sequence: owner for sequence, owner in sequences.items() if owner}
 
-    def _sequence_owners(self, sequences: set[Address]) -> list[Statement]:
+    def _owned_by(self, sequences: Mapping[Address, Address]) -> list[Statement]:
         found = []
-        for sequence in sequences:
-            owner = self._owner_here(sequence)
-            column = owner and self.source.relations.column(owner)
-            if owner and column:
-                table = self.source.relations.by_oid[owner.oid].quoted
-                name = self.graph.objects[sequence].identity
+        for sequence, owner in sequences.items():
+            name = self.choice.graph.objects[sequence].identity
+            table = self.source.relations.by_oid[owner.oid].quoted
+            column = self.source.relations.column(owner)
+            if column:
                 found.append(Statement(f"ALTER SEQUENCE {name} OWNED BY {table}.{column.quoted}"))
         return sorted(found, key=lambda statement: statement.create)
 
     def _public(self) -> list[Statement]:
         """The schema public, which somebody may have dropped; it is never dropped by us."""
         relations = self.source.relations.by_oid
-        used = {relations[a.oid].schema for a in self.chosen if a.oid in relations}
+        used = {relations[a.oid].schema for a in self.choice.chosen if a.oid in relations}
         return [Statement("CREATE SCHEMA IF NOT EXISTS public")] if "public" in used else []
 
     def _annotations(self, cursor: Cursor) -> Sequence[Statement]:
         return (
-            *read_comments(cursor, self._is_here),
+            *read_comments(cursor, self.choice.is_chosen),
             *read_grants(
                 cursor, self.target.roles, self.target.major, self._is_granted, self._allowed
             ),
@@ -166,9 +161,10 @@ class _Choice:
     def _is_granted(self, address: Address) -> bool:
         if address == _PUBLIC_SCHEMA:
             return True
-        if address.oid in self.source.dependencies.identity_sequences:
-            return self._owner_here(address) is not None
-        return self._is_here(address)
+        identity = self.source.dependencies.identity_sequences
+        if address.catalog == "pg_class" and address.oid in identity:
+            return self.choice.owner_here(address) is not None
+        return self.choice.is_chosen(address)
 
     def _allowed(self, address: Address) -> frozenset[str] | None:
         if address.catalog == "pg_class" and is_here(self.source, address.oid):
@@ -176,20 +172,11 @@ class _Choice:
             return None if part.owned else _READ_ONLY
         return None
 
-_BEFORE = ("schema", "extension", "collation", "type", "sequence", "function", "table")
-_PUBLIC_SCHEMA = Address("pg_namespace", 2200)
-
 
 def _statements(objects: Iterable[Object]) -> list[Statement]:
-    """One statement for each command; the first takes the drop."""
-    found: list[Statement] = []
-    for one in objects:
-        drops = [*reversed(one.drop), *[""] * len(one.create)]
-        statements = [
-            Statement(create, drop) for create, drop in zip(one.create, drops, strict=False)
-        ]
-        if len(one.drop) > len(one.create):
-            rest = one.drop[: len(one.drop) - len(one.create)]
-            statements[-1] = replace(statements[-1], drop="; ".join((*rest, statements[-1].drop)))
-        found += statements
-    return found
+    """One statement for each command of an object; its first is what undoing drops."""
+    return [
+        Statement(create, one.drop if number == 0 else "")
+        for one in objects
+        for number, create in enumerate(one.create)
+    ]

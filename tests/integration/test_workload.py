@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import LiteralString
@@ -64,8 +66,6 @@ class Bundled:
 
 
 def bundle(dsn: str, directory: Path) -> Bundled:
-    generate.create(dsn)
-    generate.load(dsn, scale=SCALE)
     bundled = Bundled(dsn, directory / "routing.json", directory / "history")
     write_routing(bundled.routing, {"crm": dsn, "shop": dsn})
     return bundled
@@ -85,16 +85,41 @@ def import_batches(bundled: Bundled) -> None:
         assert wait_until(lambda: writer.tally.acknowledged >= 2, timeout_s=20)
 
 
-@pytest.fixture
-def bundled(source_db: str, tmp_path: Path) -> Bundled:
-    """A database in which nobody has been."""
-    return bundle(source_db, tmp_path)
+@contextmanager
+def copied(server: Server, template: str) -> Iterator[str]:
+    """A copy of a database to which nobody is connected."""
+    original = str(conninfo_to_dict(template)["dbname"])
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(create.format(sql.Identifier(name), sql.Identifier(original)))
+        yield server.dsn(name)
+        admin.execute(drop.format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="module")
-def written(source_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundled]:
-    """A database in which writers have been, to be copied."""
+def loaded(source_server: Server) -> Iterator[str]:
+    """A database in which nobody has been."""
     with fresh_database(source_server) as dsn:
+        generate.create(dsn)
+        generate.load(dsn, scale=SCALE)
+        yield dsn
+
+
+@pytest.fixture
+def bundled(source_server: Server, loaded: str, tmp_path: Path) -> Iterator[Bundled]:
+    """A copy of it."""
+    with copied(source_server, loaded) as dsn:
+        yield bundle(dsn, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(
+    source_server: Server, loaded: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bundled]:
+    """A copy in which writers have been."""
+    with copied(source_server, loaded) as dsn:
         bundled = bundle(dsn, tmp_path_factory.mktemp("workload"))
         with Workload(bundled.routing, bundled.history) as workload:
             time.sleep(RUN_S)
@@ -109,17 +134,9 @@ def written(source_server: Server, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def copy(source_server: Server, written: Bundled) -> Iterator[Bundled]:
-    """A copy of that database, to be broken."""
-    template = str(conninfo_to_dict(written.dsn)["dbname"])
-    name = f"{template}_copy"
-    with psycopg.connect(source_server.dsn(), autocommit=True) as admin:
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-        yield replace(written, dsn=source_server.dsn(name))
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    """A copy of that, to be broken."""
+    with copied(source_server, written.dsn) as dsn:
+        yield replace(written, dsn=dsn)
 
 
 def test_all_that_was_acknowledged_is_there_once(written: Bundled) -> None:

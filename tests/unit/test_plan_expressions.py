@@ -96,6 +96,8 @@ def test_what_is_accepted_stays_within_its_place(text: str) -> None:
         assert beside.reads == expression.reads | {"other"}
 
 
-@given(name=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1))
+@given(
+    name=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=15)
+)
 def test_a_quoted_column_is_read_back(name: str) -> None:
     assert read_expression(quoted(name)).plain == name

@@ -23,7 +23,7 @@ def test_text() -> None:
     assert render_findings([BLOCKER, NOTE], "text").splitlines() == [
         "blocker: plans/a,b.yaml:12:5: public.visits: 3 rows: 100% [rows-shared]",
         "  each row",
-        "has one owner",
+        "  has one owner",
         "  -> correct it",
         "note: plan.yaml:9:1: odd: 2 rows [list]",
         "1 blocker, 1 note",

@@ -125,7 +125,7 @@ SHAPES = [
     ),
     (
         "tables: {leads: {owner: crm, derive: [{key: {a: b}}]}}",
-        "6:39: tables.leads.derive[0]: 'into' is missing",
+        "6:39: tables.leads.derive[0].into: is missing",
     ),
     (
         "tables: {leads: {owner: crm, derive: [{into: shop.x, key: {a: b}, columns: {a: c}}]}}",
@@ -190,7 +190,7 @@ SHAPES = [
         "6:19: lists.odd.on: there is no service 'sorce'; did you mean 'source'?",
     ),
     ("tables: []", "6:9: tables: found a list, expected a mapping (key: value)"),
-    ("tables:", "6:8: tables: found nothing, expected a mapping (key: value)"),
+    ("tables:", "6:1: tables: found nothing, expected a mapping (key: value)"),
 ]
 
 

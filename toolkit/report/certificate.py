@@ -18,46 +18,29 @@ from toolkit.report.pauses import pause_bars, pause_table
 
 # In the order in which they are read: key, heading, what it says.
 _KNOWN = (
-    ("by", "Who", None),
-    ("who", "Who", None),
-    ("when", "When", None),
     ("fence_point", "Fence point", "After this position no application write is in the log."),
-    ("fence", "Fence", "What refuses application writes on the side that was left."),
-    (
-        "marker",
-        "Marker",
-        "Written to the log behind the last write, and awaited on the other side.",
-    ),
-    (
-        "markers",
-        "Markers",
-        "Written to the log behind the last write, and awaited on the other side.",
-    ),
-    ("applied", "Applied positions", "How far each target had committed when it was opened."),
-    (
-        "applied_positions",
-        "Applied positions",
-        "How far each target had committed when it was opened.",
-    ),
+    ("markers", "Markers", "Written to the log behind the last write, and awaited."),
+    ("applied_positions", "Applied positions", "How far each target was when it was opened."),
     ("pause", "Write pause", "How long nobody could write, and what for."),
-    ("tables", "Tables", "What was compared, and its hashes."),
-    (
-        "dirty_keys",
-        "Keys compared again in the pause",
-        "They had changed since they were last proven equal.",
-    ),
-    ("sequences", "Sequences", "Set beyond everything that was issued, so no id is issued twice."),
+    ("steps", "Steps", "Every step of the move, as the journal has it."),
+    ("tables", "Tables", "Compared row by row before the right to write moved."),
+    ("dirty_keys", "Keys compared again in the pause", "Changed since they were proven equal."),
+    ("sequences", "Sequences", "Set beyond everything that was issued: no id is issued twice."),
     ("fingerprints", "Schema fingerprints", "Equal before and after: the schema stood still."),
     ("versions", "Versions", None),
-    ("hash_chain", "Hash chain", "Binds this certificate to the journal and to the one before it."),
+    ("journal", "Journal", "The hash of its last row, which covers every row before it."),
+    ("hash_chain", "Hash chain", "Binds this certificate to the journal and the one before."),
 )
+_LAST = ("journal", "hash_chain")
+# The steps between the first refused write and the first one that is taken again.
+_IN_PAUSE = ("fence", "marker", "drain", "verify", "sequences", "way_back", "open", "switch")
 # Their keys are names of services and tables, which are shown as they are.
 _NAMED = frozenset(
-    {"applied", "applied_positions", "positions", "markers", "tables", "hashes"}
+    {"applied_positions", "back", "canary", "markers", "passed", "tables", "hashes"}
     | {"dirty_keys", "sequences", "fingerprints", "versions"}
 )
 _GROUPED = ("rows", "count", "bytes", "total", "changes", "keys", "missing", "extra", "different")
-_PAUSE_KEYS = ("pause", "write_pause", "pause_steps", "steps")
+_FILLED_MIN = 0.7  # a table with more gaps than this is no table
 _EPOCH_KEYS = ("_at", "_unix_s")
 _EPOCH_MIN = 1_000_000_000  # an `_at` below this is not a moment of our time
 
@@ -69,7 +52,7 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
     known = [key for key, _, _ in _KNOWN if key in nested]
     ordered = known + [key for key in nested if key not in known]
     # The chain closes the document, whatever else it has learnt to say.
-    ordered.sort(key=lambda key: key == "hash_chain")
+    ordered.sort(key=lambda key: key in _LAST)
     what = " ".join(str(certificate[key]) for key in ("split", "service") if key in certificate)
     raw = json.dumps(certificate, indent=2, ensure_ascii=False, default=str)
     return page(
@@ -77,6 +60,7 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
         element("div", element("strong", f"Split {what}" if what else "dbsplit"), class_="about"),
         element("h1", "Cutover certificate"),
         _facts(plain),
+        _pause(certificate),
         *(_section(key, nested[key]) for key in ordered),
         section(
             "The certificate itself",
@@ -88,79 +72,78 @@ def render_certificate(certificate: Mapping[str, Any]) -> str:
 
 def _section(key: str, value: object) -> Markup:
     heading, lead = next(((h, said) for k, h, said in _KNOWN if k == key), (_words(key), None))
-    pause = _pause(key, value)
-    if pause is None:
-        return section(heading, _nested(value, key), lead=lead)
-    bars = {
-        name: pause_bars([pause], width=width, name=f"pause-{key}")
-        for name, width in WIDTHS.items()
-    }
-    return section(heading, fitted(bars), pause_table([pause]), _around(value), lead=lead)
+    return section(heading, _nested(value, key), lead=lead)
 
 
-def _around(value: object) -> Markup | None:
-    """What a pause says besides its steps."""
-    if not isinstance(value, Mapping) or "steps" not in value:
-        return None
-    rest = {key: item for key, item in value.items() if key != "steps"}
-    return _facts(rest) if rest else None
-
-
-def _pause(key: str, value: object) -> Pause | None:
-    """The steps of a pause, in any of the shapes that say them; None if it is none."""
-    if key not in _PAUSE_KEYS:
-        return None
-    named = value.get("steps", value) if isinstance(value, Mapping) else value
-    steps = _steps(named)
+def _pause(certificate: Mapping[str, Any]) -> Markup | None:
+    """The pause as a picture, if the certificate says how long its steps took."""
+    told = certificate.get("pause")
+    steps = _timed(told.get("steps", told)) if isinstance(told, Mapping) else _timed(told)
+    if not steps:
+        journaled = {step.name: step for step in _timed(certificate.get("steps"))}
+        steps = [journaled[name] for name in _IN_PAUSE if name in journaled]
     if not steps:
         return None
     spent = sum(step.ms for step in steps)
-    total = value.get("total_ms", spent) if isinstance(value, Mapping) else spent
-    return Pause(what="pause", begin=0, total_ms=total if _is_number(total) else spent, steps=steps)
+    named = told.get("total_ms") if isinstance(told, Mapping) else None
+    total = certificate.get("write_pause_ms") if named is None else named
+    whole = [
+        Pause(
+            what="pause",
+            begin=0,
+            total_ms=total if _is_number(total) else spent,
+            steps=[PauseStep(name=step.name.replace("_", " "), ms=step.ms) for step in steps],
+        )
+    ]
+    bars = {name: pause_bars(whole, width=width) for name, width in WIDTHS.items()}
+    lead = "How long nobody could write, and what for."
+    return section("Write pause", fitted(bars), pause_table(whole), lead=lead)
 
 
-def _steps(named: object) -> list[PauseStep]:
-    if isinstance(named, Mapping):
-        pairs = [(str(name).removesuffix("_ms"), ms) for name, ms in named.items()]
-        pairs = [(name, ms) for name, ms in pairs if name != "total"]
-    elif isinstance(named, Sequence) and not isinstance(named, str):
-        pairs = [
-            (str(item.get("name", item.get("step"))), item.get("ms"))
-            for item in named
-            if isinstance(item, Mapping)
-        ]
+def _timed(steps: object) -> list[PauseStep]:
+    """Names and milliseconds, from a list of steps or a mapping; what has no time is left out."""
+    if isinstance(steps, Mapping):
+        pairs = [(name, _ms(step)) for name, step in steps.items()]
+    elif _is_list(steps):
+        pairs = [(item.get("name"), _ms(item)) for item in steps if isinstance(item, Mapping)]
     else:
         return []
-    if not all(_is_number(ms) for _, ms in pairs):
-        return []
-    return [PauseStep(name=name.replace("_", " "), ms=ms) for name, ms in pairs]
+    return [PauseStep(name=str(name), ms=ms) for name, ms in pairs if ms is not None]
+
+
+def _ms(step: object) -> float | None:
+    ms = step.get("ms") if isinstance(step, Mapping) else step
+    return ms if _is_number(ms) else None
 
 
 def _nested(value: object, key: str) -> Markup:
     """Whatever it is, as the plainest thing that shows all of it."""
     if isinstance(value, Mapping):
         return _mapping(value, key)
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if _is_list(value):
         return _sequence(value, key)
     return _scalar(key, value)
 
 
 def _mapping(value: Mapping[str, Any], key: str) -> Markup:
     if not value:
-        return element("p", "none", class_="muted")
+        return element("span", "none", class_="muted")
     if set(value) == {"old", "new"}:
         return element("span", f"{value['old']} → {value['new']}", class_="exact")
     rows = list(value.values())
-    if len(rows) > 1 and all(isinstance(row, Mapping) and row for row in rows):
+    if len(rows) > 1 and all(isinstance(row, Mapping) for row in rows) and _is_table(rows):
         return _records([{"": name, **row} for name, row in value.items()])
     return _facts(value, are_names=key in _NAMED)
 
 
 def _sequence(value: Sequence[Any], key: str) -> Markup:
     if not value:
-        return element("p", "none", class_="muted")
+        return element("span", "none", class_="muted")
     if all(isinstance(item, Mapping) for item in value):
         return _records(value)
+    if not _is_nested(value):
+        parts = [part for item in value for part in (", ", _nested(item, key))]
+        return element("span", *parts[1:])
     return element("ul", *(element("li", _nested(item, key)) for item in value), class_="flat")
 
 
@@ -173,12 +156,20 @@ def _records(records: Sequence[Mapping[str, Any]]) -> Markup:
     return table([_words(key) for key in keys], rows, numbers=numbers)
 
 
+def _is_table(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the rows have about the same columns."""
+    columns = {key for row in rows for key in row}
+    return sum(map(len, rows)) >= _FILLED_MIN * len(columns) * len(rows) > 0
+
+
 def _facts(value: Mapping[str, Any], *, are_names: bool = False) -> Markup:
-    named = str if are_names else _words
     pairs = [
         part
         for key, item in value.items()
-        for part in (element("dt", named(key)), element("dd", _nested(item, key)))
+        for part in (
+            element("dt", key if are_names and key != "ms" else _words(key)),
+            element("dd", _nested(item, key)),
+        )
     ]
     return element("dl", *pairs, class_="facts")
 
@@ -203,6 +194,8 @@ def _number(key: str, value: float) -> str:
 
 
 def _words(key: str) -> str:
+    if key == "ms":
+        return "Took"
     words = key.removesuffix("_ms").replace("_", " ").strip()
     acronyms = {"lsn": "LSN", "xid": "xid", "id": "id", "dsn": "DSN", "utc": "UTC"}
     told = " ".join(acronyms.get(word, word) for word in words.split(" "))
@@ -218,7 +211,12 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _is_nested(value: object) -> bool:
-    return isinstance(value, Mapping) or (
-        isinstance(value, Sequence) and not isinstance(value, str)
-    )
+    """Whether it needs a place of its own; a list of plain values is a line."""
+    if _is_list(value):
+        return any(_is_nested(item) for item in value)
+    return isinstance(value, Mapping)

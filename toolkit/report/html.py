@@ -58,9 +58,7 @@ def render_report(report: Report) -> str:
         next_steps if is_good else None,
         element("footer", f"Written by dbsplit for the split “{report.split}”. All times are UTC."),
     ]
-    return page(
-        f"{report.split}: {verdict.headline}", *(part for part in parts if part is not None)
-    )
+    return page(f"{report.split}: {verdict.headline}", *parts)
 
 
 def _about(report: Report) -> Markup:

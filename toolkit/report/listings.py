@@ -54,6 +54,8 @@ def _difference(number: int | None) -> Markup:
 def _state(row: TableRow) -> str:
     parts = ((row.missing, "missing"), (row.extra, "extra"), (row.different, "different"))
     told = ", ".join(f"{count(number)} {word}" for number, word in parts if number)
+    if told and row.state.lower() == "different":
+        return told
     return f"{row.state}: {told}" if told else row.state
 
 
@@ -76,7 +78,9 @@ def contradictions_section(report: Report) -> Markup | None:
     verb = "The plan's rule decided each. "
     said = f"{many(total, 'order was', 'orders were')} in different states in different systems. "
     lead = said + verb + _shown(len(rows), total)
-    return section("Orders that contradicted themselves", table(columns, rows, kind="told"), lead=lead)
+    return section(
+        "Orders that contradicted themselves", table(columns, rows, kind="told"), lead=lead
+    )
 
 
 def transitions_section(report: Report) -> Markup | None:
@@ -88,7 +92,9 @@ def transitions_section(report: Report) -> Markup | None:
     columns = ("Order", "In the history of", "From", "To", "Why it is not allowed")
     found = many(total, "step in the orders' histories is", "steps in the orders' histories are")
     lead = f"{found} not allowed by the states of an order. " + _shown(len(rows), total)
-    return section("Transitions that should not have been", table(columns, rows, kind="told"), lead=lead)
+    return section(
+        "Transitions that should not have been", table(columns, rows, kind="told"), lead=lead
+    )
 
 
 def _transition(step: IllegalTransition) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class TableRow:
     table: str
     kind: str  # "whole", "columns", "rows", "derived", "reference"
     rows: int | None
-    state: str  # "equal"; every other word is shown, and is not a pass
+    state: str  # "equal", "different", "unverified"; a word that is not "equal" is no pass
     missing: int | None = 0
     extra: int | None = 0
     different: int | None = 0

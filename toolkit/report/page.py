@@ -15,7 +15,7 @@ WIDTHS = {"wide": 1000, "medium": 660, "narrow": 360}  # style.css shows the one
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(title: str, *body: str) -> str:
+def page(title: str, *body: str | None) -> str:
     """A whole document."""
     # As it is, not escaped: a style element's text is not parsed for entities.
     style = Markup(files("toolkit.report").joinpath("style.css").read_text(encoding="utf-8"))

@@ -56,11 +56,11 @@ class RowsOfKey:
     acknowledged: int = 0
     unknown: list[int] = field(default_factory=list)
     contents: set[str] = field(default_factory=set)
-    operations: list[str] = field(default_factory=list)
+    operations: list[tuple[str, Outcome]] = field(default_factory=list)
 
     def add(self, effect: RowEffect, transaction: Transaction) -> None:
         """Take one effect into account."""
-        self.operations.append(f"{transaction.operation} {transaction.outcome.value}")
+        self.operations.append((transaction.operation, transaction.outcome))
         if transaction.outcome is Outcome.VOID or effect.change == 0:
             return
         if effect.content is not None and effect.change > 0:
@@ -73,6 +73,9 @@ class RowsOfKey:
     def allowed(self) -> set[int]:
         """Every number of rows that the history permits."""
         return {max(0, number) for number in _sums(self.acknowledged, self.unknown)}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{operation} ({how.value})" for operation, how in self.operations)
 
 
 @dataclass(slots=True)
@@ -122,8 +125,8 @@ def judge_rows(subject: str, expected: Mapping[str, RowsOfKey], seen: Observed) 
     for key, rows in expected.items():
         number, content = seen.get(key, (0, None))
         allowed = rows.allowed()
-        text = f"{number} rows after {', '.join(rows.operations)}"
         if number not in allowed:
+            text = f"{number} rows after {rows}"
             yield Fault(_kind(number, allowed), subject, key, 1, text)
         elif number and rows.contents and content not in rows.contents:
             text = f"holds {content!r}, was written as {sorted(rows.contents)}"

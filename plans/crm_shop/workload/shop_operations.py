@@ -290,7 +290,7 @@ SHOP_OPERATIONS: Final = (
     Operation("correct view", 3, correct_view),
     Operation("import views", 0.1, import_views, bulk=True),
     Operation("visit", 8, visit),
-    Operation("upload model", 1, upload_model),
+    Operation("upload model", 2, upload_model),
     Operation("download model", 5, download_model),
     Operation("revise product", 4, revise_product),
     Operation("change of mind", 2, change_of_mind),

@@ -25,7 +25,10 @@ _UPGRADE = (
         state text NOT NULL REFERENCES public.state,
         version bigint NOT NULL DEFAULT 1 CHECK (version > 0),
         priority smallint NOT NULL DEFAULT 3,
-        due_at timestamptz NOT NULL DEFAULT 'infinity',
+        due_at timestamptz,
+        -- what is due at no time comes last; a page of a queue cannot begin after a NULL
+        due_order timestamptz NOT NULL
+            GENERATED ALWAYS AS (coalesce(due_at, 'infinity')) STORED,
         placed_at timestamptz,
         changed_at timestamptz NOT NULL DEFAULT now(),
         led_by text NOT NULL DEFAULT 'orchestrator' CHECK (led_by IN ('claims', 'orchestrator'))

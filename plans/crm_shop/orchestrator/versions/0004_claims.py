@@ -164,8 +164,8 @@ _RESOLVING = (
     BEGIN
         INSERT INTO public.order_state AS o
             (order_id, state, priority, due_at, placed_at, changed_at, led_by)
-        SELECT w.order_id, w.state, coalesce(f.priority, 3), coalesce(f.due_at, 'infinity'),
-               f.placed_at, w.changed_at, 'claims'
+        SELECT w.order_id, w.state, coalesce(f.priority, 3), f.due_at, f.placed_at, w.changed_at,
+               'claims'
         FROM (SELECT DISTINCT ON (c.order_id) c.order_id, c.state, c.changed_at
               FROM public.order_claim AS c JOIN public.claiming_system AS s USING (system)
               WHERE c.order_id = ANY (touched)
@@ -213,14 +213,14 @@ _RESOLVING = (
         CASE TG_OP
             WHEN 'INSERT' THEN
                 UPDATE public.order_state AS o
-                SET priority = a.priority, due_at = coalesce(a.due_at, 'infinity'),
-                    placed_at = a.placed_at, version = o.version + 1
+                SET priority = a.priority, due_at = a.due_at, placed_at = a.placed_at,
+                    version = o.version + 1
                 FROM arrived AS a
                 WHERE o.order_id = a.order_id;
             WHEN 'UPDATE' THEN
                 UPDATE public.order_state AS o
-                SET priority = a.priority, due_at = coalesce(a.due_at, 'infinity'),
-                    placed_at = a.placed_at, version = o.version + 1
+                SET priority = a.priority, due_at = a.due_at, placed_at = a.placed_at,
+                    version = o.version + 1
                 FROM arrived AS a
                 WHERE o.order_id = a.order_id
                   AND NOT EXISTS (SELECT FROM gone AS g
@@ -229,12 +229,12 @@ _RESOLVING = (
                                         IS NOT DISTINCT FROM (a.priority, a.due_at, a.placed_at));
             WHEN 'DELETE' THEN
                 UPDATE public.order_state AS o
-                SET priority = 3, due_at = 'infinity', placed_at = NULL, version = o.version + 1
+                SET priority = 3, due_at = NULL, placed_at = NULL, version = o.version + 1
                 FROM gone AS g
                 WHERE o.order_id = g.order_id AND o.led_by = 'claims';
             WHEN 'TRUNCATE' THEN
                 UPDATE public.order_state AS o
-                SET priority = 3, due_at = 'infinity', placed_at = NULL, version = o.version + 1
+                SET priority = 3, due_at = NULL, placed_at = NULL, version = o.version + 1
                 WHERE o.led_by = 'claims';
         END CASE;
         RETURN NULL;

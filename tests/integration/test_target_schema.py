@@ -1,0 +1,389 @@
+"""A schema with what usually breaks a hand-made export, given to two services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from plans.catalog import Catalog, TableName
+from plans.catalog_read import read_catalog
+from plans.compile import compile_routes
+from plans.errors import PlanInvalid
+from plans.load import load_plan
+from plans.routes import Kind, Route
+from plans.schema.ddl import LeftOut, Statement, Target, TargetSchema
+from plans.schema.staging import staging_types
+from plans.schema.target import target_schema
+
+HERE = Path(__file__).parent / "schemas"
+ENV = {f"DBSPLIT_{name}_DSN": f"dbname={name}" for name in ("SOURCE", "CRM", "SHOP")}
+
+# What the whole tables of shop must have in common with the source, as the server writes it.
+COLUMNS = """
+SELECT c.oid::regclass::text, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid), l.collname,
+       a.attstorage, nullif(a.attstattarget, -1)
+  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+  LEFT JOIN pg_collation l ON l.oid = a.attcollation
+  LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+ WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND c.relnamespace = 'public'::regnamespace
+"""
+TABLES = """
+SELECT oid::regclass::text, relkind, relpersistence, relreplident, reloptions, relrowsecurity,
+       pg_get_expr(relpartbound, oid), CASE relkind WHEN 'p' THEN pg_get_partkeydef(oid) END
+  FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace
+"""
+CONSTRAINTS = """
+SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), conislocal, coninhcount
+  FROM pg_constraint WHERE conrelid <> 0 AND contype <> 'n' AND conparentid = 0
+"""
+INDEXES = """
+SELECT indrelid::regclass::text, pg_get_indexdef(indexrelid),
+       (SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = indexrelid)
+  FROM pg_index JOIN pg_class c ON c.oid = indrelid
+ WHERE c.relnamespace = 'public'::regnamespace
+"""
+TRIGGERS = """
+SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), tgenabled
+  FROM pg_trigger WHERE NOT tgisinternal
+"""
+SEQUENCES = """
+SELECT schemaname || '.' || sequencename, data_type::text, start_value, min_value, max_value,
+       increment_by, cycle, cache_size FROM pg_sequences
+"""
+OWNERS = """
+SELECT d.refobjid::regclass::text, c.oid::regclass::text, d.refobjsubid > 0, d.deptype
+  FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+ WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+"""
+TYPES = """
+SELECT t.oid::regtype::text, t.typtype,
+       ARRAY(SELECT enumlabel::text FROM pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder),
+       ARRAY(SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contypid = t.oid), typdefault
+  FROM pg_type t WHERE t.oid >= 16384 AND typtype IN ('e', 'd', 'r')
+"""
+FUNCTIONS = """
+SELECT pg_get_functiondef(p.oid), p.proacl IS NULL FROM pg_proc p WHERE p.oid >= 16384
+"""
+EVERYTHING = """
+SELECT 'relation', relname FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
+UNION ALL SELECT 'type', typname FROM pg_type WHERE oid >= 16384
+UNION ALL SELECT 'function', proname FROM pg_proc WHERE oid >= 16384
+UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE oid >= 16384
+UNION ALL SELECT 'comment', description FROM pg_description WHERE objoid >= 16384
+"""
+WHOLE = (
+    "public.orders",
+    "public.order_items",
+    "public.events",
+    "public.events_2024",
+    'public."events 2024 eu"',
+    "public.events_2024_rest",
+    "public.events_rest",
+    "public.no_key",
+)
+MISSING = {
+    CONSTRAINTS: {"to_product"},
+    TRIGGERS: {"orders_notify"},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    source: psycopg.Connection
+    target: psycopg.Connection
+    routes: tuple[Route, ...]
+
+    def schema(self, service: str, **changes: object) -> TargetSchema:
+        target = Target(
+            service=service,
+            version=self.target.info.server_version,
+            roles=("nasty_crm", "nasty_shop"),
+        )
+        return target_schema(self.source, ["public"], self.routes, replace(target, **changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def case(source_db: str, target_db: str) -> Iterator[Case]:
+    with (
+        psycopg.connect(source_db, autocommit=True) as source,
+        psycopg.connect(target_db, autocommit=True) as target,
+    ):
+        source.execute((HERE / "nasty.sql").read_text())
+        routes = compile_routes(load_plan(HERE / "nasty.yaml", ENV), _catalog(source))
+        yield Case(source, target, routes)
+
+
+def _catalog(conn: psycopg.Connection) -> Catalog:
+    return read_catalog(conn, ["public"])
+
+
+def _create(target: psycopg.Connection, statements: tuple[Statement, ...]) -> None:
+    with target.transaction():
+        for statement in statements:
+            target.execute(statement.create)
+
+
+def _drop(target: psycopg.Connection, statements: tuple[Statement, ...]) -> None:
+    with target.transaction():
+        for statement in reversed(statements):
+            if statement.drop:
+                target.execute(statement.drop)
+
+
+def _copy(case: Case, service: str) -> None:
+    """Rows of every route, the plain way: only written columns, in no particular order."""
+    for route in case.routes:
+        if route.service != service:
+            continue
+        columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in route.columns)
+        read = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
+            columns, route.source.name.identifier
+        )
+        write = sql.SQL("COPY {} ({}) FROM STDIN").format(route.target.identifier, columns)
+        with (
+            case.source.cursor().copy(read) as rows,
+            case.target.cursor().copy(write) as into,
+        ):
+            for block in rows:
+                into.write(block)
+
+
+def _facts(conn: psycopg.Connection, query: LiteralString) -> set[tuple[object, ...]]:
+    with conn.transaction():
+        conn.execute("SET LOCAL search_path = ''")
+        return {
+            tuple(tuple(value) if isinstance(value, list) else value for value in row)
+            for row in conn.execute(query).fetchall()
+        }
+
+
+ROWS = """
+INSERT INTO public."Customers" ("Full Name", email, phone, "order")
+SELECT 'N ' || i, i || '@x', '+' || i, i FROM generate_series(1, 20) i;
+INSERT INTO public.products SELECT 'sku' || i, i, CASE WHEN i > 1 THEN 'sku1' END
+  FROM generate_series(1, 5) i;
+ALTER TABLE public.orders DISABLE TRIGGER USER;
+INSERT INTO public.orders (customer_id, status, history, mixed, mails, ship_to, window_, total,
+                           during, note)
+SELECT i, 'it''s paid', '{new,"Shipped: 100%"}', 'A', '{a@b}', '(s,t,new)', '[1.5,2)', i,
+       int4range(i * 10, i * 10 + 9), 'n' || i FROM generate_series(1, 20) i;
+INSERT INTO public.order_items SELECT id, 1, 'sku1', 3, 'a@b' FROM public.orders;
+INSERT INTO public.events SELECT '2024-05-05', region, i, '{}'
+  FROM generate_series(1, 5) i, unnest(ARRAY['eu', 'us']) region;
+INSERT INTO public.events VALUES ('2030-01-01', 'x', 1, NULL);
+INSERT INTO public.no_key VALUES (1, 'a'), (1, 'a');
+"""
+
+
+def test_the_shop_gets_its_tables_as_they_were(case: Case) -> None:
+    case.source.execute(ROWS)
+    schema = case.schema("shop")
+    _create(case.target, schema.before_data)
+    _copy(case, "shop")
+    _create(case.target, schema.after_data)
+
+    for query in (TABLES, COLUMNS, CONSTRAINTS, INDEXES, TRIGGERS, OWNERS):
+        here = {fact for fact in _facts(case.target, query) if fact[0] in WHOLE}
+        there = {fact for fact in _facts(case.source, query) if fact[0] in WHOLE}
+        assert here
+        assert here - there == set()
+        assert {fact[1] for fact in there - here} == MISSING.get(query, set())
+    for query in (SEQUENCES, TYPES, FUNCTIONS):
+        assert _facts(case.target, query) <= _facts(case.source, query)
+    assert len(_facts(case.target, SEQUENCES)) == 3
+    assert len(_facts(case.target, TYPES)) == 5
+    assert len(_facts(case.target, FUNCTIONS)) == 5
+
+
+def test_rows_and_what_is_computed_from_them_are_there(case: Case) -> None:
+    case.source.execute(ROWS)
+    schema = case.schema("shop")
+    _create(case.target, schema.before_data)
+    _copy(case, "shop")
+    _create(case.target, schema.after_data)
+
+    for query in (
+        "SELECT count(*), min(items) FROM totals_kept",
+        "SELECT tableoid::regclass::text, count(*) FROM events GROUP BY 1 ORDER BY 1",
+        "SELECT orders::text FROM orders ORDER BY id",
+        "SELECT (next_total(1000))::text",
+    ):
+        rows = case.target.execute(query).fetchall()  # type: ignore[call-overload]
+        assert rows
+        assert rows == case.source.execute(query).fetchall()  # type: ignore[call-overload]
+    assert case.source.execute("SELECT count(*) FROM orders WHERE doubled <> 0").fetchone() == (20,)
+
+
+@pytest.mark.parametrize("service", ["crm", "shop"])
+def test_undoing_leaves_nothing(case: Case, service: str) -> None:
+    before = case.target.execute(EVERYTHING).fetchall()
+    schema = case.schema(service)
+    _create(case.target, schema.before_data)
+    between = case.target.execute(EVERYTHING).fetchall()
+    _create(case.target, schema.after_data)
+    _drop(case.target, schema.after_data)
+    assert sorted(case.target.execute(EVERYTHING).fetchall()) == sorted(between)
+    _create(case.target, schema.after_data)
+    _drop(case.target, schema.after_data)
+    _drop(case.target, schema.before_data)
+    assert case.target.execute(EVERYTHING).fetchall() == before
+
+
+def test_what_crosses_is_left_out_and_named(case: Case) -> None:
+    assert set(case.schema("shop").left_out) == {
+        LeftOut(
+            "default for public.by_index.b",
+            "calls public.stages(), which mentions public.crm_orders (owned by crm)",
+        ),
+        LeftOut(
+            "foreign key to_product on public.order_items",
+            "references public.products, of which there is only a read-only copy",
+        ),
+        LeftOut("function public.wipe_all()", "mentions public.managers (owned by crm)"),
+        LeftOut("index public.by_phone", "uses column public.Customers.phone (owned by crm)"),
+        LeftOut(
+            "trigger orders_notify on public.orders",
+            "calls public.notify_crm(), which mentions public.crm_orders (owned by crm)",
+        ),
+        LeftOut(
+            "foreign key products_parent_fkey on public.products",
+            "public.products is a read-only copy, whose rows are checked by their owner",
+        ),
+        LeftOut("view public.crossing", "reads public.crm_orders (owned by crm)"),
+    }
+
+
+def test_each_part_of_a_table_has_its_own_columns(case: Case) -> None:
+    for service in ("crm", "shop"):
+        _create(case.target, case.schema(service).before_data)
+        columns = case.target.execute(
+            """SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute
+                WHERE attrelid = 'public."Customers"'::regclass AND attnum > 0"""
+        ).fetchone()
+        expected = {
+            "crm": ["id", "Full Name", "phone", "name_slug"],
+            "shop": ["id", "email", "order"],
+        }
+        assert columns == (expected[service],)
+        _drop(case.target, case.schema(service).before_data)
+
+
+def test_a_foreign_key_may_point_at_a_copy_if_the_plan_says_so(case: Case) -> None:
+    schema = case.schema("shop", reference_keys=frozenset({"to_product"}))
+    assert any("to_product" in statement.create for statement in schema.after_data)
+    assert not any("to_product" in left.object for left in schema.left_out)
+
+
+def test_roles_of_the_service_get_their_grants(case: Case) -> None:
+    with _roles(case.source), _roles(case.target):
+        case.source.execute("""
+            GRANT SELECT, UPDATE ON orders TO nasty_group;
+            GRANT nasty_group TO nasty_shop;
+            GRANT SELECT ("Full Name", email), UPDATE (email) ON "Customers" TO nasty_shop;
+            GRANT ALL ON products TO nasty_shop;
+            GRANT USAGE ON SEQUENCE "Order Numbers", free_numbers TO nasty_shop;
+            GRANT EXECUTE ON FUNCTION last_order() TO nasty_shop;
+            GRANT USAGE ON SCHEMA "Odd Place" TO nasty_shop;
+        """)
+        schema = case.schema("shop", roles=("nasty_shop",))
+        grants = {s.create for s in schema.after_data if s.create.startswith("GRANT")}
+        unquoted = {grant.replace('"', "") for grant in grants}
+        assert unquoted == {
+            "GRANT SELECT, UPDATE ON TABLE public.orders TO nasty_shop",
+            "GRANT SELECT (email), UPDATE (email) ON TABLE public.Customers TO nasty_shop",
+            "GRANT SELECT ON TABLE public.products TO nasty_shop",
+            "GRANT USAGE ON SEQUENCE public.Order Numbers TO nasty_shop",
+            "GRANT USAGE ON SEQUENCE public.free_numbers TO nasty_shop",
+            "GRANT EXECUTE ON FUNCTION public.last_order() TO nasty_shop",
+            "GRANT USAGE ON SCHEMA Odd Place TO nasty_shop",
+            "GRANT USAGE ON SCHEMA public TO nasty_shop",
+        }
+        _create(case.target, schema.before_data)
+        _create(case.target, schema.after_data)
+        _drop(case.target, schema.after_data)
+        _drop(case.target, schema.before_data)
+
+
+def test_a_renamed_table_is_refused(case: Case) -> None:
+    routes = tuple(
+        replace(route, target=TableName("public", "other")) if route.kind is Kind.WHOLE else route
+        for route in case.routes
+    )
+    with pytest.raises(PlanInvalid, match=r"shop:.* gives public\.\w+ another shape"):
+        replace(case, routes=routes).schema("shop")
+
+
+def test_functions_of_extensions_come_with_their_extension(case: Case) -> None:
+    for conn in (case.source, case.target):
+        row = conn.execute("SELECT FROM pg_available_extensions WHERE name = 'citext'").fetchone()
+        if row is None:
+            pytest.skip("no contrib modules in this build; PostgreSQL of Debian has them")
+    case.source.execute("CREATE EXTENSION citext; ALTER TABLE no_key ADD c citext")
+    routes = compile_routes(load_plan(HERE / "nasty.yaml", ENV), _catalog(case.source))
+    schema = replace(case, routes=routes).schema("shop")
+    _create(case.target, schema.before_data)
+    _create(case.target, schema.after_data)
+    _drop(case.target, schema.after_data)
+    _drop(case.target, schema.before_data)
+
+
+def test_raw_rows_can_be_staged_where_the_types_are_missing(case: Case) -> None:
+    case.source.execute(ROWS)
+    case.target.execute("CREATE SCHEMA dbsplit")
+    tables = [route.source for route in case.routes if route.service == "shop"]
+    staging = staging_types(case.source, tables, case.target)
+    assert staging.types["public.order_status"] == "dbsplit.order_status"
+    assert staging.types["public.order_status[]"] == "dbsplit.order_status[]"
+    assert staging.types["public.emails"] == "text[]"
+    assert staging.types["public.email"] == "text"
+    assert staging.types['"Odd Place"."Mixed"'] == 'dbsplit."Odd Place_Mixed"'
+    assert staging.types["public.address"] == "dbsplit.address"
+    assert staging.types["numeric(12,2)"] == "numeric(12,2)"
+    for statement in staging.statements:
+        case.target.execute(statement)  # type: ignore[call-overload]
+    assert staging_types(case.source, tables, case.target).statements == ()
+
+    orders = next(table for table in tables if table.name.name == "orders")
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(staging.types[column.type]))  # type: ignore[arg-type]
+        for column in orders.columns
+    )
+    case.target.execute(sql.SQL("CREATE TEMP TABLE stage ({})").format(columns))
+    text = "SELECT string_agg({}::text, chr(10) ORDER BY id) FROM {}"
+    with (
+        case.source.cursor().copy("COPY (SELECT * FROM orders) TO STDOUT") as rows,
+        case.target.cursor().copy("COPY stage FROM STDIN") as into,
+    ):
+        for block in rows:
+            into.write(block)
+    staged = case.target.execute(text.format("stage", "stage")).fetchone()  # type: ignore[call-overload]
+    assert staged == case.source.execute(text.format("orders", "orders")).fetchone()  # type: ignore[call-overload]
+
+
+def test_types_that_the_target_has_are_used(case: Case) -> None:
+    _create(case.target, case.schema("shop").before_data)
+    tables = [route.source for route in case.routes if route.service == "shop"]
+    staging = staging_types(case.source, tables, case.target)
+    assert staging.statements == ()
+    assert staging.types["public.order_status"] == "public.order_status"
+    case.target.execute("ALTER TYPE public.order_status ADD VALUE 'more'")
+    staging = staging_types(case.source, tables, case.target)
+    assert staging.types["public.order_status"] == "dbsplit.order_status"
+    assert staging.types["public.address"] == "dbsplit.address"
+
+
+@contextmanager
+def _roles(conn: psycopg.Connection) -> Iterator[None]:
+    conn.execute("CREATE ROLE nasty_group; CREATE ROLE nasty_shop")
+    try:
+        yield
+    finally:
+        conn.execute("DROP OWNED BY nasty_group, nasty_shop; DROP ROLE nasty_shop, nasty_group")

@@ -1,0 +1,482 @@
+"""``dbsplit``: the verbs in the order in which they are used.
+
+Whatever is heavy is imported by the verb that needs it, so that ``--help`` and
+shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from toolkit.cli.talk import Talk, told
+
+if TYPE_CHECKING:
+    from toolkit.cutover import Moved
+    from toolkit.opened import Split
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PLAN = click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines; the last is the result.")
+SERVICE = click.option(
+    "--service", "services", multiple=True, help="Only this service; may be repeated."
+)
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+
+
+class _InOrder(click.Group):
+    """Lists the verbs in the order of their use, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dbsplit")
+def cli() -> None:
+    """Split one shared PostgreSQL database into one per service, while they keep writing.
+
+    \b
+    dbsplit plan check plan.yaml
+    dbsplit prepare plan.yaml && dbsplit copy plan.yaml
+    dbsplit stream plan.yaml &
+    dbsplit validate plan.yaml && dbsplit cutover plan.yaml
+
+    Exit codes: 0 ok, 1 bug, 2 usage, 3 plan invalid, 4 not ready, 5 rows differ,
+    6 gate closed, 7 stream broken, 8 given up and the old side writable again,
+    9 halted, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(auto_envvar_prefix="DBSPLIT")
+
+
+@cli.group("plan")
+def plan_group() -> None:
+    """Read and check a plan."""
+
+
+@plan_group.command("check")
+@PLAN
+@JSON
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text"
+)
+def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
+    """Say everything that stands against PLAN; exit 3 if something blocks it.
+
+    \b
+    dbsplit plan check plan.yaml
+    dbsplit plan check plan.yaml --format github
+    """
+    with told(as_json=as_json) as talk:
+        import os
+
+        from cdc.connect import connect
+        from plans.check import check_source
+        from plans.findings import has_blocker, render_findings
+        from plans.lists import run_lists
+        from plans.load import load_plan
+
+        loaded = load_plan(plan, os.environ)
+        with connect(loaded.source.dsn, name="dbsplit check") as source:
+            findings = check_source(loaded, source)
+        lists = _lists(loaded, run_lists, source_only=True)
+        if as_json:
+            blocked = has_blocker(findings)
+            from dataclasses import asdict
+
+            talk.result(
+                {"ok": not blocked, "findings": [asdict(one) for one in findings], "lists": lists},
+                "",
+            )
+        else:
+            click.echo(render_findings(findings, form))  # type: ignore[arg-type]
+            if form == "text":
+                _print_lists(lists)
+        if has_blocker(findings):
+            sys.exit(3)
+
+
+@cli.command()
+@PLAN
+@JSON
+def doctor(plan: Path, *, as_json: bool) -> None:
+    """Check servers, settings and privileges; exit 4 if something is missing."""
+    with told(as_json=as_json) as talk:
+        import os
+
+        from plans.load import load_plan
+        from toolkit.ready import check_servers
+
+        needs = check_servers(load_plan(plan, os.environ))
+        lines = [f"{'ok     ' if n.ok else 'MISSING'}  {n.need}: {n.observed}" for n in needs]
+        lines += [f"         → {need.remedy}" for need in needs if not need.ok]
+        ok = all(need.ok for need in needs)
+        talk.result({"ok": ok, "needs": [n.as_dict() for n in needs]}, "\n".join(lines))
+        if not ok:
+            sys.exit(4)
+
+
+@cli.command()
+@PLAN
+@JSON
+@click.option("--create", is_flag=True, help="Create target databases that do not exist.")
+def prepare(plan: Path, *, as_json: bool, create: bool) -> None:
+    """Make target schemas, control schema, publication and slot; repeatable."""
+    with told(as_json=as_json) as talk:
+        _prepare(plan, talk, create=create)
+        talk.result({"outcome": "prepared"}, "prepared; next: dbsplit copy " + str(plan))
+
+
+@cli.command()
+@PLAN
+@JSON
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64))
+def copy(plan: Path, jobs: int, *, as_json: bool) -> None:
+    """Copy all rows as of one moment, while applications write; goes on where it stopped."""
+    with told(as_json=as_json) as talk:
+        rows = _copy(plan, talk, jobs)
+        talk.result({"outcome": "copied", "rows": rows}, f"{rows:,} rows are copied")
+
+
+@cli.command()
+@PLAN
+@JSON
+@click.option("--until-caught-up", is_flag=True, help="End once all that there is now is applied.")
+def stream(plan: Path, *, as_json: bool, until_caught_up: bool) -> None:
+    """Follow the changes until stopped; SIGTERM is clean, kill -9 is safe."""
+    with told(as_json=as_json) as talk:
+        stop = _stop_on_signals()
+        progress = _stream(plan, talk, stop, until_caught_up=until_caught_up)
+        result = {"outcome": "caught_up" if until_caught_up else "stopped", **progress}
+        talk.result(result, f"{result['outcome']} at {progress['position']}")
+
+
+@cli.command()
+@PLAN
+@JSON
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option("--until", type=click.Choice(["following", "ready"]), help="End there.")
+def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
+    """Prepare, copy and stream in one go; what is done already is skipped.
+
+    \b
+    dbsplit run plan.yaml                    until stopped
+    dbsplit run plan.yaml --until following  until the targets have caught up
+    dbsplit run plan.yaml --until ready      and every row is proven equal
+    """
+    with told(as_json=as_json) as talk:
+        _prepare(plan, talk, create=False)
+        _copy(plan, talk, jobs)
+        stop = _stop_on_signals()
+        progress = _stream(plan, talk, stop, until_caught_up=until is not None)
+        outcome = until or "stopped"
+        if until == "ready":
+            _validate(plan, talk, (), ())
+        talk.result({"outcome": outcome, **progress}, f"{outcome} at {progress['position']}")
+
+
+@cli.command()
+@PLAN
+@JSON
+@click.option("--watch", is_flag=True, help="Show it again every second until stopped.")
+def status(plan: Path, *, as_json: bool, watch: bool) -> None:
+    """Show phase, lag and gates."""
+    with told(as_json=as_json) as talk:
+        import time
+
+        from toolkit.cli.show import status_text
+        from toolkit.opened import open_split
+        from toolkit.status import read_status
+
+        split = open_split(plan)
+        while True:
+            now = read_status(split)
+            if watch and not as_json:
+                click.clear()
+            talk.result(now.as_dict(), status_text(now))
+            if not watch:
+                return
+            time.sleep(1)
+
+
+@cli.command()
+@PLAN
+@JSON
+@SERVICE
+@click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
+def validate(
+    plan: Path,
+    services: tuple[str, ...],
+    tables: tuple[str, ...],
+    junit: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Compare every row, while applications write; exit 5 if rows differ.
+
+    A difference counts only if it outlives the stream's delay.  What could not be
+    compared to the end is "unverified", and no pass either.
+    """
+    with told(as_json=as_json) as talk:
+        _validate(plan, talk, services, tables, junit)
+
+
+@cli.command()
+@PLAN
+@JSON
+@SERVICE
+@YES
+@DRY_RUN
+@click.option("--rehearse", is_flag=True, help="Everything up to the decision, then back.")
+@click.option(
+    "--certificates",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where the certificate is written.",
+)
+def cutover(
+    plan: Path,
+    services: tuple[str, ...],
+    certificates: Path,
+    *,
+    as_json: bool,
+    yes: bool,
+    dry_run: bool,
+    rehearse: bool,
+) -> None:
+    """Give the right to write to the new databases; writers wait less than a second.
+
+    Exit 6 if a gate is closed, 8 if it was given up and the source takes writes
+    again, 9 if an operator is needed.  Repeating it after a crash is right.
+    """
+    with told(as_json=as_json) as talk:
+        if not (dry_run or rehearse):
+            _ask(yes=yes, question=f"Move {', '.join(services) or 'all services'} of {plan} now?")
+        _move(plan, talk, "cutover", services, certificates, dry_run=dry_run, rehearse=rehearse)
+
+
+@cli.command()
+@PLAN
+@JSON
+@SERVICE
+@YES
+@DRY_RUN
+@click.option(
+    "--certificates",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where the certificate is written.",
+)
+def rollback(
+    plan: Path,
+    services: tuple[str, ...],
+    certificates: Path,
+    *,
+    as_json: bool,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Give the right to write back to the source; nothing written since is lost."""
+    with told(as_json=as_json) as talk:
+        if not dry_run:
+            _ask(yes=yes, question=f"Move {', '.join(services) or 'all services'} back now?")
+        _move(plan, talk, "rollback", services, certificates, dry_run=dry_run, rehearse=False)
+
+
+@cli.command()
+@PLAN
+@JSON
+@DRY_RUN
+@YES
+@click.option("--drop", is_flag=True, help="Also drop the tables that were retired.")
+def complete(plan: Path, *, as_json: bool, dry_run: bool, yes: bool, drop: bool) -> None:
+    """Retire the source's tables and end the split; there is no way back afterwards."""
+    with told(as_json=as_json) as talk:
+        from toolkit import retire
+        from toolkit.opened import open_split
+
+        if not dry_run:
+            _ask(yes=yes, question="Retire the source's tables, with no way back?")
+        steps = retire.complete(open_split(plan), drop=drop, dry_run=dry_run, say=talk.say)
+        outcome = "dry-run" if dry_run else "completed"
+        talk.result({"outcome": outcome, "steps": steps}, f"{outcome}: {len(steps)} steps")
+
+
+@cli.command()
+@PLAN
+@JSON
+@DRY_RUN
+@YES
+def abort(plan: Path, *, as_json: bool, dry_run: bool, yes: bool) -> None:
+    """Remove every trace of the split from all servers; the source goes on as it was."""
+    with told(as_json=as_json) as talk:
+        from toolkit import retire
+        from toolkit.opened import open_split
+
+        if not dry_run:
+            _ask(yes=yes, question="Remove the split, and what was copied to its targets?")
+        split = open_split(plan, tolerant=True)
+        steps = retire.abort(split, dry_run=dry_run, say=talk.say)
+        outcome = "dry-run" if dry_run else "removed"
+        talk.result({"outcome": outcome, "steps": steps}, f"{outcome}: {len(steps)} steps")
+
+
+def _prepare(plan: Path, talk: Talk, *, create: bool) -> None:
+    import os
+
+    from plans.load import load_plan
+    from toolkit.prepare import prepare as prepare_split
+    from toolkit.ready import create_databases
+
+    if create:
+        for service in create_databases(load_plan(plan, os.environ)):
+            talk.say("database", {"service": service})
+    prepare_split(plan, talk.say)
+
+
+def _copy(plan: Path, talk: Talk, jobs: int) -> int:
+    from toolkit.cli.show import copy_reporter
+    from toolkit.initial import copy as copy_split
+    from toolkit.opened import open_split
+
+    split = open_split(plan)
+    with copy_reporter(talk, split.routes) as report:
+        return copy_split(split, report, jobs=jobs)
+
+
+def _stream(
+    plan: Path, talk: Talk, stop: threading.Event, *, until_caught_up: bool
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from toolkit.opened import open_split
+    from toolkit.streaming import stream as follow
+
+    split = open_split(plan)
+    talk.line("stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM")
+    progress = follow(
+        split,
+        stop=stop,
+        until_caught_up=until_caught_up,
+        report=lambda p: talk.seldom("stream", "stream", asdict(p)),
+    )
+    return asdict(progress)
+
+
+def _validate(
+    plan: Path,
+    talk: Talk,
+    services: tuple[str, ...],
+    tables: tuple[str, ...],
+    junit: Path | None = None,
+) -> None:
+    from cdc.connect import connect
+    from plans.lists import run_lists
+    from toolkit.cli.show import validation_text
+    from toolkit.junit import write_junit
+    from toolkit.opened import open_split, require_prepared
+    from toolkit.validation import chosen_routes, validate_all
+
+    split = open_split(plan)
+    routes = chosen_routes(split, services, tables)
+    with connect(split.plan.source.dsn, name="dbsplit validate") as source:
+        require_prepared(split, source)
+        compared = validate_all(
+            split, routes, source, lambda s, d: talk.seldom(s, f"{s}{d['route']}", d)
+        )
+    lists = _lists(split.plan, run_lists, source_only=False)
+    if junit is not None:
+        write_junit(compared.results, junit)
+    result = {
+        "consistent": compared.consistent,
+        "tables": [one.summary() for one in compared.results],
+        "lists": lists,
+    }
+    talk.result(result, validation_text(compared.results))
+    if not talk.as_json:
+        _print_lists(lists)
+    if not compared.consistent:
+        sys.exit(5)
+
+
+def _move(
+    plan: Path,
+    talk: Talk,
+    direction: str,
+    services: tuple[str, ...],
+    directory: Path,
+    *,
+    dry_run: bool,
+    rehearse: bool,
+) -> None:
+    from toolkit.cutover import dry_run as look
+    from toolkit.cutover import move
+    from toolkit.opened import open_split
+    from toolkit.state import Direction
+
+    split: Split = open_split(plan)
+    way = Direction(direction)
+    moved: Moved = (
+        look(split, way, services)
+        if dry_run
+        else move(split, way, services, directory=directory, say=talk.say_step, rehearse=rehearse)
+    )
+    text = f"{moved.outcome}: writers waited {moved.write_pause_ms:.0f} ms"
+    if moved.certificate:
+        text += f"; certificate {moved.certificate}"
+    if dry_run:
+        text = "\n".join(
+            f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
+            for g in moved.gates
+        )
+    talk.result(moved.as_dict(), text)
+
+
+def _ask(*, yes: bool, question: str) -> None:
+    """Ask a person; a script that calls this verb has decided already."""
+    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+        click.echo("nothing was changed", err=True)
+        sys.exit(130)
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    return stop
+
+
+def _lists(plan: Any, run_lists: Any, *, source_only: bool) -> list[dict[str, Any]]:  # noqa: ANN401
+    from dataclasses import asdict
+
+    dsns = {"source": plan.source.dsn} | {s: plan.services[s].dsn for s in plan.services}
+    return [
+        asdict(one)
+        for one in run_lists(plan, dsns.__getitem__)
+        if not source_only or one.on == "source"
+    ]
+
+
+def _print_lists(lists: list[dict[str, Any]]) -> None:
+    for one in lists:
+        said = one["error"] or f"{one['total']} rows"
+        click.echo(f"\n{one['name']} ({one['on']}): {said}. {one['reason']}".rstrip())
+        if one["rows"]:
+            click.echo("  " + " | ".join(one["columns"]))
+        for row in one["rows"]:
+            click.echo("  " + " | ".join("" if value is None else value for value in row))
+        if one["total"] > len(one["rows"]):
+            click.echo(f"  … and {one['total'] - len(one['rows'])} more")

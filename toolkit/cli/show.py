@@ -1,0 +1,116 @@
+"""How results look on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cdc.copying import CopyProgress
+from plans.routes import Route
+from toolkit.cli.talk import Talk
+from toolkit.status import Status
+from validators.results import TableResult
+
+
+@contextmanager
+def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Callable[[CopyProgress], None]]:
+    """Show the copy's progress: bars on a terminal, lines elsewhere."""
+    lock = threading.Lock()
+    if talk.as_json or not sys.stderr.isatty():
+
+        def tell(progress: CopyProgress) -> None:
+            with lock:
+                details = {
+                    "route": progress.route.id,
+                    "rows": progress.rows,
+                    "bytes": progress.size_bytes,
+                    "done": progress.done,
+                }
+                if progress.done:
+                    talk.say("copied", details)
+                else:
+                    talk.seldom("copying", progress.route.id, details)
+
+        yield tell
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} of ~{task.total:,} rows"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bars:
+        total = sum(max(route.source.rows_estimated, 1) for route in routes)
+        every = bars.add_task("copy", total=total)
+        rows: dict[str, int] = {}
+
+        def advance(progress: CopyProgress) -> None:
+            with lock:
+                rows[progress.route.id] = progress.rows
+                _update(bars, every, sum(rows.values()), total)
+
+        yield advance
+        bars.update(every, completed=sum(rows.values()), total=max(1, sum(rows.values())))
+
+
+def _update(bars: Progress, task: TaskID, rows: int, total: int) -> None:
+    bars.update(task, completed=rows, total=max(rows, total))
+
+
+def status_text(status: Status) -> str:
+    """The status as a table and the gates below it."""
+    table = Table("service", "phase", "tables", "copied", "lag bytes", "lag s", box=None)
+    for name, one in status.services.items():
+        table.add_row(
+            name, one.phase, str(one.tables), str(one.copied), f"{one.lag_bytes:,}", f"{one.lag_s}"
+        )
+    lines = [
+        f"split {status.split}: {status.phase}; stream "
+        + ("live" if status.stream.get("live") else "not running"),
+        _render(table),
+    ]
+    lines += [
+        f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
+        + ("" if g.ok else f" → {g.remedy}")
+        for g in status.gates
+    ]
+    return "\n".join(lines)
+
+
+def validation_text(results: Sequence[TableResult]) -> str:
+    """The comparison as a table, and the first differences below it."""
+    table = Table("service", "table", "rows", "missing", "extra", "different", "state", box=None)
+    for one in results:
+        table.add_row(
+            one.service,
+            str(one.table),
+            f"{one.rows:,}",
+            str(one.missing),
+            str(one.extra),
+            str(one.different),
+            one.state,
+        )
+    lines = [_render(table)]
+    for one in results:
+        if one.reason:
+            lines.append(f"{one.service} {one.table}: {one.reason}")
+        for difference in one.examples[:5]:
+            key = ", ".join("NULL" if part is None else part for part in difference.key)
+            columns = "; ".join(
+                f"{c.column}: {c.leader!r} here, {c.follower!r} there" for c in difference.columns
+            )
+            lines.append(f"{one.service} {one.table} ({key}) {difference.how}: {columns}")
+    return "\n".join(lines)
+
+
+def _render(table: Table) -> str:
+    console = Console(width=140, no_color=True, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip()

@@ -1,0 +1,1 @@
+"""The control schema: what this toolkit keeps in the databases that it works on."""

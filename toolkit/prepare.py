@@ -1,0 +1,327 @@
+"""Prepare: control schemas, target schemas, publication and slot.
+
+Each step leaves alone what is there already, so that after a crash the same
+command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc.connect import Connection, connect
+from cdc.crash import crash_point
+from plans import names
+from plans.catalog import Table
+from plans.check import check_source
+from plans.errors import NotReady, PlanInvalid
+from plans.findings import Finding, Severity
+from plans.routes import Route
+from plans.schema.ddl import Target, TargetSchema
+from plans.schema.staging import staging_types
+from plans.schema.target import target_schema
+from toolkit import locks, migrations, state
+from toolkit.control.schema import install_control
+from toolkit.opened import Split, open_split
+from toolkit.ready import check_servers, require
+from toolkit.revisions import render
+
+SLOT_WAIT_S = 60
+LOCK_WAIT_S = 30
+
+Say = Callable[[str, dict[str, Any]], None]
+
+
+def prepare(path: Path, say: Say) -> Split:
+    """Make everything ready for the copy; returns the split with its targets.
+
+    Raises PlanInvalid for a plan with blockers or one that has changed since,
+    NotReady for a server that is not as it must be.
+    """
+    split = open_split(path, with_targets=False)
+    _require_same_plan(split)
+    with connect(split.plan.source.dsn, name="dbsplit prepare") as source:
+        findings = check_source(split.plan, source)
+    _require_no_blockers(split, findings)
+    require(check_servers(split.plan))
+    with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
+        _install(split, source)
+        say("control", {"schema": names.CONTROL_SCHEMA})
+        for service in split.plan.services:
+            left_out = build_schema(split, source, service, after_data=False)
+            say("schema", {"service": service, "left_out": left_out})
+        crash_point("prepare.schema")
+        split = open_split(path)
+        require_upsert_keys(split)
+        _create_staging_types(split, source)
+        _identify_rows(split, source)
+        _publish(split, source)
+        say("publication", {"name": names.publication(split.name)})
+        crash_point("prepare.publication")
+        _create_slot(split, source)
+        say("slot", {"name": names.slot(split.name)})
+        crash_point("prepare.slot")
+        with source.transaction():
+            source.execute(
+                "UPDATE dbsplit.split SET prepared_at = coalesce(prepared_at, clock_timestamp())"
+                " WHERE split = %s",
+                [split.name],
+            )
+            planned = [
+                s for s, p in state.phases(source, split.name).items() if p is state.Phase.PLANNED
+            ]
+            state.set_phase(source, split.name, planned, state.Phase.PREPARED)
+    return split
+
+
+def build_schema(
+    split: Split, source: Connection, service: str, *, after_data: bool
+) -> list[dict[str, str]]:
+    """Create a service's schema up to the data, or all of it; returns what was left out."""
+    plan = split.plan.services[service]
+    schema = _schema(split, source, service)
+    with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
+        before, after = render(service, schema, split.plan.digest, Path(directory))
+        migrations.upgrade(
+            plan.dsn,
+            Path(directory),
+            after if after_data else before,
+            version_table_schema=names.CONTROL_SCHEMA,
+        )
+    if plan.revisions is not None and not after_data:
+        migrations.upgrade(plan.dsn, plan.revisions, version_table_schema="public")
+    return [{"object": one.object, "reason": one.reason} for one in schema.left_out]
+
+
+def remove_schema(split: Split, source: Connection, service: str) -> None:
+    """Undo what `build_schema` has made, the hand-written revisions included."""
+    plan = split.plan.services[service]
+    if plan.revisions is not None:
+        migrations.downgrade(plan.dsn, plan.revisions, version_table_schema="public")
+        with connect(plan.dsn, name="dbsplit abort") as target:
+            target.execute("DROP TABLE IF EXISTS public.alembic_version")
+    schema = _schema(split, source, service)
+    with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
+        render(service, schema, split.plan.digest, Path(directory))
+        migrations.downgrade(plan.dsn, Path(directory), version_table_schema=names.CONTROL_SCHEMA)
+
+
+def _schema(split: Split, source: Connection, service: str) -> TargetSchema:
+    plan = split.plan.services[service]
+    with connect(plan.dsn, name="dbsplit prepare") as target:
+        existing = {row[0] for row in target.execute("SELECT rolname FROM pg_roles").fetchall()}
+        version = target.info.server_version
+    return target_schema(
+        source,
+        split.plan.source.schemas,
+        split.routes,
+        Target(
+            service=service,
+            version=version,
+            roles=tuple(role for role in plan.roles if role in existing),
+            reference_keys=frozenset(
+                name
+                for name, cut in split.plan.foreign_keys.items()
+                if cut.replace_with == "reference"
+            ),
+        ),
+    )
+
+
+def _create_staging_types(split: Split, source: Connection) -> None:
+    """Give the targets the source's types that raw rows are staged with."""
+    for service in split.plan.services:
+        tables = {r.source.name: r.source for r in split.routes_of([service])}
+        with connect(split.dsn(service), name="dbsplit prepare") as target:
+            for statement in staging_types(source, tables.values(), target).statements:
+                target.execute(statement)
+
+
+def require_upsert_keys(split: Split) -> None:
+    """Check that the tables of derived routes have a unique index on the route's key."""
+    problems = []
+    for route in split.routes:
+        if route.kind.owned or not route.key:
+            continue
+        table = split.target_table(route)
+        with connect(split.dsn(route.service)) as target:
+            if not _has_unique(target, table, route.key):
+                problems.append(
+                    f"{route.id}: {table.name} has no unique index on ({', '.join(route.key)})"
+                )
+    if problems:
+        raise PlanInvalid(
+            "; ".join(problems), hint="add a unique constraint on the key to the service's schema"
+        )
+
+
+def _has_unique(connection: Connection, table: Table, key: tuple[str, ...]) -> bool:
+    rows = connection.execute(
+        "SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_index AS i"
+        " JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey[:i.indnkeyatts-1])"
+        " WHERE n.nspname = %s AND c.relname = %s AND i.indisunique AND i.indpred IS NULL"
+        " AND i.indexprs IS NULL AND i.indimmediate GROUP BY i.indexrelid",
+        [table.name.schema, table.name.name],
+    ).fetchall()
+    # A reference copy's key is made after the data.
+    return not rows or sorted(key) in [row[0] for row in rows]
+
+
+def _require_same_plan(split: Split) -> None:
+    with connect(split.plan.source.dsn, name="dbsplit prepare") as source:
+        found = source.execute("SELECT to_regclass('dbsplit.split')::text").fetchone()
+        if found is None or found[0] is None:
+            return
+        row = source.execute(
+            "SELECT plan_digest FROM dbsplit.split WHERE split = %s", [split.name]
+        ).fetchone()
+    if row is not None and row[0] != split.plan.digest:
+        raise PlanInvalid(
+            f"{split.plan.path} has changed since split {split.name} was prepared",
+            hint="restore the plan, or `dbsplit abort` with it and prepare again",
+        )
+
+
+def _require_no_blockers(split: Split, findings: list[Finding]) -> None:
+    blockers = [one for one in findings if one.severity is Severity.BLOCKER]
+    if blockers:
+        said = "\n".join(
+            f"{one.place}: {one.object}: {one.message}. {one.remedy}".rstrip() for one in blockers
+        )
+        raise PlanInvalid(
+            f"{len(blockers)} findings stand against the plan\n{said}",
+            hint=f"see all of them with `dbsplit plan check {split.plan.path}`",
+        )
+
+
+def _install(split: Split, source: Connection) -> None:
+    install_control(split.plan.source.dsn, "source")
+    identity = source.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
+    assert identity is not None  # noqa: S101
+    row = [
+        split.name,
+        split.plan.digest,
+        str(split.plan.path),
+        identity[0],
+        names.publication(split.name),
+        names.slot(split.name),
+    ]
+    insert = (
+        "INSERT INTO dbsplit.split (split, plan_digest, plan_name, system_identifier, publication,"
+        " slot) VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+    )
+    source.execute(insert, row)
+    for service in split.plan.services:
+        source.execute(
+            "INSERT INTO dbsplit.service (split, service, phase) VALUES (%s, %s, 'planned')"
+            " ON CONFLICT DO NOTHING",
+            [split.name, service],
+        )
+        install_control(split.dsn(service), "target")
+        with connect(split.dsn(service), name="dbsplit prepare") as target:
+            target.execute(insert, row)
+
+
+def _identify_rows(split: Split, source: Connection) -> None:
+    """Let the log tell old rows in full where a key alone would not do.
+
+    Without a replica identity an application's updates and deletes would fail as
+    soon as the table is published, so this comes before the publication.
+    """
+    for table in {r.source.name: r for r in split.routes if needs_full(r)}.values():
+        name = table.source.name
+        if table.source.replica_identity == "f":
+            continue
+        for relation in (name, *table.source.leaves):
+            with source.transaction():
+                source.execute(
+                    "INSERT INTO dbsplit.identity_before"
+                    " (split, table_schema, table_name, replica_identity, index_name)"
+                    " SELECT %s, n.nspname, c.relname, c.relreplident,"
+                    " (SELECT x.relname FROM pg_index AS i JOIN pg_class AS x"
+                    " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident)"
+                    " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                    " WHERE n.nspname = %s AND c.relname = %s ON CONFLICT DO NOTHING",
+                    [split.name, relation.schema, relation.name],
+                )
+                source.execute(
+                    sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(relation.identifier)
+                )
+
+
+def needs_full(route: Route) -> bool:
+    """Whether the route's source must log old rows in full.
+
+    A deferrable key is no replica identity, and NOTHING logs no old rows.
+    """
+    table = route.source
+    unlogged = table.replica_identity == "n" or (
+        table.replica_identity == "d" and table.key_deferrable
+    )
+    return route.needs_full_identity or unlogged
+
+
+def _publish(split: Split, source: Connection) -> None:
+    publication = names.publication(split.name)
+    row = source.execute("SELECT FROM pg_publication WHERE pubname = %s", [publication]).fetchone()
+    if row is not None:
+        return
+    tables = sorted({route.source.name for route in split.routes})
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            with source.transaction():
+                source.execute("SET LOCAL lock_timeout = '500ms'")
+                source.execute(
+                    sql.SQL(
+                        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"
+                    ).format(
+                        sql.Identifier(publication),
+                        sql.SQL(", ").join(table.identifier for table in tables),
+                    )
+                )
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"the tables could not be published within {LOCK_WAIT_S} s",
+                    hint="end long transactions that lock them (pg_locks), and repeat",
+                ) from None
+        else:
+            return
+
+
+def _create_slot(split: Split, source: Connection) -> None:
+    slot = names.slot(split.name)
+    row = source.execute(
+        "SELECT database FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    ).fetchone()
+    if row is not None:
+        _require_our_slot(split, source, slot, row[0])
+        return
+    try:
+        with source.transaction():
+            source.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000))
+            source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+    except psycopg.errors.QueryCanceled:
+        raise NotReady(
+            f"slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for every "
+            "transaction in progress on the source's server",
+            hint="end the oldest transactions (pg_stat_activity, xact_start) and repeat",
+        ) from None
+    state.note(source, split.name, "slot", {"slot": slot})
+
+
+def _require_our_slot(split: Split, source: Connection, slot: str, database: str) -> None:
+    row = source.execute("SELECT current_database()").fetchone()
+    if row is None or row[0] != database:
+        raise NotReady(
+            f"slot {slot} exists, for database {database}: another split has the name {split.name}",
+            hint="choose another name in the plan's `split:`",
+        )

@@ -1,0 +1,242 @@
+"""What the servers must be like before anything is written to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc.connect import Connection, connect, describe
+from plans import names
+from plans.errors import NotReady
+from plans.load import Plan
+
+VERSION_MIN = 150_000
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One requirement, and whether it is fulfilled."""
+
+    need: str
+    ok: bool
+    observed: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def check_servers(plan: Plan) -> list[Need]:
+    """All requirements on the source and the targets; changes nothing.
+
+    Raises NotReady for a server that cannot be reached at all.
+    """
+    needs: list[Need] = []
+    with connect(plan.source.dsn, name="dbsplit doctor") as source:
+        needs += _source_needs(plan, source)
+        identity = _identity(source)
+        for service in plan.services:
+            with connect(plan.services[service].dsn, name="dbsplit doctor") as target:
+                needs += _target_needs(plan, service, target, source, identity)
+    return needs
+
+
+def require(needs: list[Need]) -> None:
+    """Raise NotReady that names everything that is missing."""
+    missing = [need for need in needs if not need.ok]
+    if missing:
+        raise NotReady(
+            "; ".join(f"{need.need}: {need.observed}" for need in missing),
+            hint="; ".join(need.remedy for need in missing if need.remedy),
+        )
+
+
+def create_databases(plan: Plan) -> list[str]:
+    """Create the targets' databases that do not exist; returns their services."""
+    created = []
+    for service, target in plan.services.items():
+        parts = conninfo_to_dict(target.dsn)
+        database = str(parts.get("dbname") or parts.get("user") or "postgres")
+        with connect(make_conninfo(target.dsn, dbname="postgres")) as connection:
+            row = connection.execute(
+                "SELECT FROM pg_database WHERE datname = %s", [database]
+            ).fetchone()
+            if row is None:
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(
+                        sql.Identifier(database)
+                    )
+                )
+                created.append(service)
+    return created
+
+
+def _source_needs(plan: Plan, source: Connection) -> Iterator[Need]:
+    yield _version(source, "source")
+    yield _wal_level(source, "source")
+    yield from _free(plan, source, "source", 1)
+    yield _privileges(source, "source")
+
+
+def _target_needs(
+    plan: Plan, service: str, target: Connection, source: Connection, identity: tuple[str, str]
+) -> Iterator[Need]:
+    where = f"service {service}"
+    yield _version(target, where)
+    yield _wal_level(target, where)  # its changes have to find the way back
+    yield from _free(plan, target, where, 1)
+    yield _privileges(target, where)
+    mine = _identity(target)
+    yield Need(
+        f"{where} has a database of its own",
+        mine != identity,
+        describe(plan.services[service].dsn),
+        "let its dsn name another database than the source's",
+    )
+    yield _encoding(target, source, where)
+    yield _empty(plan, service, target)
+
+
+def _version(connection: Connection, where: str) -> Need:
+    version = connection.info.server_version
+    return Need(
+        f"{where}: PostgreSQL 15 or later",
+        version >= VERSION_MIN,
+        f"{version // 10_000}.{version % 10_000}",
+        f"upgrade the {where}'s server",
+    )
+
+
+def _wal_level(connection: Connection, where: str) -> Need:
+    level = _show(connection, "wal_level")
+    return Need(
+        f"{where}: wal_level",
+        level == "logical",
+        f"is {level}, and has to be logical",
+        f"ALTER SYSTEM SET wal_level = logical on the server of {where}, and restart it",
+    )
+
+
+def _free(plan: Plan, connection: Connection, where: str, wanted: int) -> Iterator[Need]:
+    ours = f"dbsplit_{plan.slug}%"
+    row = connection.execute(
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name NOT LIKE %s", [ours]
+    ).fetchone()
+    used, maximum = int(row[0]) if row else 0, int(_show(connection, "max_replication_slots"))
+    # One to stay, and one that exports the copy's snapshot.
+    yield Need(
+        f"{where}: replication slots",
+        maximum - used >= wanted + 1,
+        f"{used} of max_replication_slots = {maximum} are taken",
+        f"raise max_replication_slots on the server of {where} by {wanted + 1}, and restart it",
+    )
+    senders = int(_show(connection, "max_wal_senders"))
+    yield Need(
+        f"{where}: WAL senders",
+        senders >= wanted + 1,
+        f"max_wal_senders = {senders}",
+        f"raise max_wal_senders on the server of {where}, and restart it",
+    )
+
+
+def _privileges(connection: Connection, where: str) -> Need:
+    row = connection.execute(
+        "SELECT rolsuper, rolreplication, current_user::text,"
+        " has_database_privilege(current_database(), 'CREATE')"
+        " FROM pg_roles WHERE rolname = current_user"
+    ).fetchone()
+    assert row is not None  # noqa: S101
+    superuser, replication, user, create = row
+    if superuser:
+        return Need(f"{where}: privileges", ok=True, observed=f"{user} is a superuser")
+    able = _may_apply(connection)
+    missing = [
+        what
+        for what, has in (
+            ("REPLICATION", replication),
+            ("CREATE on the database", create),
+            ("SET on session_replication_role and EXECUTE on the origin functions", able),
+        )
+        if not has
+    ]
+    name = sql.Identifier(user).as_string(None)
+    return Need(
+        f"{where}: privileges",
+        not missing,
+        f"{user} lacks {', '.join(missing)}" if missing else f"{user} has what is needed",
+        f"ALTER ROLE {name} REPLICATION; GRANT CREATE ON DATABASE … TO {name}; GRANT SET ON "
+        f"PARAMETER session_replication_role TO {name}; GRANT EXECUTE ON FUNCTION "
+        "pg_replication_origin_create(text), pg_replication_origin_drop(text), "
+        f"pg_replication_origin_session_setup(text) TO {name}; and make it own the tables"
+        if missing
+        else "",
+    )
+
+
+def _may_apply(connection: Connection) -> bool:
+    row = connection.execute(
+        "SELECT has_parameter_privilege('session_replication_role', 'SET')"
+        " AND has_function_privilege('pg_replication_origin_create(text)', 'EXECUTE')"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _encoding(target: Connection, source: Connection, where: str) -> Need:
+    ours, theirs = _show(target, "server_encoding"), _show(source, "server_encoding")
+    return Need(
+        f"{where}: encoding",
+        ours in (theirs, "UTF8"),
+        f"{ours}, and the source has {theirs}",
+        "create the database with ENCODING 'UTF8'",
+    )
+
+
+def _empty(plan: Plan, service: str, target: Connection) -> Need:
+    """A target is empty, or was prepared by this very split."""
+    remedy = "give it an empty database; `dbsplit abort` removes what an earlier try has made"
+    try:
+        row = target.execute(
+            "SELECT count(*) FROM dbsplit.split WHERE split = %s", [plan.split]
+        ).fetchone()
+        prepared = bool(row and row[0])
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        prepared = False
+    rows = target.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"
+        " AND n.nspname !~ '^pg_' AND n.nspname <> ALL (%s)"
+        " AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype = 'e')"
+        " ORDER BY 1",
+        [["information_schema", names.CONTROL_SCHEMA]],
+    ).fetchall()
+    found = [row[0] for row in rows]
+    return Need(
+        f"service {service}: database is empty",
+        prepared or not found,
+        "prepared by this split"
+        if prepared
+        else f"holds {len(found)} relations, such as {found[0]}"
+        if found
+        else "empty",
+        remedy,
+    )
+
+
+def _identity(connection: Connection) -> tuple[str, str]:
+    row = connection.execute(
+        "SELECT system_identifier::text, current_database() FROM pg_control_system()"
+    ).fetchone()
+    assert row is not None  # noqa: S101
+    return str(row[0]), str(row[1])
+
+
+def _show(connection: Connection, setting: str) -> str:
+    row = connection.execute("SELECT current_setting(%s)", [setting]).fetchone()
+    return str(row[0]) if row else ""

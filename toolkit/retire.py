@@ -1,0 +1,332 @@
+"""The end of a split: complete, which keeps what moved, and abort, which leaves no trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc.connect import Connection, connect
+from plans import names
+from plans.catalog import Table, TableName
+from plans.errors import GateClosed, NotReady
+from plans.routes import Kind
+from toolkit import fence, locks, state
+from toolkit.control.schema import forget_split, remove_control
+from toolkit.opened import Split, require_prepared
+from toolkit.prepare import remove_schema
+from toolkit.recovery import recover
+from toolkit.state import Phase
+
+RETIRED = "_retired"
+STREAM_ENDS_S = 60.0
+OPEN_S = 60.0
+
+Say = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that is done, on one server."""
+
+    what: str
+    where: str
+    run: Callable[[], None]
+
+
+def complete(split: Split, *, drop: bool, dry_run: bool, say: Say) -> list[dict[str, str]]:
+    """Retire the source's tables; afterwards there is no way back.
+
+    Raises GateClosed unless every service has moved.
+    """
+    with _alone(split) as source:
+        require_prepared(split, source)
+        recover(split, source, holding_lock=True)
+        now = state.phases(source, split.name)
+        staying = [s for s, p in now.items() if p not in (Phase.MOVED, Phase.COMPLETED)]
+        if staying:
+            raise GateClosed(
+                f"service {staying[0]} is {now[staying[0]].value}, and has to be moved first",
+                hint=f"run `dbsplit cutover {split.plan.path}`",
+            )
+        first = any(phase is Phase.MOVED for phase in now.values())
+        if first and not dry_run:
+            state.set_phase(source, split.name, now, Phase.COMPLETED)
+            _wait_for_stream(split, source)
+        with _targets(split) as targets:
+            steps = list(_complete_steps(split, source, targets, drop=drop))
+            return _carry_out(steps, dry_run=dry_run, say=say)
+
+
+def abort(split: Split, *, dry_run: bool, say: Say) -> list[dict[str, str]]:
+    """Remove every trace of the split from every server; the source goes on as before.
+
+    Raises GateClosed if a service leads already: its writes would be lost.
+    """
+    with _alone(split) as source:
+        prepared = _exists(source, "dbsplit.split")
+        if prepared:
+            recover(split, source, holding_lock=True)
+            now = state.phases(source, split.name)
+            moved = [s for s, p in now.items() if p in (Phase.MOVED, Phase.COMPLETED)]
+            if moved:
+                raise GateClosed(
+                    f"service {moved[0]} is {now[moved[0]].value}: its writes are in its own "
+                    "database",
+                    hint=f"run `dbsplit rollback {split.plan.path}` first",
+                )
+        if locks.is_held(source, split.name, locks.STREAM) and not dry_run:
+            raise NotReady(
+                "the stream process of this split is running", hint="stop it, then repeat"
+            )
+        with _targets(split) as targets:
+            steps = list(_abort_steps(split, source, targets))
+            return _carry_out(steps, dry_run=dry_run, say=say)
+
+
+@contextmanager
+def _alone(split: Split) -> Iterator[Connection]:
+    with (
+        locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP),
+        locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER) as source,
+    ):
+        yield source
+
+
+@contextmanager
+def _targets(split: Split) -> Iterator[dict[str, Connection]]:
+    opened: dict[str, Connection] = {}
+    try:
+        for service in split.plan.services:
+            opened[service] = connect(split.dsn(service), name="dbsplit retire")
+        yield opened
+    finally:
+        for connection in opened.values():
+            connection.close()
+
+
+def _complete_steps(
+    split: Split, source: Connection, targets: dict[str, Connection], *, drop: bool
+) -> Iterator[Step]:
+    yield from _remove_streams(split, source, targets)
+    for service, target in targets.items():
+        tables = [split.target_table(route) for route in split.routes_of([service])]
+        yield from _unfence(target, tables, f"service {service}")
+        yield from _remove_control(split, target, f"service {service}", split.dsn(service))
+    for table in _sources(split):
+        retired = retired_name(table.name)
+        if not _exists(source, table.name.identifier.as_string(None)):
+            continue
+        yield from _unfence(source, [table], "source")
+        yield _sql(
+            source,
+            sql.SQL("ALTER TABLE {} RENAME TO {}").format(
+                table.name.identifier, sql.Identifier(retired.name)
+            ),
+            "source",
+        )
+    if drop:
+        gone = [
+            retired_name(table.name)
+            for table in _sources(split)
+            if _exists(source, retired_name(table.name).identifier.as_string(None))
+        ]
+        if gone:
+            yield _sql(
+                source,
+                sql.SQL("DROP TABLE {}").format(
+                    sql.SQL(", ").join(name.identifier for name in gone)
+                ),
+                "source",
+            )
+
+
+def _abort_steps(
+    split: Split, source: Connection, targets: dict[str, Connection]
+) -> Iterator[Step]:
+    yield from _remove_streams(split, source, targets)
+    yield from _unfence(source, _sources(split), "source")
+    yield from _restore_identities(split, source)
+    for service, target in targets.items():
+        where = f"service {service}"
+        if not _exists(target, "dbsplit.split"):
+            continue
+        ours = {route.target for route in split.routes_of([service])}
+        catalog = split.targets[service]
+        fenced = [table for name, table in catalog.tables.items() if name in ours]
+        yield from _unfence(target, fenced, where)
+        yield Step(
+            "remove the schema that was made for the service",
+            where,
+            partial(remove_schema, split, source, service),
+        )
+        yield from _remove_control(split, target, where, split.dsn(service))
+    yield from _remove_control(split, source, "source", split.plan.source.dsn)
+
+
+def _remove_streams(
+    split: Split, source: Connection, targets: dict[str, Connection]
+) -> Iterator[Step]:
+    for service, target in targets.items():
+        where = f"service {service}"
+        yield from _drop_slot(target, names.back_slot(split.name, service), where)
+        yield from _drop_publication(target, names.back_publication(split.name, service), where)
+        yield from _drop_origin(target, names.origin(split.name, service), where)
+    yield from _drop_slot(source, names.slot(split.name), "source")
+    yield from _drop_publication(source, names.publication(split.name), "source")
+    for service in targets:
+        yield from _drop_origin(source, names.back_origin(split.name, service), "source")
+
+
+def _drop_slot(connection: Connection, slot: str, where: str) -> Iterator[Step]:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    ).fetchone()
+    if row and row[0]:
+        yield Step(f"drop slot {slot}", where, partial(_drop_inactive_slot, connection, slot))
+
+
+def _drop_inactive_slot(connection: Connection, slot: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+        except psycopg.errors.ObjectInUse:
+            # The sender of a process that has just ended may live a moment longer.
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"slot {slot} is in use", hint="stop the stream process, then repeat"
+                ) from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _drop_publication(connection: Connection, publication: str, where: str) -> Iterator[Step]:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_publication WHERE pubname = %s", [publication]
+    ).fetchone()
+    if row and row[0]:
+        yield _sql(
+            connection, sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)), where
+        )
+
+
+def _drop_origin(connection: Connection, origin: str, where: str) -> Iterator[Step]:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_replication_origin WHERE roname = %s", [origin]
+    ).fetchone()
+    if row and row[0]:
+        yield _sql(
+            connection, sql.SQL("SELECT pg_replication_origin_drop({})").format(origin), where
+        )
+
+
+def _unfence(connection: Connection, tables: list[Table], where: str) -> Iterator[Step]:
+    """Drop the fences that are there."""
+    standing = [table for table in tables if fence.is_fenced(connection, table)]
+    if standing:
+        yield Step(
+            f"drop the fences of {len(standing)} tables",
+            where,
+            lambda: fence.drop_fences(
+                connection,
+                standing,
+                lock_timeout_ms=1000,
+                deadline=time.monotonic() + OPEN_S,
+            ),
+        )
+
+
+def _restore_identities(split: Split, source: Connection) -> Iterator[Step]:
+    if not _exists(source, "dbsplit.identity_before"):
+        return
+    rows = source.execute(
+        "SELECT table_schema, table_name, replica_identity, index_name"
+        " FROM dbsplit.identity_before WHERE split = %s ORDER BY 1, 2",
+        [split.name],
+    ).fetchall()
+    kinds = {"d": sql.SQL("DEFAULT"), "n": sql.SQL("NOTHING"), "f": sql.SQL("FULL")}
+    for schema, name, identity, index in rows:
+        kind = (
+            sql.SQL("USING INDEX {}").format(sql.Identifier(index))
+            if identity == "i"
+            else kinds[identity]
+        )
+        yield _sql(
+            source,
+            sql.SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(
+                sql.Identifier(schema, name), kind
+            ),
+            "source",
+        )
+
+
+def _remove_control(split: Split, connection: Connection, where: str, dsn: str) -> Iterator[Step]:
+    if not _exists(connection, "dbsplit.split"):
+        return
+    row = connection.execute(
+        "SELECT count(*) FROM dbsplit.split WHERE split <> %s", [split.name]
+    ).fetchone()
+    if row and row[0]:
+        yield Step("forget this split", where, partial(_forget, split, dsn))
+    else:
+        yield Step("drop schema dbsplit", where, partial(remove_control, dsn))
+
+
+def _forget(split: Split, dsn: str) -> None:
+    forget_split(dsn, split.name)
+
+
+def _sources(split: Split) -> list[Table]:
+    tables = {
+        route.source.name: route.source
+        for route in split.routes
+        if route.kind in (Kind.WHOLE, Kind.COLUMNS, Kind.ROWS)
+    }
+    return [tables[name] for name in sorted(tables)]
+
+
+def retired_name(name: TableName) -> TableName:
+    """What a table is called once its rows have moved; 63 bytes at most."""
+    return TableName(name.schema, name.name[: 63 - len(RETIRED)] + RETIRED)
+
+
+def _sql(connection: Connection, statement: sql.Composed, where: str) -> Step:
+    def run() -> None:
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '10s'")
+            connection.execute(statement)
+
+    return Step(statement.as_string(connection), where, run)
+
+
+def _carry_out(steps: list[Step], *, dry_run: bool, say: Say) -> list[dict[str, str]]:
+    done = []
+    for step in steps:
+        if not dry_run:
+            step.run()
+        said = {"what": step.what, "where": step.where}
+        say("step", said)
+        done.append(said)
+    return done
+
+
+def _exists(connection: Connection, relation: str) -> bool:
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [relation]).fetchone()
+    return bool(row and row[0])
+
+
+def _wait_for_stream(split: Split, source: Connection) -> None:
+    """The stream process ends by itself once every service is complete."""
+    deadline = time.monotonic() + STREAM_ENDS_S
+    while locks.is_held(source, split.name, locks.STREAM):
+        if time.monotonic() > deadline:
+            raise NotReady("the stream process did not end", hint="stop it, then repeat")
+        time.sleep(0.1)

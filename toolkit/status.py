@@ -1,0 +1,185 @@
+"""Where a split stands: phases, lag, gates."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psycopg
+
+from cdc.connect import Connection, connect
+from plans import names
+from toolkit import locks, state
+from toolkit.gates import Gate, Readiness, decide
+from toolkit.observe import (
+    dirty_keys,
+    drifted,
+    prepared_transactions,
+    retained_bytes,
+    stream_lag,
+)
+from toolkit.opened import Split
+from toolkit.sides import open_sides
+from toolkit.state import Direction, Phase
+
+ORDER = tuple(Phase)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One service; `lag_s` is the age of the last change applied, 0 if nothing waits."""
+
+    phase: str
+    lag_bytes: int
+    lag_s: float
+    tables: int
+    copied: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole split."""
+
+    split: str
+    phase: str
+    stream: dict[str, Any]
+    services: dict[str, ServiceStatus]
+    gates: tuple[Gate, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result object that scripts read."""
+        return {
+            "split": self.split,
+            "phase": self.phase,
+            "stream": self.stream,
+            "services": {name: asdict(one) for name, one in self.services.items()},
+            "gates": [gate.as_dict() for gate in self.gates],
+        }
+
+
+def read_status(split: Split) -> Status:
+    """Observe everything once; changes nothing."""
+    with connect(split.plan.source.dsn, name="dbsplit status") as source:
+        if not _has_control(source):
+            return _planned(split)
+        now = state.phases(source, split.name)
+        if not now:
+            return _planned(split)
+        services = {
+            service: _service(split, source, service, now.get(service, Phase.PLANNED))
+            for service in split.plan.services
+        }
+        gates: tuple[Gate, ...] = ()
+        if all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
+            gates = tuple(decide(_readiness(split, source, now, services), split.plan.limits))
+        return Status(
+            split.name,
+            min(now.values(), key=ORDER.index).value,
+            _stream(split, source),
+            services,
+            gates,
+        )
+
+
+def _planned(split: Split) -> Status:
+    nothing = ServiceStatus(Phase.PLANNED.value, 0, 0.0, 0, 0, 0)
+    return Status(
+        split.name,
+        Phase.PLANNED.value,
+        {"live": False},
+        dict.fromkeys(split.plan.services, nothing),
+        (),
+    )
+
+
+def _service(split: Split, source: Connection, service: str, phase: Phase) -> ServiceStatus:
+    routes = [route.id for route in split.routes_of([service])]
+    row = source.execute(
+        "SELECT epoch FROM dbsplit.service WHERE split = %s AND service = %s",
+        [split.name, service],
+    ).fetchone()
+    epoch = int(row[0]) if row else 0
+    try:
+        with connect(split.dsn(service), name="dbsplit status") as target:
+            copied = target.execute(
+                "SELECT count(*) FROM dbsplit.copied WHERE route = ANY (%s)", [routes]
+            ).fetchone()
+            lag, age = 0, 0.0
+            if phase in (Phase.FOLLOWING, Phase.DRAINING, Phase.SETTLED):
+                stream = names.stream(split.name, service)
+                lag, age = stream_lag(source, target, stream), _age(target, stream)
+            elif phase is Phase.MOVED:
+                stream = names.back_stream(split.name, service)
+                lag, age = stream_lag(target, source, stream), _age(source, stream)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return ServiceStatus(phase.value, 0, 0.0, len(routes), 0, epoch)
+    return ServiceStatus(
+        phase.value, lag, age if lag else 0.0, len(routes), int(copied[0]) if copied else 0, epoch
+    )
+
+
+def _age(follower: Connection, stream: str) -> float:
+    row = follower.execute(
+        "SELECT extract(epoch FROM clock_timestamp() - applied_at) FROM dbsplit.progress"
+        " WHERE stream = %s",
+        [stream],
+    ).fetchone()
+    return round(float(row[0]), 3) if row else 0.0
+
+
+def _stream(split: Split, source: Connection) -> dict[str, Any]:
+    row = source.execute(
+        "SELECT pid, host, started_at::text, extract(epoch FROM clock_timestamp() - beat_at),"
+        " details FROM dbsplit.heartbeat WHERE split = %s AND role = 'stream'",
+        [split.name],
+    ).fetchone()
+    live = locks.is_held(source, split.name, locks.STREAM)
+    if row is None:
+        return {"live": live}
+    return {
+        "live": live,
+        "pid": row[0],
+        "host": row[1],
+        "started_at": row[2],
+        "last_beat_s": round(float(row[3]), 1),
+        **row[4],
+    }
+
+
+def _readiness(
+    split: Split, source: Connection, now: dict[str, Phase], services: dict[str, ServiceStatus]
+) -> Readiness:
+    moved = {s for s, phase in now.items() if phase is Phase.MOVED}
+    owned = split.owned(set(split.plan.services) - moved)
+    rows = source.execute(
+        "SELECT route, state, missing + extra + different FROM dbsplit.validated"
+        " WHERE split = %s AND direction = 'cutover'",
+        [split.name],
+    ).fetchall()
+    known = {route: (verdict, count) for route, verdict, count in rows}
+    told = [known.get(route.id) for route in owned]
+    differences = (
+        None
+        if any(one is None or one[0] == "unverified" for one in told)
+        else sum(one[1] for one in told if one is not None)
+    )
+    staying = tuple(s for s in split.plan.services if s not in moved)
+    with open_sides(split, Direction.CUTOVER, staying, now) as sides:
+        changed = sum(
+            dirty_keys(sides.targets[s], [r.id for r in split.owned([s])]) for s in sides.movers
+        )
+        return Readiness(
+            stream_live=locks.is_held(source, split.name, locks.STREAM),
+            lag_bytes=max((one.lag_bytes for one in services.values()), default=0),
+            retained_bytes=retained_bytes(source, names.slot(split.name)),
+            prepared_transactions=prepared_transactions(source),
+            dirty_keys=changed,
+            differences=differences,
+            drifted=drifted(sides),
+        )
+
+
+def _has_control(source: Connection) -> bool:
+    row = source.execute("SELECT to_regclass('dbsplit.service') IS NOT NULL").fetchone()
+    return bool(row and row[0])
