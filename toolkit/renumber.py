@@ -9,7 +9,7 @@ from cdc.connect import Connection
 from plans.catalog import Table, TableName
 from toolkit import sequences
 from toolkit.opened import Split
-from toolkit.sequences import Numbers, next_numbers, read_state, used_by
+from toolkit.sequences import Numbers, Use, next_numbers, read_state, used_by
 from toolkit.sides import Sides
 from toolkit.state import Direction, Phase
 
@@ -22,7 +22,7 @@ def renumber(sides: Sides) -> dict[str, Any]:
     split = sides.split
     uses = used_by(split.catalog.tables.values())
     owners = {
-        sequence: sorted(frozenset[str]().union(*(split.owners(table) for table, _ in columns)))
+        sequence: sorted(frozenset[str]().union(*(split.owners(use.table) for use in columns)))
         for sequence, columns in uses.items()
     }
     increments = _own_increments(split, sides.source, list(uses))
@@ -42,7 +42,7 @@ def renumber(sides: Sides) -> dict[str, Any]:
 def _highest(
     sides: Sides,
     sequence: TableName,
-    columns: list[tuple[TableName, str]],
+    columns: list[Use],
     services: list[str],
 ) -> int:
     """The number furthest along on the source and on every target that issues some."""
@@ -96,9 +96,9 @@ def _numbers(
 
 def _target_uses(
     split: Split, service: str, sequence: TableName
-) -> list[tuple[TableName, list[tuple[TableName, str]]]]:
+) -> list[tuple[TableName, list[Use]]]:
     """The target's sequences that stand for a source's sequence, with their columns."""
-    found: dict[TableName, list[tuple[TableName, str]]] = {}
+    found: dict[TableName, list[Use]] = {}
     for route in split.owned([service]):
         table: Table = split.target_table(route)
         for column in route.columns:
@@ -106,7 +106,7 @@ def _target_uses(
                 continue
             drawn = table.column(column.name).sequence
             if route.source.column(column.plain).sequence == sequence and drawn is not None:
-                found.setdefault(drawn, []).append((table.name, column.name))
+                found.setdefault(drawn, []).append(Use.of(table, table.column(column.name)))
     return list(found.items())
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc.connect import Connection
-from plans.catalog import Table, TableName
+from plans.catalog import Column, Table, TableName
 from plans.errors import GateClosed
 
 
@@ -25,6 +25,20 @@ class Numbers:
     sequence: TableName
     start: int
     increment: int
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A column whose default draws from a sequence, as it is or within an expression."""
+
+    table: TableName
+    column: str
+    is_number: bool  # else the column does not tell which number it was
+
+    @classmethod
+    def of(cls, table: Table, column: Column) -> Use:
+        """The use that a column makes of its sequence."""
+        return cls(table.name, column.name, column.type in ("smallint", "integer", "bigint"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +65,13 @@ def read_state(connection: Connection, sequence: TableName) -> State:
     return State(*row)
 
 
-def highest(connection: Connection, uses: Iterable[tuple[TableName, str]], state: State) -> int:
+def highest(connection: Connection, uses: Iterable[Use], state: State) -> int:
     """The number furthest along that stands in any of the columns, or that was issued."""
     best = state.last
-    for table, column in uses:
+    for use in uses:
+        if not use.is_number:
+            continue
+        table, column = use.table, use.column
         function = "max" if state.increment > 0 else "min"
         row = connection.execute(
             sql.SQL("SELECT {}({})::bigint FROM {}").format(
@@ -109,11 +126,12 @@ def apply(connection: Connection, numbers: Sequence[Numbers]) -> None:
         )
 
 
-def used_by(tables: Iterable[Table]) -> dict[TableName, list[tuple[TableName, str]]]:
+def used_by(tables: Iterable[Table]) -> dict[TableName, list[Use]]:
     """The sequences of some tables, each with the columns that draw from it."""
-    uses: dict[TableName, list[tuple[TableName, str]]] = {}
+    uses: dict[TableName, list[Use]] = {}
     for table in tables:
         for column in table.columns:
             if column.sequence is not None:
-                uses.setdefault(column.sequence, []).append((table.name, column.name))
+                use = Use.of(table, column)
+                uses.setdefault(column.sequence, []).append(use)
     return uses

@@ -21,6 +21,8 @@ SELECT p.oid, p.proname AS name, n.nspname AS schema,
   JOIN pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_language l ON l.oid = p.prolang
  WHERE p.oid >= 16384 AND p.prokind <> 'a'
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
+                      AND d.objid = p.oid AND d.deptype = 'i')
    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'dbsplit')
 """
 

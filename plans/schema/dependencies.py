@@ -34,6 +34,11 @@ SELECT 'pg_class', conindid, 'pg_constraint', oid
 UNION ALL
 SELECT 'pg_constraint', oid, 'pg_type', contypid FROM pg_constraint WHERE contypid <> 0
 UNION ALL
+-- A range type's constructor functions come with it.
+SELECT 'pg_proc', objid, 'pg_type', refobjid
+  FROM pg_depend
+ WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_type'::regclass AND deptype = 'i'
+UNION ALL
 SELECT 'pg_class', objid, 'pg_class', refobjid
   FROM pg_depend JOIN pg_class s ON s.oid = objid AND s.relkind = 'S'
  WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype = 'i'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from plans.catalog import TableName
 from plans.errors import PlanInvalid
@@ -28,14 +28,6 @@ class Scope:
     service: str
     parts: Mapping[TableName, Part]
     owners: Mapping[tuple[TableName, str], str]  # (table, column) -> "crm" or "crm and shop"
-
-    def with_columns(self, more: Mapping[TableName, Iterable[str]]) -> Scope:
-        """The same with `more` columns, those that are computed from columns that are here."""
-        parts = {
-            table: replace(part, columns=part.columns | set(more.get(table, ())))
-            for table, part in self.parts.items()
-        }
-        return replace(self, parts=parts)
 
     def whose(self, table: TableName, column: str | None = None) -> str:
         """Who has a table or one of its columns, for a person: "(owned by crm)"."""
@@ -62,13 +54,17 @@ def scope_of(service: str, routes: Iterable[Route]) -> Scope:
         if route.kind is Kind.DERIVED:
             continue
         if route.kind.owned:
-            for column in route.columns:
-                owners.setdefault((route.source.name, column.name), set()).add(route.service)
+            for column in _columns(route):
+                owners.setdefault((route.source.name, column), set()).add(route.service)
         if route.service == service:
             part = _part(route)
             parts[part.table] = _united(parts.get(part.table), part)
     named = {place: " and ".join(sorted(services)) for place, services in owners.items()}
     return Scope(service, parts, named)
+
+
+def _columns(route: Route) -> frozenset[str]:
+    return frozenset({*(column.name for column in route.columns), *route.generated})
 
 
 def _part(route: Route) -> Part:
@@ -81,7 +77,7 @@ def _part(route: Route) -> Part:
         )
     return Part(
         table=route.source.name,
-        columns=frozenset(column.name for column in route.columns),
+        columns=_columns(route),
         key=frozenset(route.key),
         owned=route.kind.owned,
         all_rows=route.kind is not Kind.ROWS,

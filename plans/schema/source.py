@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from plans.catalog import TableName
 from plans.schema.attached import (
     read_constraints,
     read_indexes,
@@ -61,7 +60,6 @@ def read_source(cursor: Cursor, scope: Scope, schemas: Collection[str], target: 
     """Read it all, for the database of `target`."""
     relations = read_relations(cursor)
     dependencies = read_dependencies(cursor)
-    scope = scope.with_columns(_generated(scope, relations, dependencies))
     functions = read_functions(cursor)
     sequences = read_sequences(cursor, dependencies.sequence_owner, dependencies.identity_sequences)
     bodies = Bodies.of(scope, relations, functions, schemas)
@@ -98,28 +96,6 @@ def read_source(cursor: Cursor, scope: Scope, schemas: Collection[str], target: 
         tuple(one for one in objects if one.address not in dependencies.extension),
         tuple(needs),
     )
-
-
-def _generated(
-    scope: Scope, relations: Relations, dependencies: Dependencies
-) -> dict[TableName, set[str]]:
-    """The generated columns whose inputs are all here."""
-    inputs: dict[Address, set[Address]] = {}
-    for need in dependencies.needs:
-        if need.by.catalog == "pg_attrdef":
-            inputs.setdefault(need.by.whole, set()).add(need.of)
-    found: dict[TableName, set[str]] = {}
-    for relation in relations.by_oid.values():
-        if (part := scope.parts.get(relation.table)) is None:
-            continue
-        columns = relations.columns.get(relation.oid, ())
-        missing = {column.address for column in columns if column.name not in part.columns}
-        for column in columns:
-            if column.generated and column.default:
-                reads = inputs.get(column.default, set()) - {column.address}
-                if not reads & missing:
-                    found.setdefault(relation.table, set()).add(column.name)
-    return found
 
 
 def _of_generated(relations: Relations, dependencies: Dependencies) -> Iterator[Need]:

@@ -70,10 +70,13 @@ SELECT t.oid::regtype::text, t.typtype,
   FROM pg_type t WHERE t.oid >= 16384 AND typtype IN ('e', 'd', 'r')
 """
 FUNCTIONS = """
-SELECT pg_get_functiondef(p.oid), p.proacl IS NULL FROM pg_proc p WHERE p.oid >= 16384
+SELECT pg_get_functiondef(p.oid), p.proacl IS NULL FROM pg_proc p
+  JOIN pg_language l ON l.oid = p.prolang
+ WHERE p.oid >= 16384 AND l.lanname <> 'internal'
 """
 EVERYTHING = """
-SELECT 'relation', relname FROM pg_class WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
+SELECT 'relation', relname FROM pg_class
+ WHERE oid >= 16384 AND relnamespace <> 'pg_toast'::regnamespace
 UNION ALL SELECT 'type', typname FROM pg_type WHERE oid >= 16384
 UNION ALL SELECT 'function', proname FROM pg_proc WHERE oid >= 16384
 UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE oid >= 16384
@@ -205,6 +208,7 @@ def test_the_shop_gets_its_tables_as_they_were(case: Case) -> None:
 
 def test_rows_and_what_is_computed_from_them_are_there(case: Case) -> None:
     case.source.execute(ROWS)
+    case.source.execute("REFRESH MATERIALIZED VIEW totals_kept")
     schema = case.schema("shop")
     _create(case.target, schema.before_data)
     _copy(case, "shop")
@@ -216,9 +220,9 @@ def test_rows_and_what_is_computed_from_them_are_there(case: Case) -> None:
         "SELECT orders::text FROM orders ORDER BY id",
         "SELECT (next_total(1000))::text",
     ):
-        rows = case.target.execute(query).fetchall()  # type: ignore[call-overload]
+        rows = case.target.execute(query).fetchall()
         assert rows
-        assert rows == case.source.execute(query).fetchall()  # type: ignore[call-overload]
+        assert rows == case.source.execute(query).fetchall()
     assert case.source.execute("SELECT count(*) FROM orders WHERE doubled <> 0").fetchone() == (20,)
 
 
@@ -252,10 +256,6 @@ def test_what_crosses_is_left_out_and_named(case: Case) -> None:
         LeftOut(
             "trigger orders_notify on public.orders",
             "calls public.notify_crm(), which mentions public.crm_orders (owned by crm)",
-        ),
-        LeftOut(
-            "foreign key products_parent_fkey on public.products",
-            "public.products is a read-only copy, whose rows are checked by their owner",
         ),
         LeftOut("view public.crossing", "reads public.crm_orders (owned by crm)"),
     }
@@ -304,7 +304,6 @@ def test_roles_of_the_service_get_their_grants(case: Case) -> None:
             "GRANT USAGE ON SEQUENCE public.free_numbers TO nasty_shop",
             "GRANT EXECUTE ON FUNCTION public.last_order() TO nasty_shop",
             "GRANT USAGE ON SCHEMA Odd Place TO nasty_shop",
-            "GRANT USAGE ON SCHEMA public TO nasty_shop",
         }
         _create(case.target, schema.before_data)
         _create(case.target, schema.after_data)
@@ -348,12 +347,12 @@ def test_raw_rows_can_be_staged_where_the_types_are_missing(case: Case) -> None:
     assert staging.types["public.address"] == "dbsplit.address"
     assert staging.types["numeric(12,2)"] == "numeric(12,2)"
     for statement in staging.statements:
-        case.target.execute(statement)  # type: ignore[call-overload]
+        case.target.execute(statement)
     assert staging_types(case.source, tables, case.target).statements == ()
 
     orders = next(table for table in tables if table.name.name == "orders")
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(staging.types[column.type]))  # type: ignore[arg-type]
+        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(staging.types[column.type]))
         for column in orders.columns
     )
     case.target.execute(sql.SQL("CREATE TEMP TABLE stage ({})").format(columns))
@@ -364,8 +363,8 @@ def test_raw_rows_can_be_staged_where_the_types_are_missing(case: Case) -> None:
     ):
         for block in rows:
             into.write(block)
-    staged = case.target.execute(text.format("stage", "stage")).fetchone()  # type: ignore[call-overload]
-    assert staged == case.source.execute(text.format("orders", "orders")).fetchone()  # type: ignore[call-overload]
+    staged = case.target.execute(text.format("stage", "stage")).fetchone()
+    assert staged == case.source.execute(text.format("orders", "orders")).fetchone()
 
 
 def test_types_that_the_target_has_are_used(case: Case) -> None:

@@ -116,7 +116,7 @@ CREATE UNIQUE INDEX totals_kept_id ON public.totals_kept (id);
 CREATE VIEW public.crossing AS
     SELECT o.id, c.stage FROM public.orders o JOIN public.crm_orders c ON c.order_id = o.id;
 CREATE FUNCTION public.next_total(after bigint) RETURNS SETOF public.order_totals LANGUAGE sql
-    BEGIN ATOMIC SELECT * FROM public.order_totals WHERE id > after LIMIT 1; END;
+    BEGIN ATOMIC SELECT * FROM public.order_totals WHERE id > after ORDER BY id LIMIT 1; END;
 CREATE FUNCTION public.last_order() RETURNS bigint LANGUAGE sql AS 'SELECT max(id) FROM "orders"';
 CREATE FUNCTION public.wipe_all() RETURNS void LANGUAGE sql AS 'DELETE FROM orders; DELETE FROM managers';
 CREATE PROCEDURE public.close_orders(INOUT n int) LANGUAGE plpgsql AS $$

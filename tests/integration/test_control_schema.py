@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from plans.errors import NotReady
+from toolkit.control.schema import (
+    Side,
+    control_version,
+    forget_split,
+    install_control,
+    remove_control,
+)
+
+TABLES = {
+    "attempt",
+    "control_version",
+    "copied",
+    "dirty",
+    "event",
+    "heartbeat",
+    "identity_before",
+    "journal",
+    "marker",
+    "progress",
+    "service",
+    "split",
+    "validated",
+}
+CATALOG = """
+SELECT 'relation', relname FROM pg_class WHERE oid >= 16384
+UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE oid >= 16384
+UNION ALL SELECT 'function', proname FROM pg_proc WHERE oid >= 16384
+"""
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: Side) -> None:
+    with psycopg.connect(target_db, autocommit=True) as conn:
+        before = conn.execute(CATALOG).fetchall()
+        assert control_version(target_db) is None
+        install_control(target_db, side)
+        install_control(target_db, side)
+        tables = conn.execute(
+            "SELECT relname FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace = 'dbsplit'::regnamespace"
+        ).fetchall()
+        assert {name for (name,) in tables} == TABLES
+        assert control_version(target_db) == "control_0001"
+        remove_control(target_db)
+        remove_control(target_db)
+        assert conn.execute(CATALOG).fetchall() == before
+
+
+def test_installing_from_many_processes_at_once_is_installing_once(target_db: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: install_control(target_db, "target"), range(4)))
+    assert control_version(target_db) == "control_0001"
+
+
+def test_the_journal_is_append_only(target_db: str) -> None:
+    install_control(target_db, "source")
+    with psycopg.connect(target_db, autocommit=True) as conn:
+        conn.execute(
+            "INSERT INTO dbsplit.journal (split, step, state, hash) VALUES ('a', 'fence', 'begin', '')"
+        )
+        for statement in (
+            "UPDATE dbsplit.journal SET state = 'done'",
+            "DELETE FROM dbsplit.journal",
+            "TRUNCATE dbsplit.journal",
+            "SET session_replication_role = replica; DELETE FROM dbsplit.journal",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+                conn.execute(statement)
+        assert conn.execute("SELECT count(*) FROM dbsplit.journal").fetchone() == (1,)
+
+
+def test_a_split_is_forgotten_and_the_others_are_not(target_db: str) -> None:
+    install_control(target_db, "source")
+    with psycopg.connect(target_db, autocommit=True) as conn:
+        for split in ("a", "b"):
+            conn.execute("INSERT INTO dbsplit.split (split, plan_digest) VALUES (%s, 'd')", [split])
+            conn.execute("INSERT INTO dbsplit.service VALUES (%s, 'crm', 'planned')", [split])
+        assert forget_split(target_db, "a") == ("b",)
+        assert conn.execute("SELECT split FROM dbsplit.service").fetchall() == [("b",)]
+        assert forget_split(target_db, "b") == ()
+
+
+def test_a_schema_of_somebody_else_is_left_alone(target_db: str) -> None:
+    with psycopg.connect(target_db, autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA dbsplit; CREATE TABLE dbsplit.theirs ()")
+        with pytest.raises(NotReady, match="was not made by this toolkit"):
+            install_control(target_db, "target")
+        remove_control(target_db)
+        assert forget_split(target_db, "a") == ()
+        assert conn.execute("SELECT 'dbsplit.theirs'::regclass::text").fetchone() is not None
+
+
+def test_a_newer_control_schema_is_refused(target_db: str) -> None:
+    install_control(target_db, "source")
+    with psycopg.connect(target_db, autocommit=True) as conn:
+        conn.execute("UPDATE dbsplit.control_version SET version_num = 'control_9999'")
+        with pytest.raises(NotReady, match="control_9999"):
+            install_control(target_db, "source")
