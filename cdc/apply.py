@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from cdc.compaction import NetChanges, NetRows
+from cdc.compaction import NetRows
 from cdc.connect import Connection, connect
 from cdc.crash import crash_point
-from cdc.flow import Flow, FlowSQL
+from cdc.flow import Flow
 from cdc.lsn import LSN
 from cdc.pgoutput import (
-    UNCHANGED,
     Begin,
     Commit,
     Delete,
@@ -36,13 +35,12 @@ from cdc.pgoutput import (
     Origin,
     Relation,
     Truncate,
-    Tuple,
     Update,
 )
-from cdc.readback import read_back
 from cdc.replication import Keepalive
 from cdc.stage import Stage
-from plans.catalog import Table, TableName
+from cdc.write import BatchWriter, CompiledFlow, Incomplete, TableBatch
+from plans.catalog import TableName
 from plans.errors import StreamBroken
 from plans.names import APPLIER_SETTING, MARKER_PREFIX
 from plans.routes import Kind
@@ -76,19 +74,6 @@ class Link:
 
 
 @dataclass(slots=True)
-class _TableBatch:
-    """What changed in one leader table, and where it goes."""
-
-    leader: Table
-    stage: Stage
-    flows: tuple[FlowSQL, ...]
-    complete: frozenset[str]  # columns that must not stay UNCHANGED
-    horizon: LSN
-    changes: NetChanges | NetRows | None = None
-    positions: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
 class Counters:
     """What an applier has done since it was opened."""
 
@@ -104,8 +89,8 @@ class Applier:
         self.link = link
         self.counters = Counters()
         self.committed = LSN(0)
-        self._tables: dict[tuple[str, str], _TableBatch] = {}
-        self._by_oid: dict[int, _TableBatch | None] = {}
+        self._tables: dict[tuple[str, str], list[TableBatch]] = {}
+        self._by_oid: dict[int, tuple[TableBatch, ...]] = {}
         self._connection: Connection | None = None
         self._begin: Begin | None = None
         self._skip = False
@@ -129,7 +114,10 @@ class Applier:
         )
         connection.execute("SET synchronous_commit = on")
         connection.execute("SET session_replication_role = replica")
-        connection.execute("SET enable_hashjoin = on")
+        # The planner knows nothing of a temporary table; what is staged is small
+        # beside the table that it goes to, and found there by the key's index.
+        connection.execute("SET enable_hashjoin = off")
+        connection.execute("SET enable_mergejoin = off")
         connection.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, self.link.split])
         self._set_up_origin(connection)
         connection.execute(
@@ -171,10 +159,13 @@ class Applier:
                 return
 
     def _prepare_stages(self, connection: Connection) -> None:
-        by_leader: dict[TableName, list[Flow]] = {}
+        # Flows of one table that were copied at different times start at different
+        # changes, and so need batches of their own.
+        together: dict[tuple[TableName, LSN], list[Flow]] = {}
         for flow in self.link.flows:
-            by_leader.setdefault(flow.leader.name, []).append(flow)
-        for number, (name, flows) in enumerate(by_leader.items()):
+            horizon = self.link.horizons.get(flow.route, LSN(0))
+            together.setdefault((flow.leader.name, horizon), []).append(flow)
+        for number, ((name, horizon), flows) in enumerate(together.items()):
             leader = flows[0].leader
             columns = tuple(c.name for c in leader.columns if c.generated is None)
             stage = Stage(
@@ -185,13 +176,16 @@ class Applier:
             if any(flow.where is not None for flow in flows):
                 # A row that enters the condition needs all its values.
                 complete |= frozenset(c.name for c in leader.columns if c.toastable)
-            self._tables[(name.schema, name.name)] = _TableBatch(
+            batch = TableBatch(
                 leader=leader,
                 stage=stage,
-                flows=tuple(FlowSQL(flow, stage.name) for flow in flows),
+                flows=tuple(CompiledFlow(flow, stage.name) for flow in flows),
                 complete=complete,
-                horizon=max(self.link.horizons.get(flow.route, LSN(0)) for flow in flows),
+                horizon=horizon,
+                changes=NetRows(),
             )
+            batch.announce(columns)
+            self._tables.setdefault((name.schema, name.name), []).append(batch)
 
     # ------------------------------------------------------------- the events
 
@@ -262,56 +256,32 @@ class Applier:
             self._flush_and_commit()
 
     def _announce(self, relation: Relation) -> None:
-        batch = self._tables.get((relation.schema, relation.name))
-        self._by_oid[relation.oid] = batch
-        if batch is None:
-            return
+        batches = self._tables.get((relation.schema, relation.name), [])
+        self._by_oid[relation.oid] = tuple(batches)
         names = tuple(column.name for column in relation.columns)
-        if set(names) != set(batch.stage.columns):
-            raise self._drifted(batch, names)
-        if batch.stage.columns != names:
-            batch.stage = Stage(batch.stage.name, batch.leader, names, self.link.types)
-        if batch.changes is not None and len(batch.changes):
-            return
-        key = batch.leader.key
-        if key:
-            batch.positions = tuple(names.index(name) for name in key)
-            batch.changes = NetChanges(batch.positions)
-        else:
-            batch.changes = NetRows()
-
-    def _drifted(self, batch: _TableBatch, names: tuple[str, ...]) -> StreamBroken:
-        added = sorted(set(names) - set(batch.stage.columns))
-        missing = sorted(set(batch.stage.columns) - set(names))
-        said = [
-            f"{what} {', '.join(cols)}"
-            for what, cols in (("has new columns", added), ("has lost columns", missing))
-            if cols
-        ]
-        return StreamBroken(
-            f"table {batch.leader.name} {' and '.join(said)} since the split was prepared",
-            hint="nothing wrong was written; undo the change on the source, or `dbsplit abort` "
-            "and prepare again with a plan for it",
-        )
+        for batch in batches:
+            if set(names) != set(batch.stage.columns):
+                raise _drifted(batch, names)
+            if batch.stage.columns != names:
+                self._flush(partly=False)
+                batch.announce(names)
 
     def _message(self, message: Message) -> None:
         if message.prefix == MARKER_PREFIX and message.transactional and not self._skip:
             self._markers.append((message.content.decode(), message.lsn))
 
     def _change(self, change: Insert | Update | Delete) -> None:
-        batch = self._by_oid.get(change.relation)
-        if batch is None or batch.changes is None:
-            return
-        if self._begin is not None and self._begin.commit_lsn < batch.horizon:
-            return
-        changes = batch.changes
-        if isinstance(change, Insert):
-            changes.insert(change.new)
-        elif isinstance(change, Update):
-            changes.update(change.old, change.new)
-        else:
-            changes.delete(change.old)
-        self._changes += 1
+        for batch in self._by_oid[change.relation]:
+            if self._begin is not None and self._begin.commit_lsn < batch.horizon:
+                continue
+            changes = batch.changes
+            if isinstance(change, Insert):
+                changes.insert(change.new)
+            elif isinstance(change, Update):
+                changes.update(change.old, change.new)
+            else:
+                changes.delete(change.old)
+            self._changes += 1
         self.counters.changes += 1
         if self._full():
             self._flush(partly=True)
@@ -324,12 +294,12 @@ class Applier:
             return
         self._flush(partly=False)
         for oid in truncate.relations:
-            batch = self._by_oid.get(oid)
-            if batch is None or (self._begin and self._begin.commit_lsn < batch.horizon):
-                continue
-            for flow in batch.flows:
-                self._execute(flow.empty)
-            self._changes += 1
+            for batch in self._by_oid.get(oid, ()):
+                if self._begin is not None and self._begin.commit_lsn < batch.horizon:
+                    continue
+                for flow in batch.flows:
+                    self._execute(flow.empty)
+                self._changes += 1
 
     def _idle(self, keepalive: Keepalive) -> None:
         if self._begin is not None or keepalive.wal_end <= self.committed:
@@ -337,7 +307,7 @@ class Applier:
         if self._pending is not None or self._changes:
             return
         if time.monotonic() - self._written_at >= IDLE_PROGRESS_S:
-            self._execute(sql.SQL("BEGIN"))
+            self._execute(b"BEGIN")
             self._open = True
             self._commit(keepalive.wal_end, None)
 
@@ -362,34 +332,37 @@ class Applier:
 
     def _begin_follower(self) -> None:
         if not self._open:
-            self._execute(sql.SQL("BEGIN"))
+            self._execute(b"BEGIN")
             self._open = True
 
     def _flush(self, *, partly: bool) -> None:
         """Carry what was gathered into the follower's open transaction."""
-        touched = [b for b in self._tables.values() if b.changes is not None and len(b.changes)]
+        touched = [b for batches in self._tables.values() for b in batches if len(b.changes)]
         if touched:
             self._begin_follower()
-            self._execute(sql.SQL("SAVEPOINT batch"))
+            self._execute(b"SAVEPOINT batch")
             if not self._try_write(touched, partly=partly):
                 return
             for batch in touched:
-                assert batch.changes is not None  # noqa: S101
                 batch.changes.clear()
         self._changes = self._bytes = 0
         self._batch_max = BATCH_CHANGES_MAX
 
-    def _try_write(self, touched: list[_TableBatch], *, partly: bool) -> bool:
+    def _try_write(self, touched: list[TableBatch], *, partly: bool) -> bool:
         """Write, the slow way where the fast one does not do; False if it must wait."""
         rewrite = False
         while True:
             try:
-                self._write(touched, rewrite=rewrite)
-            except _Incomplete as incomplete:
-                self._execute(sql.SQL("ROLLBACK TO SAVEPOINT batch"))
-                incomplete.batch.complete = frozenset(incomplete.batch.stage.columns)
+                self._writer().write(
+                    touched,
+                    self._position(),
+                    members_only=self._members_only or self._service_leads(),
+                    rewrite=rewrite,
+                )
+            except Incomplete:
+                self._execute(b"ROLLBACK TO SAVEPOINT batch")
             except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation) as error:
-                self._execute(sql.SQL("ROLLBACK TO SAVEPOINT batch"))
+                self._execute(b"ROLLBACK TO SAVEPOINT batch")
                 if rewrite and not partly:
                     raise StreamBroken(
                         f"the follower refused a batch: {error}",
@@ -403,95 +376,8 @@ class Applier:
                     return False
                 rewrite = True
             else:
-                self._execute(sql.SQL("RELEASE SAVEPOINT batch"))
+                self._execute(b"RELEASE SAVEPOINT batch")
                 return True
-
-    def _write(self, touched: list[_TableBatch], *, rewrite: bool) -> None:
-        staged: list[_TableBatch] = []
-        lsn = self._position()
-        for batch in touched:
-            lines = self._lines(batch)
-            if lines:
-                batch.stage.fill(self._session(), lines)
-                staged.append(batch)
-        crash_point("stream.staged")
-        members_only = self._members_only or self._service_leads()
-        for batch in staged:
-            for flow in batch.flows:
-                self._carry(batch, flow, rewrite=rewrite, members_only=members_only)
-                if flow.flow.kind.owned:
-                    self._execute(flow.remember_dirty(lsn))
-            self._execute(sql.SQL("DELETE FROM {}").format(batch.stage.name))
-
-    def _lines(self, batch: _TableBatch) -> list[bytes]:
-        stage = batch.stage
-        if isinstance(batch.changes, NetRows):
-            return [
-                stage.line(row, b"u" if count > 0 else b"g", str(count).encode())
-                for row, count in batch.changes.rows()
-            ]
-        assert batch.changes is not None  # noqa: S101
-        self._complete(batch, batch.changes)
-        lines = [stage.line(row, b"u") for row in batch.changes.present()]
-        lines += [stage.line(row, b"g") for row in batch.changes.gone()]
-        if any(not flow.flow.key_within_leaders for flow in batch.flows):
-            lines += [stage.line(row, b"g") for row in batch.changes.before()]
-        return lines
-
-    def _complete(self, batch: _TableBatch, changes: NetChanges) -> None:
-        """Fetch the values that the log lacks and that expressions need."""
-        needed = {n for n, name in enumerate(batch.stage.columns) if name in batch.complete}
-        lacking = [
-            row
-            for row in changes.present()
-            if UNCHANGED in row and any(row[n] is UNCHANGED for n in needed)
-        ]
-        if lacking:
-            self._read_back(batch, changes, lacking)
-
-    def _read_back(self, batch: _TableBatch, changes: NetChanges, rows: list[Tuple]) -> None:
-        found = read_back(self.link.leader_dsn, batch.leader, batch.stage.columns, rows)
-        for row in rows:
-            image = found.get(changes.key_of(row))
-            if image is None:
-                # Deleted since, which the stream will tell in a later transaction.
-                changes.set_absent(row)
-            else:
-                changes.replace(image)
-
-    def _carry(
-        self, batch: _TableBatch, flow: FlowSQL, *, rewrite: bool, members_only: bool
-    ) -> None:
-        if not flow.flow.key:
-            self._execute(flow.remove_rows)
-            self._execute(flow.add_rows)
-            return
-        self._execute(flow.delete_gone)
-        if flow.delete_left is not None:
-            self._execute(flow.delete_left)
-        if members_only and flow.flow.kind is Kind.COLUMNS and not self.link.backwards:
-            self._execute(flow.add_missing)
-            return
-        if isinstance(batch.changes, NetChanges) and any(
-            UNCHANGED in row for row in batch.changes.present()
-        ):
-            self._carry_incomplete(batch, flow)
-        if rewrite or batch.leader.key_deferrable:
-            for statement in flow.rewrite:
-                self._execute(statement)
-        elif flow.flow.whole_rows:
-            self._execute(flow.upsert)
-        else:
-            if flow.update is not None:
-                self._execute(flow.update)
-            self._execute(flow.add_missing)
-
-    def _carry_incomplete(self, batch: _TableBatch, flow: FlowSQL) -> None:
-        row = self._session().execute(flow.incomplete).fetchone()
-        if row and row[0] and isinstance(batch.changes, NetChanges):
-            raise _Incomplete(batch)
-        if flow.update is not None:
-            self._execute(flow.update)
 
     def _service_leads(self) -> bool:
         """Whether the follower's service was moved; asked where it makes a difference."""
@@ -547,10 +433,15 @@ class Applier:
             return self._begin.commit_lsn
         return self._pending.end_lsn if self._pending else self.committed
 
-    def _execute(self, statement: sql.Composed | sql.SQL) -> None:
-        if not self._open and statement != sql.SQL("BEGIN"):
+    def _execute(self, statement: bytes) -> None:
+        if not self._open and statement != b"BEGIN":
             self._begin_follower()
         self._session().execute(statement)
+
+    def _writer(self) -> BatchWriter:
+        return BatchWriter(
+            self._session(), leader_dsn=self.link.leader_dsn, backwards=self.link.backwards
+        )
 
     def _session(self) -> Connection:
         if self._connection is None:
@@ -558,9 +449,16 @@ class Applier:
         return self._connection
 
 
-class _Incomplete(Exception):
-    """Rows to be updated in part do not exist in the follower."""
-
-    def __init__(self, batch: _TableBatch) -> None:
-        super().__init__(str(batch.leader.name))
-        self.batch = batch
+def _drifted(batch: TableBatch, names: tuple[str, ...]) -> StreamBroken:
+    added = sorted(set(names) - set(batch.stage.columns))
+    missing = sorted(set(batch.stage.columns) - set(names))
+    said = [
+        f"{what} {', '.join(cols)}"
+        for what, cols in (("has new columns", added), ("has lost columns", missing))
+        if cols
+    ]
+    return StreamBroken(
+        f"table {batch.leader.name} {' and '.join(said)} since the split was prepared",
+        hint="nothing wrong was written; undo the change on the source, or `dbsplit abort` "
+        "and prepare again with a plan for it",
+    )

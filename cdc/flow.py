@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from cdc.lsn import LSN
 from plans.catalog import Table, TableName
 from plans.routes import Kind, Route, RouteColumn
 
@@ -120,7 +119,7 @@ class FlowSQL:
     """The statements of one flow, for rows staged in `stage`.
 
     The stage has the leader's columns and three more: ``_op`` ('u' present, 'g'
-    gone), ``_count`` (without a key: copies to add or to remove) and ``_unchanged`` (an
+    gone, 'b' as it was before), ``_count`` (without a key: copies to add or to remove) and ``_unchanged`` (an
     array of the columns whose value was not sent).
     """
 
@@ -191,15 +190,17 @@ class FlowSQL:
     @property
     def delete_gone(self) -> sql.Composed:
         """Delete what is gone, unless another row has taken its key since."""
-        return sql.SQL(
-            "DELETE FROM {follower} AS f USING ({gone}) AS g WHERE {same}"
-            " AND NOT EXISTS (SELECT FROM ({present}) AS s WHERE {taken})"
-        ).format(
+        delete = sql.SQL("DELETE FROM {follower} AS f USING ({gone}) AS g WHERE {same}").format(
             follower=self.flow.follower.identifier,
-            gone=self._keys(sql.SQL("_op = 'g'")),
+            gone=self._keys(
+                sql.SQL("_op = 'g'" if self.flow.key_within_leaders else "_op IN ('g', 'b')")
+            ),
             same=self._same_key("f", "g"),
-            present=self._keys(self._present()),
-            taken=self._same_key("s", "g"),
+        )
+        if self.flow.key_within_leaders:
+            return delete  # one key is not both gone and present
+        return sql.SQL("{} AND NOT EXISTS (SELECT FROM ({}) AS s WHERE {})").format(
+            delete, self._keys(self._present()), self._same_key("s", "g")
         )
 
     @property
@@ -297,8 +298,9 @@ class FlowSQL:
         condition = sql.SQL(" AND ").join(fixed) if fixed else sql.SQL("true")
         return sql.SQL("DELETE FROM {} WHERE {}").format(self.flow.follower.identifier, condition)
 
-    def remember_dirty(self, lsn: LSN) -> sql.Composed:
-        """Note the keys that changed, up to `lsn`, since they were last proven equal."""
+    @property
+    def remember_dirty(self) -> sql.Composed:
+        """Note the keys that changed, up to ``dbsplit.lsn``, since they were proven equal."""
         if not self.flow.key:
             key = sql.SQL("{}::jsonb").format("[]")
             source = sql.SQL("{}").format(self.stage)
@@ -308,11 +310,9 @@ class FlowSQL:
             source = sql.SQL("({}) AS k").format(self._keys(sql.SQL("true")))
         return sql.SQL(
             "INSERT INTO dbsplit.dirty (route, key, lsn)"
-            " SELECT DISTINCT {route}, {key}, {lsn}::pg_lsn FROM {source}"
+            " SELECT DISTINCT {route}, {key}, current_setting('dbsplit.lsn')::pg_lsn FROM {source}"
             " ON CONFLICT (route, key) DO UPDATE SET lsn = excluded.lsn"
-        ).format(
-            route=sql.Literal(self.flow.route), key=key, lsn=sql.Literal(str(lsn)), source=source
-        )
+        ).format(route=sql.Literal(self.flow.route), key=key, source=source)
 
     def _insert(self, rows: sql.Composable, more: sql.Composable | None = None) -> sql.Composed:
         names = _names(column.name for column in self.flow.columns)

@@ -26,14 +26,18 @@ class Stage:
     types: Mapping[str, str]  # the leader's type names → those to use here
 
     def create(self) -> sql.Composed:
-        """Create it for the session; every commit empties it."""
+        """Create it for the session.
+
+        It is emptied batch by batch: ON COMMIT DELETE ROWS would truncate every
+        stage of the session at every commit, at 0.5 ms each.
+        """
         columns: list[sql.Composable] = [self._column(column) for column in self.leader.columns]
         columns += [
             sql.SQL('_op "char" NOT NULL'),
             sql.SQL("_count int"),
             sql.SQL("_unchanged text[]"),
         ]
-        return sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DELETE ROWS").format(
+        return sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(
             self.name, sql.SQL(", ").join(columns)
         )
 

@@ -279,4 +279,5 @@ def _require_equal(route: str, state: str, what: str, reason: str) -> None:
 
 
 def _tell(say: Say, progress: Progress) -> None:
-    say("compare", {"route": progress.route, "step": progress.step, "rows": progress.rows})
+    if progress.step == "done":
+        say("compared", {"route": progress.route, "rows": progress.rows})

@@ -119,9 +119,7 @@ def pinned(
             connection.execute("ROLLBACK")
 
 
-def _begin(
-    schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
-) -> sql.Composed:
+def _begin(schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]) -> sql.Composed:
     path = sql.SQL(", ").join(map(sql.Identifier, ("pg_catalog", *schemas)))
     settings = {
         **PINNED_SETTINGS,

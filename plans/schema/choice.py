@@ -120,16 +120,19 @@ class Choice:
 
     def _concerns(self, one: Object) -> bool:
         """Whether somebody would miss it here: not if all that it is about is elsewhere."""
-        needs = [need.of for need in self.graph.needs[one.address]]
+        needs = self.graph.needs[one.address]
         if one.kind == "default value" and not self._has_column(one):
             return False
         if one.relation is not None:
             if not is_here(self.source, one.relation.oid):
                 return False
-            own = [of for of in needs if of.whole == one.relation.whole and of.column > 0]
-            return not own or any(self._is_told(of) for of in own) or one.kind == "trigger"
+            # A word in a trigger's function is no column that the trigger is about.
+            own = [
+                n.of for n in needs if n.hard and n.of.column and n.of.whole == one.relation.whole
+            ]
+            return not own or any(self._is_told(of) for of in own)
         alone = one.address in self.source.alone()
-        return alone and any(self._is_told(of) for of in needs)
+        return alone and any(self._is_told(need.of) for need in needs)
 
     def _has_column(self, default: Object) -> bool:
         relation = default.relation

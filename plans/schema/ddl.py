@@ -49,6 +49,9 @@ class Target:
     reference_keys: frozenset[str] = frozenset()
     """Names of the foreign keys that may point at a read-only copy there."""
 
+    extensions: frozenset[str] | None = None
+    """Extensions that its server offers; what needs another is left out.  None if unknown."""
+
     @property
     def major(self) -> int:
         """The major version, such as 18."""

@@ -27,17 +27,13 @@ class Scope:
 
     service: str
     parts: Mapping[TableName, Part]
-    owners: Mapping[tuple[TableName, str], str]  # (table, column) -> "crm" or "crm and shop"
+    owners: Mapping[TableName, Mapping[str, set[str]]]  # of each column
 
     def whose(self, table: TableName, column: str | None = None) -> str:
         """Who has a table or one of its columns, for a person: "(owned by crm)"."""
-        owners = sorted(
-            {
-                owner
-                for (name, of_column), owner in self.owners.items()
-                if name == table and (column is None or column == of_column)
-            }
-        )
+        of_table = self.owners.get(table, {})
+        sets = of_table.values() if column is None else [of_table.get(column, set())]
+        owners = sorted(set[str]().union(*sets))
         if owners:
             return f"(owned by {' and '.join(owners)})"
         return "(which no service gets)" if column is None else f"(which {self.service} lacks)"
@@ -49,18 +45,18 @@ def scope_of(service: str, routes: Iterable[Route]) -> Scope:
     Derived routes give nothing: their tables come from hand-written revisions.
     """
     parts: dict[TableName, Part] = {}
-    owners: dict[tuple[TableName, str], set[str]] = {}
+    owners: dict[TableName, dict[str, set[str]]] = {}
     for route in routes:
         if route.kind is Kind.DERIVED:
             continue
         if route.kind.owned:
             for column in _columns(route):
-                owners.setdefault((route.source.name, column), set()).add(route.service)
+                of_table = owners.setdefault(route.source.name, {})
+                of_table.setdefault(column, set()).add(route.service)
         if route.service == service:
             part = _part(route)
             parts[part.table] = _united(parts.get(part.table), part)
-    named = {place: " and ".join(sorted(services)) for place, services in owners.items()}
-    return Scope(service, parts, named)
+    return Scope(service, parts, owners)
 
 
 def _columns(route: Route) -> frozenset[str]:

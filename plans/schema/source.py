@@ -64,7 +64,7 @@ def read_source(cursor: Cursor, scope: Scope, schemas: Collection[str], target: 
     sequences = read_sequences(cursor, dependencies.sequence_owner, dependencies.identity_sequences)
     bodies = Bodies.of(scope, relations, functions, schemas)
     objects: list[Object] = [
-        *read_types(cursor),
+        *read_types(cursor, target.extensions),
         *(_sequence(one, scope, relations) for one in sequences.alone),
         *functions.objects,
         *read_views(cursor),

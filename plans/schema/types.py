@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from plans.schema.objects import Address, Object
 from plans.schema.reading import Cursor
@@ -75,7 +75,7 @@ SELECT c.oid, format('%I.%I', n.nspname, c.collname) AS identity, concat(
 """
 
 _EXTENSIONS = """
-SELECT e.oid, quote_ident(e.extname) AS identity,
+SELECT e.oid, e.extname AS name, quote_ident(e.extname) AS identity,
        format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I', e.extname, n.nspname) AS "create"
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
  WHERE e.oid >= 16384
@@ -97,14 +97,19 @@ _KINDS = (
 )
 
 
-def read_types(cursor: Cursor) -> Iterator[Object]:
-    """Schemas, extensions, collations, and enum, domain, composite and range types."""
+def read_types(cursor: Cursor, extensions: Collection[str] | None) -> Iterator[Object]:
+    """Schemas, extensions, collations, and enum, domain, composite and range types.
+
+    `extensions` are those that the target can have, None for all.
+    """
     for kind, catalog, query, word in _KINDS:
         for row in cursor.execute(query):
-            yield Object(
+            thing = Object(
                 address=Address(catalog, row.oid),
                 kind=kind,
                 identity=row.identity,
                 create=(row.create,),
                 drop=f"DROP {word} IF EXISTS {row.identity}",
             )
+            absent = kind == "extension" and extensions is not None and row.name not in extensions
+            yield thing.refused("is not available on the target's server") if absent else thing

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 -- all of the SQL is the tests' own
 """The comparison of rows at rest: nothing is missed, nothing is invented."""
 
 from __future__ import annotations
@@ -174,7 +175,8 @@ FILL = """
 INSERT INTO public.everything
 SELECT i, i % 100, i * 3, i % 2 = 0, i / 7.0, i / 7.0, i / 3.0, sqrt(i), 'text ' || i,
     left('v€' || i, 20), 'c' || i % 50, 'x', 'name' || i, decode(md5(i::text), 'hex'),
-    '2024-01-01'::timestamp + i * interval '1.001 s', '2024-01-01+00'::timestamptz + i * '1 h'::interval,
+    '2024-01-01'::timestamp + i * interval '1.001 s',
+    '2024-01-01+00'::timestamptz + i * '1 h'::interval,
     '2024-01-01'::date + i, '00:00'::time + i * '1 s'::interval, '01:02:03.5+05:45'::timetz,
     i * interval '1 mon 2 days 3.004 s', md5(i::text)::uuid, '{"b": 1,   "a": 2}',
     jsonb_build_object('z', i, 'a', ARRAY[i, NULL]), '10.0.0.1/24', '10.0.0.0/8',
@@ -205,8 +207,6 @@ def test_rows_of_every_type_are_equal_whatever_the_session_settings(cases: Bench
 def test_rows_of_every_type_are_equal_on_other_versions(
     source_server: Server, version: str
 ) -> None:
-    if version == source_server.version:
-        pytest.skip("compared with itself above")
     try:
         find_binaries(version)
     except NotReady as error:
@@ -268,8 +268,8 @@ DIFFERENT = {
     "enum": ("public.mood", "'sad'", "'ok'"),
     "enum with odd labels": ('"My Shop"."Size"', "'M.L'", "'X\"L'"),
     "domain": ("public.amount", "1.01", "1.02"),
-    "composite": ("public.place", "ROW('a',1,NULL)", "ROW('a',NULL,NULL)"),
-    "composite of nulls and null": ("public.place", "ROW(NULL,NULL,NULL)", "NULL"),
+    "composite": ("public.place", "'(a,1,)'", "'(a,,)'"),
+    "composite of nulls and null": ("public.place", "'(,,)'", "NULL"),
     "range bound": ("numrange", "'[1,2)'", "'[1,2]'"),
     "bits": ("bit(4)", "B'1010'", "B'1011'"),
     "uuid": (
@@ -559,7 +559,7 @@ def test_rows_that_a_policy_hides_are_not_silently_skipped(bench: Bench) -> None
 def test_server_that_does_not_answer(bench: Bench) -> None:
     bench.both("CREATE TABLE public.t (id int PRIMARY KEY)")
     route = bench.route()
-    secret = psycopg.conninfo.make_conninfo(bench.target_dsn, port=1, password="hush-hush")
+    secret = psycopg.conninfo.make_conninfo(bench.target_dsn, port=1, password="hush-hush")  # noqa: S106
     nowhere = Bench(bench.source_dsn, secret)
     (result,) = nowhere.compare(route)
     assert result.state == "unverified"

@@ -64,7 +64,8 @@ def test_the_journal_is_append_only(target_db: str) -> None:
     install_control(target_db, "source")
     with psycopg.connect(target_db, autocommit=True) as conn:
         conn.execute(
-            "INSERT INTO dbsplit.journal (split, step, state, hash) VALUES ('a', 'fence', 'begin', '')"
+            "INSERT INTO dbsplit.journal (split, step, state, hash)"
+            " VALUES ('a', 'fence', 'begin', '')"
         )
         for statement in (
             "UPDATE dbsplit.journal SET state = 'done'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from validators.evidence import (
     judge,
     merge,
 )
+from validators.sides import Key
 
 OLD = Reading(((1, 1),), version=10)
 NEW = Reading(((2, 1),), version=11)
@@ -89,28 +91,34 @@ rows = st.lists(
 )
 
 
+def totals(rows: list[Found]) -> Counter[tuple[int, Key, int]]:
+    total = Counter[tuple[int, Key, int]]()
+    for bucket, key, hashed, number in rows:
+        total[bucket, key, hashed] += number
+    return total
+
+
 @given(rows, rows)
-def test_merge_names_exactly_the_keys_that_differ(leader: list[Found], follower: list[Found]):
+def test_merge_names_exactly_the_keys_that_differ(
+    leader: list[Found], follower: list[Found]
+) -> None:
     # Within a bucket each side sends its rows in an order of its own.
     leader.sort(key=lambda row: row[0])
     follower.sort(key=lambda row: row[0])
     found = {(bucket, key) for bucket, keys in merge(leader, follower) for key in keys}
 
-    ours, theirs = Counter[object](), Counter[object]()
-    for side, total in ((leader, ours), (follower, theirs)):
-        for bucket, key, hashed, number in side:
-            total[bucket, key, hashed] += number
-    expected = {(b, k) for b, k, h in ours | theirs if ours[b, k, h] != theirs[b, k, h]}
+    ours, theirs = totals(leader), totals(follower)
+    expected = {row[:2] for row in ours | theirs if ours[row] != theirs[row]}
     assert found == expected
 
 
 def test_merge_reads_no_further_than_the_bucket_it_yields() -> None:
-    def unending() -> object:
+    def unending() -> Iterator[Found]:
         for bucket in range(1_000_000):
             assert bucket < 3
             yield bucket, ("k",), 1, 1
 
-    merged = merge(unending(), iter([(0, ("k",), 2, 1)]))  # type: ignore[arg-type]
+    merged = merge(unending(), iter([(0, ("k",), 2, 1)]))
     assert next(merged) == (0, [("k",)])
 
 

@@ -394,9 +394,7 @@ def _validate(
     routes = chosen_routes(split, services, tables)
     with connect(split.plan.source.dsn, name="dbsplit validate") as source:
         require_prepared(split, source)
-        compared = validate_all(
-            split, routes, source, lambda s, d: talk.seldom(s, f"{s}{d['route']}", d)
-        )
+        compared = validate_all(split, routes, source, talk.say_step)
     lists = _lists(split.plan, run_lists, source_only=False)
     if junit is not None:
         write_junit(compared.results, junit)

@@ -32,10 +32,8 @@ class Talk:
             self.line(step, _in_words(details))
 
     def say_step(self, step: str, details: Mapping[str, Any]) -> None:
-        """Tell of a step of a move; a comparison under way is told of now and then."""
-        if step == "compare":
-            self.seldom(step, str(details.get("route")), details)
-        else:
+        """Tell of a step of a move; the tables compared on the way are for programs."""
+        if self.as_json or step != "compared":
             self.say(step, details)
 
     def seldom(self, step: str, key: str, details: Mapping[str, Any]) -> None:

@@ -43,12 +43,12 @@ def install_control(dsn: str, side: Side) -> None:
     """
     with psycopg.connect(dsn) as conn:
         _limit_waits(conn)
+        conn.execute("SELECT pg_advisory_xact_lock(hashtext('dbsplit control schema'))")
         if not _is_ours(conn) and _exists(conn):
             raise NotReady(
                 f"the schema {SCHEMA} of {conn.info.dbname} was not made by this toolkit",
                 hint=f"rename it; {SCHEMA} is the name of the control schema",
             )
-        conn.execute("SELECT pg_advisory_xact_lock(hashtext('dbsplit control schema'))")
         if not _exists(conn):
             conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
             comment = sql.Literal(_COMMENT.format(side))
