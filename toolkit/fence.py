@@ -131,9 +131,10 @@ def drop_fences(
     deadline: float,
 ) -> None:
     """Let writers in again; harmless where there is no fence."""
+    standing = fenced(connection)
     for table in sorted(tables, key=lambda table: table.name):
         for relation in (table.name, *table.leaves):
-            if not _fenced(connection, relation):
+            if relation not in standing:
                 continue
             _retry(
                 connection,
@@ -146,27 +147,21 @@ def drop_fences(
 
 def unfenced(connection: Connection, fences: Iterable[Fence]) -> list[TableName]:
     """The relations whose fence is not there, or not enabled always."""
+    standing = fenced(connection)
     return [
-        relation
-        for fence in fences
-        for relation in fence.relations
-        if not _fenced(connection, relation)
+        relation for fence in fences for relation in fence.relations if relation not in standing
     ]
 
 
-def is_fenced(connection: Connection, table: Table) -> bool:
-    """Whether any of a table's relations carries a fence."""
-    return any(_fenced(connection, relation) for relation in (table.name, *table.leaves))
-
-
-def _fenced(connection: Connection, relation: TableName) -> bool:
-    row = connection.execute(
-        "SELECT count(*) FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid"
-        " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = %s"
-        " AND c.relname = %s AND t.tgname = %s AND t.tgenabled = 'A'",
-        [relation.schema, relation.name, TRIGGER],
-    ).fetchone()
-    return bool(row and row[0])
+def fenced(connection: Connection) -> frozenset[TableName]:
+    """The relations of a database that carry a fence which is always enabled."""
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE t.tgname = %s AND t.tgenabled = 'A'",
+        [TRIGGER],
+    ).fetchall()
+    return frozenset(TableName(schema, name) for schema, name in rows)
 
 
 def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
@@ -298,15 +293,11 @@ def _retry(
                 hint="end long transactions on the table (pg_stat_activity), or allow a longer "
                 "limits.write_pause_s_max",
             )
+        wait_ms = max(1, min(lock_timeout_ms, int(left * 1000)))
+        limit = sql.SQL("SET LOCAL lock_timeout = {}").format(wait_ms)
         try:
-            with connection.transaction():
-                connection.execute(
-                    sql.SQL("SET LOCAL lock_timeout = {}").format(
-                        max(1, min(lock_timeout_ms, int(left * 1000)))
-                    )
-                )
-                for statement in statements:
-                    connection.execute(statement)
+            # Several statements at once are one transaction, and one round trip.
+            connection.execute(sql.SQL("; ").join([limit, *statements]), prepare=False)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             # Whoever waits behind us gets a turn before the next attempt.
             time.sleep(min(0.02, max(left, 0)))

@@ -27,7 +27,7 @@ from plans.model import Limits
 from toolkit import fence, journal, markers, state, validation
 from toolkit.back import ensure_way_back
 from toolkit.gates import Gate, decide, require_open
-from toolkit.observe import observe
+from toolkit.observe import fingerprints, observe
 from toolkit.renumber import renumber
 from toolkit.sides import Sides, source_fences, target_fences
 from toolkit.state import Direction, Phase
@@ -52,6 +52,7 @@ class Move:
     steps_ms: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     gates: list[Gate] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
     announced: bool = False  # the switch was told to prepare
 
     @property
@@ -97,6 +98,7 @@ def make_ready(move: Move) -> None:
         details["differences"] = compared.differences
         crash_point("cutover.validated")
     with move.step("gates") as details:
+        move.fingerprints = fingerprints(sides)
         move.gates = decide(observe(sides, compared=compared), _limits(sides))
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
@@ -137,10 +139,10 @@ def pause(move: Move) -> None:
         crash_point("cutover.drained")
     with move.step("verify") as details:
         details |= validation.verify_dirty(sides, move.deadline)
-        drifted = observe(sides, compared=None).drifted
-        if drifted:
+        details["fingerprints"] = fingerprints(sides)
+        if details["fingerprints"] != move.fingerprints:
             raise GivenUp(
-                f"columns have changed since the split was prepared: {', '.join(drifted)}",
+                "columns of the moved tables have changed since the gates were passed",
                 hint="undo the change, or abort and prepare again",
             )
         crash_point("cutover.verified")

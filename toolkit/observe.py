@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdc.connect import Connection
 from plans import names
-from plans.catalog import Catalog, Table
+from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from toolkit import locks
 from toolkit.gates import Readiness
@@ -94,6 +94,31 @@ def _drift(
         if before is None or after is None or shape(before) != shape(after):
             found.append(f"{service}:{name}" if service else str(name))
     return sorted(set(found))
+
+
+def fingerprints(sides: Sides) -> dict[str, str]:
+    """A digest of the moved tables' columns on each side, cheap enough for the pause."""
+    split = sides.split
+    found = {
+        "source": _fingerprint(sides.source, [r.source.name for r in split.owned(sides.services)])
+    }
+    for service in sides.movers:
+        tables = [route.target for route in split.owned([service])]
+        found[service] = _fingerprint(sides.targets[service], tables)
+    return found
+
+
+def _fingerprint(connection: Connection, tables: list[TableName]) -> str:
+    row = connection.execute(
+        "SELECT coalesce(md5(string_agg(concat_ws(' ', n.nspname, c.relname, a.attname,"
+        " format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated), ','"
+        " ORDER BY n.nspname, c.relname, a.attname)), '') FROM pg_attribute AS a"
+        " JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE a.attnum > 0 AND NOT a.attisdropped"
+        " AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        [[table.schema for table in tables], [table.name for table in tables]],
+    ).fetchone()
+    return str(row[0]) if row else ""
 
 
 def shape(table: Table) -> tuple[tuple[str, str, bool, str | None], ...]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from cdc.connect import Connection
-from plans.catalog import Table, TableName
+from plans.catalog import TableName
 from toolkit import sequences
 from toolkit.opened import Split
-from toolkit.sequences import Numbers, Use, next_numbers, read_state, used_by
+from toolkit.sequences import Numbers, State, Use, next_numbers, used_by
 from toolkit.sides import Sides
 from toolkit.state import Direction, Phase
+
+Uses = dict[TableName, list[Use]]
 
 
 def renumber(sides: Sides) -> dict[str, Any]:
@@ -19,111 +22,133 @@ def renumber(sides: Sides) -> dict[str, Any]:
 
     Returns each sequence's first new number, for the certificate.
     """
+    issuers = _issuers(sides)
+    if not issuers:
+        return {}
+    observed = _observe(sides, issuers)
+    numbers: dict[str, list[Numbers]] = {}
+    for issuer in issuers:
+        for where, new in _numbers(sides, issuer, observed):
+            numbers.setdefault(where, []).append(new)
+    for where, some in numbers.items():
+        sequences.apply(sides.source if where == "source" else sides.targets[where], some)
+    return {f"{where}:{n.sequence}": n.start for where, some in numbers.items() for n in some}
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    """A sequence of the source, who owns tables that draw from it, and its successors."""
+
+    sequence: TableName
+    columns: list[Use]
+    services: list[str]
+    successors: dict[str, Uses]  # service → the target's sequences that stand for it
+
+
+@dataclass(frozen=True, slots=True)
+class _Observed:
+    """Sequences as they are, and the furthest number known of each source sequence."""
+
+    states: dict[tuple[str, TableName], State]
+    highest: dict[TableName, int]
+    increments: dict[str, int]  # before we touched any
+
+
+def _issuers(sides: Sides) -> list[_Issuer]:
     split = sides.split
-    uses = used_by(split.catalog.tables.values())
-    owners = {
-        sequence: sorted(frozenset[str]().union(*(split.owners(use.table) for use in columns)))
-        for sequence, columns in uses.items()
-    }
-    increments = _own_increments(split, sides.source, list(uses))
-    told: dict[str, Any] = {}
-    for sequence, services in owners.items():
-        if not set(services) & set(sides.services):
-            continue
-        highest = _highest(sides, sequence, uses[sequence], services)
-        for connection, numbers, where in _numbers(
-            sides, sequence, services, highest, increments[str(sequence)]
-        ):
-            sequences.apply(connection, [numbers])
-            told[f"{where}:{numbers.sequence}"] = numbers.start
-    return told
+    found = []
+    for sequence, columns in used_by(split.catalog.tables.values()).items():
+        owners = frozenset[str]().union(*(split.owners(use.table) for use in columns))
+        if owners & set(sides.services):
+            successors = {
+                service: _successors(split, service, sequence)
+                for service in owners & set(sides.targets)
+            }
+            found.append(_Issuer(sequence, columns, sorted(owners), successors))
+    return found
 
 
-def _highest(
-    sides: Sides,
-    sequence: TableName,
-    columns: list[Use],
-    services: list[str],
-) -> int:
-    """The number furthest along on the source and on every target that issues some."""
-    state = read_state(sides.source, sequence)
-    best = [sequences.highest(sides.source, columns, state)]
-    for service in services:
-        if service not in sides.targets:
-            continue
-        for target_sequence, target_columns in _target_uses(sides.split, service, sequence):
-            target = sides.targets[service]
-            best.append(
-                sequences.highest(target, target_columns, read_state(target, target_sequence))
-            )
-    return max(best) if state.increment > 0 else min(best)
-
-
-def _numbers(
-    sides: Sides, sequence: TableName, services: list[str], highest: int, increment: int
-) -> list[tuple[Connection, Numbers, str]]:
-    gap = sides.split.plan.sequences.gap
-    gone = {s for s, p in sides.phases.items() if p is Phase.MOVED} | set(sides.services)
-    if sides.direction is Direction.ROLLBACK:
-        gone -= set(sides.services)
-    away = [service for service in services if service in gone]
-    # Place 0 is the source's: it goes on issuing numbers as long as one owner stays.
-    places = len(services) + 1 if len(services) > 1 and away else 1
-    numbers: list[tuple[Connection, Numbers, str]] = []
-    if sides.direction is Direction.ROLLBACK or len(away) < len(services):
-        state = read_state(sides.source, sequence)
-        new = next_numbers(
-            sequence, state, highest, gap=gap, places=places, base_increment=increment
-        )
-        if sides.direction is Direction.ROLLBACK or new.increment != state.increment:
-            numbers.append((sides.source, new, "source"))
-    if sides.direction is Direction.CUTOVER:
-        for service in sorted(set(services) & set(sides.services)):
-            target = sides.targets[service]
-            for target_sequence, _ in _target_uses(sides.split, service, sequence):
-                new = next_numbers(
-                    target_sequence,
-                    read_state(target, target_sequence),
-                    highest,
-                    gap=gap,
-                    place=services.index(service) + 1 if places > 1 else 0,
-                    places=places,
-                    base_increment=increment,
-                )
-                numbers.append((target, new, service))
-    return numbers
-
-
-def _target_uses(
-    split: Split, service: str, sequence: TableName
-) -> list[tuple[TableName, list[Use]]]:
-    """The target's sequences that stand for a source's sequence, with their columns."""
-    found: dict[TableName, list[Use]] = {}
+def _successors(split: Split, service: str, sequence: TableName) -> Uses:
+    found: Uses = {}
     for route in split.owned([service]):
-        table: Table = split.target_table(route)
+        table = split.target_table(route)
         for column in route.columns:
             if column.plain is None:
                 continue
             drawn = table.column(column.name).sequence
             if route.source.column(column.plain).sequence == sequence and drawn is not None:
                 found.setdefault(drawn, []).append(Use.of(table, table.column(column.name)))
-    return list(found.items())
+    return found
 
 
-def _own_increments(split: Split, source: Connection, names: list[TableName]) -> dict[str, int]:
+def _observe(sides: Sides, issuers: list[_Issuer]) -> _Observed:
+    """One query for the states and one for the columns, on each server."""
+    states: dict[tuple[str, TableName], State] = {}
+    uses = {issuer.sequence: issuer.columns for issuer in issuers}
+    on_source = sequences.read_states(sides.source, uses)
+    states |= {("source", name): state for name, state in on_source.items()}
+    best = sequences.highest(sides.source, uses, on_source)
+    for service, target in sides.targets.items():
+        there: Uses = {}
+        for issuer in issuers:
+            there |= issuer.successors.get(service, {})
+        on_target = sequences.read_states(target, there)
+        states |= {(service, name): state for name, state in on_target.items()}
+        highest = sequences.highest(target, there, on_target)
+        for issuer in issuers:
+            for successor in issuer.successors.get(service, {}):
+                furthest = max if on_source[issuer.sequence].increment > 0 else min
+                best[issuer.sequence] = furthest(best[issuer.sequence], highest[successor])
+    return _Observed(states, best, _own_increments(sides, on_source))
+
+
+def _numbers(sides: Sides, issuer: _Issuer, observed: _Observed) -> list[tuple[str, Numbers]]:
+    services, gap = issuer.services, sides.split.plan.sequences.gap
+    gone = {s for s, p in sides.phases.items() if p is Phase.MOVED} | set(sides.services)
+    if sides.direction is Direction.ROLLBACK:
+        gone -= set(sides.services)
+    away = [service for service in services if service in gone]
+    # Place 0 is the source's: it goes on issuing numbers as long as one owner stays.
+    places = len(services) + 1 if len(services) > 1 and away else 1
+    highest = observed.highest[issuer.sequence]
+    increment = observed.increments[str(issuer.sequence)]
+    numbers: list[tuple[str, Numbers]] = []
+    if sides.direction is Direction.ROLLBACK or len(away) < len(services):
+        state = observed.states["source", issuer.sequence]
+        new = next_numbers(
+            issuer.sequence, state, highest, gap=gap, places=places, base_increment=increment
+        )
+        if sides.direction is Direction.ROLLBACK or new.increment != state.increment:
+            numbers.append(("source", new))
+    if sides.direction is Direction.ROLLBACK:
+        return numbers
+    for service in sorted(set(services) & set(sides.services)):
+        for successor in issuer.successors.get(service, {}):
+            new = next_numbers(
+                successor,
+                observed.states[service, successor],
+                highest,
+                gap=gap,
+                place=services.index(service) + 1 if places > 1 else 0,
+                places=places,
+                base_increment=increment,
+            )
+            numbers.append((service, new))
+    return numbers
+
+
+def _own_increments(sides: Sides, states: dict[TableName, State]) -> dict[str, int]:
     """The increments that the source's sequences had before we touched any."""
-    row = source.execute(
-        "SELECT settings -> 'increments' FROM dbsplit.split WHERE split = %s", [split.name]
+    row = sides.source.execute(
+        "SELECT settings -> 'increments' FROM dbsplit.split WHERE split = %s", [sides.split.name]
     ).fetchone()
     known: dict[str, int] = (row[0] if row else None) or {}
-    new = {
-        str(name): read_state(source, name).increment for name in names if str(name) not in known
-    }
+    new = {str(name): s.increment for name, s in states.items() if str(name) not in known}
     if new:
         known |= new
-        source.execute(
+        sides.source.execute(
             "UPDATE dbsplit.split SET settings = jsonb_set(settings, '{increments}', %s::jsonb)"
             " WHERE split = %s",
-            [json.dumps(known), split.name],
+            [json.dumps(known), sides.split.name],
         )
     return known

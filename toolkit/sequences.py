@@ -8,9 +8,10 @@ one table, each gets every n-th of them, so that they never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
@@ -51,36 +52,60 @@ class State:
     maximum: int
 
 
-def read_state(connection: Connection, sequence: TableName) -> State:
-    """A sequence's position; one that was never used stands before its start."""
-    row = connection.execute(
+def read_states(connection: Connection, wanted: Iterable[TableName]) -> dict[TableName, State]:
+    """Sequences' positions, in one round trip; one never used stands before its start.
+
+    Raises GateClosed for a sequence that does not exist.
+    """
+    names = sorted(set(wanted))
+    if not names:
+        return {}
+    query = sql.SQL(" UNION ALL ").join(
         sql.SQL(
-            "SELECT CASE WHEN s.is_called THEN s.last_value"
+            "SELECT {number}, CASE WHEN s.is_called THEN s.last_value"
             " ELSE s.last_value - p.increment_by END, p.increment_by, p.min_value, p.max_value"
-            " FROM {} AS s, pg_sequences AS p WHERE p.schemaname = {} AND p.sequencename = {}"
-        ).format(sequence.identifier, sequence.schema, sequence.name)
-    ).fetchone()
-    if row is None:
-        raise GateClosed(f"sequence {sequence} does not exist", hint="was it dropped since?")
-    return State(*row)
+            " FROM {sequence} AS s, pg_sequences AS p"
+            " WHERE p.schemaname = {schema} AND p.sequencename = {name}"
+        ).format(number=number, sequence=name.identifier, schema=name.schema, name=name.name)
+        for number, name in enumerate(names)
+    )
+    try:
+        rows = connection.execute(query).fetchall()
+    except psycopg.errors.UndefinedTable as error:
+        raise GateClosed(
+            f"a sequence is gone: {str(error).partition(chr(10))[0]}", hint="was it dropped since?"
+        ) from None
+    return {names[number]: State(*state) for number, *state in rows}
 
 
-def highest(connection: Connection, uses: Iterable[Use], state: State) -> int:
-    """The number furthest along that stands in any of the columns, or that was issued."""
-    best = state.last
-    for use in uses:
-        if not use.is_number:
-            continue
-        table, column = use.table, use.column
-        function = "max" if state.increment > 0 else "min"
-        row = connection.execute(
-            sql.SQL("SELECT {}({})::bigint FROM {}").format(
-                sql.SQL(function), sql.Identifier(column), table.identifier
-            )
-        ).fetchone()
-        if row and row[0] is not None:
-            best = max(best, row[0]) if state.increment > 0 else min(best, row[0])
+def highest(
+    connection: Connection,
+    uses: Mapping[TableName, Sequence[Use]],
+    states: Mapping[TableName, State],
+) -> dict[TableName, int]:
+    """For each sequence, the number furthest along that was issued or stands in a column."""
+    best = {name: states[name].last for name in uses}
+    columns = [(name, use) for name, some in uses.items() for use in some if use.is_number]
+    if not columns:
+        return best
+    query = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {number}, {function}({column})::bigint FROM {table}").format(
+            number=number,
+            function=sql.SQL("max" if states[name].increment > 0 else "min"),
+            column=sql.Identifier(use.column),
+            table=use.table.identifier,
+        )
+        for number, (name, use) in enumerate(columns)
+    )
+    for number, value in connection.execute(query).fetchall():
+        name = columns[number][0]
+        if value is not None:
+            best[name] = _further(best[name], value, states[name])
     return best
+
+
+def _further(one: int, other: int, state: State) -> int:
+    return max(one, other) if state.increment > 0 else min(one, other)
 
 
 def next_numbers(
@@ -117,12 +142,17 @@ def next_numbers(
 
 
 def apply(connection: Connection, numbers: Sequence[Numbers]) -> None:
-    """Set the sequences; repeating it changes nothing."""
-    for one in numbers:
+    """Set the sequences, all or none; repeating it changes nothing."""
+    if numbers:
+        statement = sql.SQL("ALTER SEQUENCE {} INCREMENT BY {} RESTART WITH {}")
         connection.execute(
-            sql.SQL("ALTER SEQUENCE {} INCREMENT BY {} RESTART WITH {}").format(
-                one.sequence.identifier, sql.Literal(one.increment), sql.Literal(one.start)
-            )
+            sql.SQL("; ").join(
+                statement.format(
+                    one.sequence.identifier, sql.Literal(one.increment), sql.Literal(one.start)
+                )
+                for one in numbers
+            ),
+            prepare=False,
         )
 
 

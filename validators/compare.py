@@ -31,7 +31,7 @@ Settle = Callable[[Recheck, Sequence[Key]], Settled]
 NOT_CAUGHT_UP = "rows differ, and whether the follower has applied the leader's changes is unknown"
 TOO_MANY = "too many rows differ to recheck all of them"
 
-UNREADABLE = (psycopg.Error, SplitError, UnicodeError, LookupError, OSError)
+UNREADABLE = (psycopg.Error, SplitError, UnicodeError, OSError)
 """What keeps a table from being compared, and is no bug of ours."""
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc.connect import Connection
+from plans.errors import NotReady
 from validators.canonical import Hashing
 from validators.session import pinned
 from validators.sides import Side
@@ -79,7 +80,7 @@ def read_extent(connection: Connection, side: Side) -> Extent:
             [side.table.identifier.as_string(connection), _BYTES_PER_ROW_MAX],
         ).fetchone()
     if found is None:
-        raise LookupError(f"{side.table} is gone")
+        raise NotReady(f"{side.table} was dropped while it was compared")
     return Extent(only=found[0], rows_estimated=found[1])
 
 

@@ -91,6 +91,9 @@ class CountOfKey:
     def add(self, effect: CountEffect, transaction: Transaction) -> None:
         """Take one effect into account."""
         if transaction.outcome is Outcome.VOID:
+            # It read the counter, too: where nothing else did, that is what it was.
+            if self.first_at == float("inf"):
+                self.found = effect.reached - 1
             return
         if transaction.at < self.first_at:
             self.first_at, self.found = transaction.at, effect.reached - 1
