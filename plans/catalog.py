@@ -7,11 +7,15 @@ snapshot.  Types are written as ``format_type`` writes them under an empty
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from psycopg import sql
+
+
+_NAME_PART = re.compile(r'"(?:[^"]|"")*"|[^."]+')
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,6 +99,14 @@ class ForeignKey:
     deferrable: bool = False
 
 
+def name_parts(name: str) -> tuple[str, ...]:
+    """The identifiers of a dotted name, each quoted as in SQL or not at all."""
+    return tuple(
+        part[1:-1].replace('""', '"') if part.startswith('"') else part
+        for part in _NAME_PART.findall(name)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """The schemas of one database that a plan speaks about."""
@@ -110,8 +122,14 @@ class Catalog:
     def find(self, name: str) -> Table | None:
         """The table that a plan calls ``name`` or ``schema.name``.
 
-        An unqualified name is looked up in the plan's schemas in their order.
+        A name may be quoted as in SQL, and need not be.  An unqualified name is
+        looked up in the plan's schemas in their order.
         """
+        if '"' in name and len(parts := name_parts(name)) <= 2:
+            schemas = parts[:-1] or self.schemas
+            for schema in schemas:
+                if found := self.tables.get(TableName(schema, parts[-1])):
+                    return found
         if "." in name:
             schema, _, table = name.partition(".")
             if found := self.tables.get(TableName(schema, table)):

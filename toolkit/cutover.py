@@ -126,10 +126,9 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
             give_up(moving, error)
             raise
         return _gave_up(moving, error)
-    paused = moving.steps_ms
     open_new_leader(moving)
+    pause_ms = moving.pause_ms
     watch_canary(moving)
-    pause_ms = round(sum(ms for name, ms in paused.items() if name != "canary"), 1)
     certificate = certify(moving, directory, pause_ms=pause_ms)
     crash_point("cutover.certificate")
     return Moved(
@@ -148,11 +147,12 @@ class _Rehearsed(SplitError):
 
 def _gave_up(moving: Move, error: BaseException) -> Moved:
     give_up(moving, error)
+    pause_ms = moving.pause_ms
     if isinstance(error, _Rehearsed):
         return Moved(
             "aborted",
             moving.sides.services,
-            moving.pause_ms,
+            pause_ms,
             None,
             moving.steps_ms,
             tuple(moving.gates),

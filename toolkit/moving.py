@@ -57,8 +57,8 @@ class Move:
 
     @property
     def pause_ms(self) -> float:
-        """How long nobody could write."""
-        return round(sum(self.steps_ms.values()), 1)
+        """How long nobody has been able to write, until now."""
+        return round((time.monotonic() - self.paused_at) * 1000, 1) if self.paused_at else 0.0
 
     @contextmanager
     def step(self, name: str) -> Iterator[dict[str, Any]]:
@@ -102,6 +102,8 @@ def make_ready(move: Move) -> None:
         move.gates = decide(observe(sides, compared=compared), _limits(sides))
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
+    with move.step("recheck") as details:
+        details["dirty_keys"] = validation.shrink_dirty(sides)
     with move.step("announce"):
         move.announced = True
         run_switch(sides.split.plan.switch, "prepare", routes_after(sides))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cdc.connect import Connection, connect
 from cdc.flow import Flow, back, forward
@@ -72,18 +73,27 @@ class Split:
         return self.plan.services[service].dsn
 
 
-def open_split(path: Path, *, with_targets: bool = True, tolerant: bool = False) -> Split:
+class Drifted(PlanInvalid):
+    """The source's tables are not what the split was prepared for."""
+
+
+def open_split(
+    path: Path, *, with_targets: bool = True, prepared: bool = True, tolerant: bool = False
+) -> Split:
     """Load the plan, read the catalogs, compile the routes.
 
-    With `tolerant`, routes that cannot be compiled are left out: what is to be
-    removed need not be right.
+    With `prepared`, the split has to be prepared, with this very plan and for the
+    tables as they are.  With `tolerant`, what cannot be compiled is passed over:
+    what is to be shown or removed need not be right.
 
-    Raises PlanInvalid with all that is wrong in the plan, NotReady if a server
-    cannot be reached.
+    Raises PlanInvalid with all that is wrong in the plan, Drifted for tables that
+    have changed, NotReady if a server cannot be reached or `prepare` has not been run.
     """
     plan = load_plan(path, os.environ)
     with connect(plan.source.dsn) as source:
         catalog = read_catalog(source, plan.source.schemas)
+        if prepared and not tolerant:
+            _require_prepared(plan, catalog, source)
     targets: dict[str, Catalog] = {}
     if with_targets:
         for service, target in plan.services.items():
@@ -106,26 +116,99 @@ def schemas_of(connection: Connection) -> list[str]:
 
 
 def require_prepared(split: Split, source: Connection) -> None:
-    """Check that `prepare` was run, with this very plan.
+    """Check that `prepare` was run, with this very plan and for these tables.
 
-    Raises NotReady if it was not, PlanInvalid if the plan has changed since.
+    Raises NotReady if it was not, PlanInvalid if the plan has changed since, and
+    Drifted if tables have.
     """
-    if not source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == ("dbsplit.split",):
-        raise _unprepared(split)
-    row = source.execute(
-        "SELECT plan_digest, prepared_at FROM dbsplit.split WHERE split = %s", [split.name]
-    ).fetchone()
-    if row is None or row[1] is None:
-        raise _unprepared(split)
-    if row[0] != split.plan.digest:
+    _require_prepared(split.plan, split.catalog, source)
+
+
+def require_same_plan(plan: Plan, source: Connection) -> bool:
+    """Check that what was begun on the source, if anything, was begun with this plan.
+
+    Returns whether something was.  Raises PlanInvalid if the plan has changed since.
+    """
+    row = _control_row(plan, source)
+    if row is not None and row[0] != plan.digest:
         raise PlanInvalid(
-            f"{split.plan.path} has changed since split {split.name} was prepared",
-            hint="restore the plan, or `dbsplit abort` with it and prepare again",
+            f"{plan.path} has changed since split {plan.split} was prepared",
+            hint="restore the plan as it was; to change it, `dbsplit abort` with the old one "
+            "first, then prepare with the new one",
+        )
+    return row is not None
+
+
+def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> None:
+    """Check that the tables are what the split was prepared for, as far as it is.
+
+    Raises Drifted with all that has changed.
+    """
+    row = _control_row(plan, source)
+    before: dict[str, Any] = (row[2] if row else None) or {}
+    now = {name: shape_of(table) for name, table in _named(catalog).items()}
+    changed = [
+        said for name, then in sorted(before.items()) if (said := _change(then, now.get(name), name))
+    ]
+    if changed:
+        raise Drifted(
+            f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
+            hint="nothing wrong was written; undo the change on the source, or `dbsplit abort` "
+            "and prepare again with a plan for it",
         )
 
 
-def _unprepared(split: Split) -> NotReady:
-    return NotReady(
-        f"split {split.name} is not prepared on the source",
-        hint=f"run `dbsplit prepare {split.plan.path}`",
-    )
+def shape_of(table: Table) -> dict[str, Any]:
+    """What of a table the routes and the schemas of the targets rely on, for JSON."""
+    return {
+        "columns": {c.name: [c.type, c.not_null, c.generated] for c in table.columns},
+        "key": list(table.key),
+    }
+
+
+def _require_prepared(plan: Plan, catalog: Catalog, source: Connection) -> None:
+    row = _control_row(plan, source)
+    if row is None or row[1] is None:
+        raise NotReady(
+            f"split {plan.split} is not prepared on the source",
+            hint=f"run `dbsplit prepare {plan.path}`",
+        )
+    require_same_plan(plan, source)
+    require_same_tables(plan, catalog, source)
+
+
+def _control_row(plan: Plan, source: Connection) -> tuple[Any, ...] | None:
+    if source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == (None,):
+        return None
+    return source.execute(
+        "SELECT plan_digest, prepared_at, settings -> 'shapes' FROM dbsplit.split WHERE split = %s",
+        [plan.split],
+    ).fetchone()
+
+
+def _named(catalog: Catalog) -> dict[str, Table]:
+    return {str(name): table for name, table in catalog.tables.items()}
+
+
+def _change(then: dict[str, Any], now: dict[str, Any] | None, name: str) -> str:
+    """What has become of a table, in words; "" if nothing has."""
+    if now is None:
+        return f"table {name} is gone"
+    if then == now:
+        return ""
+    before, after = then["columns"], now["columns"]
+    said = [f"lost column {column}" for column in before if column not in after]
+    said += [f"has a new column {column}" for column in after if column not in before]
+    said += [
+        f"column {column} was {_in_words(before[column])} and is {_in_words(after[column])}"
+        for column in before
+        if column in after and before[column] != after[column]
+    ]
+    if then["key"] != now["key"]:
+        said.append(f"its key was ({', '.join(then['key'])}) and is ({', '.join(now['key'])})")
+    return f"table {name} {', '.join(said)}"
+
+
+def _in_words(column: list[Any]) -> str:
+    type_, not_null, generated = column
+    return f"{type_}{' NOT NULL' if not_null else ''}{f' from {generated}' if generated else ''}"

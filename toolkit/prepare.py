@@ -6,6 +6,7 @@ command goes on where it stopped.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,12 +24,12 @@ from plans.check import check_source
 from plans.errors import NotReady, PlanInvalid
 from plans.findings import Finding, Severity
 from plans.routes import Route
-from plans.schema.ddl import Target, TargetSchema
+from plans.schema.ddl import Statement, Target, TargetSchema
 from plans.schema.staging import staging_types
 from plans.schema.target import target_schema
 from toolkit import locks, migrations, state
 from toolkit.control.schema import install_control
-from toolkit.opened import Split, open_split
+from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
 from toolkit.revisions import render
 
@@ -44,9 +45,10 @@ def prepare(path: Path, say: Say) -> Split:
     Raises PlanInvalid for a plan with blockers or one that has changed since,
     NotReady for a server that is not as it must be.
     """
-    split = open_split(path, with_targets=False)
-    _require_same_plan(split)
+    split = open_split(path, with_targets=False, prepared=False)
     with connect(split.plan.source.dsn, name="dbsplit prepare") as source:
+        require_same_plan(split.plan, source)
+        require_same_tables(split.plan, split.catalog, source)
         findings = check_source(split.plan, source)
     _require_no_blockers(split, findings)
     require(check_servers(split.plan))
@@ -57,7 +59,7 @@ def prepare(path: Path, say: Say) -> Split:
             left_out = build_schema(split, source, service, after_data=False)
             say("schema", {"service": service, "left_out": left_out})
         crash_point("prepare.schema")
-        split = open_split(path)
+        split = open_split(path, prepared=False)
         require_upsert_keys(split)
         _create_staging_types(split, source)
         _identify_rows(split, source)
@@ -86,6 +88,8 @@ def build_schema(
     """Create a service's schema up to the data, or all of it; returns what was left out."""
     plan = split.plan.services[service]
     schema = _schema(split, source, service)
+    if not after_data:
+        _keep_undoing(split, service, schema)
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
         before, after = render(service, schema, split.plan.digest, Path(directory))
         migrations.upgrade(
@@ -99,17 +103,50 @@ def build_schema(
     return [{"object": one.object, "reason": one.reason} for one in schema.left_out]
 
 
-def remove_schema(split: Split, source: Connection, service: str) -> None:
-    """Undo what `build_schema` has made, the hand-written revisions included."""
+def remove_schema(split: Split, service: str) -> None:
+    """Undo what `build_schema` has made, the hand-written revisions included.
+
+    By what was noted when it was made: the source may have changed since.
+    """
     plan = split.plan.services[service]
     if plan.revisions is not None:
         migrations.downgrade(plan.dsn, plan.revisions, version_table_schema="public")
         with connect(plan.dsn, name="dbsplit abort") as target:
             target.execute("DROP TABLE IF EXISTS public.alembic_version")
-    schema = _schema(split, source, service)
+    schema = _undoing(split, service)
+    if schema is None:
+        return
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
         render(service, schema, split.plan.digest, Path(directory))
         migrations.downgrade(plan.dsn, Path(directory), version_table_schema=names.CONTROL_SCHEMA)
+
+
+def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
+    """Note in the target how what is about to be made there is undone."""
+    undoing = {
+        "before": [statement.drop for statement in schema.before_data],
+        "after": [statement.drop for statement in schema.after_data],
+    }
+    with connect(split.dsn(service), name="dbsplit prepare") as target:
+        target.execute(
+            "UPDATE dbsplit.split SET settings = settings || jsonb_build_object('undoing', %s::jsonb)"
+            " WHERE split = %s AND NOT settings ? 'undoing'",
+            [json.dumps(undoing), split.name],
+        )
+
+
+def _undoing(split: Split, service: str) -> TargetSchema | None:
+    with connect(split.dsn(service), name="dbsplit abort") as target:
+        row = target.execute(
+            "SELECT settings -> 'undoing' FROM dbsplit.split WHERE split = %s", [split.name]
+        ).fetchone()
+    if row is None or row[0] is None:
+        return None  # nothing was made yet
+    before, after = (
+        tuple(Statement(create="", drop=drop) for drop in row[0][when])
+        for when in ("before", "after")
+    )
+    return TargetSchema(before, after)
 
 
 def _schema(split: Split, source: Connection, service: str) -> TargetSchema:
@@ -174,21 +211,6 @@ def _has_unique(connection: Connection, table: Table, key: tuple[str, ...]) -> b
     return not rows or sorted(key) in [row[0] for row in rows]
 
 
-def _require_same_plan(split: Split) -> None:
-    with connect(split.plan.source.dsn, name="dbsplit prepare") as source:
-        found = source.execute("SELECT to_regclass('dbsplit.split')::text").fetchone()
-        if found is None or found[0] is None:
-            return
-        row = source.execute(
-            "SELECT plan_digest FROM dbsplit.split WHERE split = %s", [split.name]
-        ).fetchone()
-    if row is not None and row[0] != split.plan.digest:
-        raise PlanInvalid(
-            f"{split.plan.path} has changed since split {split.name} was prepared",
-            hint="restore the plan, or `dbsplit abort` with it and prepare again",
-        )
-
-
 def _require_no_blockers(split: Split, findings: list[Finding]) -> None:
     blockers = [one for one in findings if one.severity is Severity.BLOCKER]
     if blockers:
@@ -205,6 +227,7 @@ def _install(split: Split, source: Connection) -> None:
     install_control(split.plan.source.dsn, "source")
     identity = source.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
     assert identity is not None  # noqa: S101
+    shapes = {str(r.source.name): shape_of(r.source) for r in split.routes}
     row = [
         split.name,
         split.plan.digest,
@@ -212,10 +235,11 @@ def _install(split: Split, source: Connection) -> None:
         identity[0],
         names.publication(split.name),
         names.slot(split.name),
+        json.dumps({"shapes": shapes}),
     ]
     insert = (
         "INSERT INTO dbsplit.split (split, plan_digest, plan_name, system_identifier, publication,"
-        " slot) VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+        " slot, settings) VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb) ON CONFLICT DO NOTHING"
     )
     source.execute(insert, row)
     for service in split.plan.services:

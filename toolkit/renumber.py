@@ -31,7 +31,9 @@ def renumber(sides: Sides) -> dict[str, Any]:
         for where, new in _numbers(sides, issuer, observed):
             numbers.setdefault(where, []).append(new)
     for where, some in numbers.items():
-        sequences.apply(sides.source if where == "source" else sides.targets[where], some)
+        states = {n.sequence: observed.states[where, n.sequence] for n in some}
+        there = sides.source if where == "source" else sides.targets[where]
+        sequences.apply(there, some, states)
     return {f"{where}:{n.sequence}": n.start for where, some in numbers.items() for n in some}
 
 

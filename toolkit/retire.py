@@ -164,7 +164,7 @@ def _abort_steps(
         yield Step(
             "remove the schema that was made for the service",
             where,
-            partial(remove_schema, split, source, service),
+            partial(remove_schema, split, service),
         )
         yield from _remove_control(split, target, where, split.dsn(service))
     yield from _remove_control(split, source, "source", split.plan.source.dsn)

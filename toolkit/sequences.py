@@ -60,14 +60,17 @@ def read_states(connection: Connection, wanted: Iterable[TableName]) -> dict[Tab
     names = sorted(set(wanted))
     if not names:
         return {}
-    query = sql.SQL(" UNION ALL ").join(
-        sql.SQL(
-            "SELECT {number}, CASE WHEN s.is_called THEN s.last_value"
-            " ELSE s.last_value - p.increment_by END, p.increment_by, p.min_value, p.max_value"
-            " FROM {sequence} AS s, pg_sequences AS p"
-            " WHERE p.schemaname = {schema} AND p.sequencename = {name}"
-        ).format(number=number, sequence=name.identifier, schema=name.schema, name=name.name)
-        for number, name in enumerate(names)
+    query = sql.SQL(
+        "SELECT v.number, CASE WHEN v.is_called THEN v.last_value"
+        " ELSE v.last_value - s.seqincrement END, s.seqincrement, s.seqmin, s.seqmax"
+        " FROM ({}) AS v JOIN pg_sequence AS s ON s.seqrelid = v.sequence"
+    ).format(
+        sql.SQL(" UNION ALL ").join(
+            sql.SQL(
+                "SELECT {}::int AS number, tableoid AS sequence, last_value, is_called FROM {}"
+            ).format(number, name.identifier)
+            for number, name in enumerate(names)
+        )
     )
     try:
         rows = connection.execute(query).fetchall()
@@ -141,19 +144,33 @@ def next_numbers(
     return Numbers(sequence, start, stride)
 
 
-def apply(connection: Connection, numbers: Sequence[Numbers]) -> None:
-    """Set the sequences, all or none; repeating it changes nothing."""
-    if numbers:
-        statement = sql.SQL("ALTER SEQUENCE {} INCREMENT BY {} RESTART WITH {}")
-        connection.execute(
-            sql.SQL("; ").join(
-                statement.format(
-                    one.sequence.identifier, sql.Literal(one.increment), sql.Literal(one.start)
+def apply(
+    connection: Connection, numbers: Sequence[Numbers], states: Mapping[TableName, State]
+) -> None:
+    """Set the sequences; repeating it changes nothing.
+
+    ALTER SEQUENCE writes a file anew for each, so it is used only where it must be.
+    """
+    if not numbers:
+        return
+    changed = [one for one in numbers if states[one.sequence].increment != one.increment]
+    statements = [
+        sql.SQL("ALTER SEQUENCE {} INCREMENT BY {}").format(
+            one.sequence.identifier, sql.Literal(one.increment)
+        )
+        for one in changed
+    ]
+    statements.append(
+        sql.SQL("SELECT {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("setval({}::regclass, {}, false)").format(
+                    one.sequence.identifier.as_string(connection), sql.Literal(one.start)
                 )
                 for one in numbers
-            ),
-            prepare=False,
+            )
         )
+    )
+    connection.execute(sql.SQL("; ").join(statements), prepare=False)
 
 
 def used_by(tables: Iterable[Table]) -> dict[TableName, list[Use]]:

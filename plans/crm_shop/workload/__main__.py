@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         writers=options.writers,
         rate=options.rate,
         retry_s_max=options.retry_seconds,
+        as_roles=options.as_roles,
     )
     if options.controlled:
         return _obey(crew)
@@ -53,6 +54,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=RATE, help="transactions a second, in all")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--retry-seconds", type=float, default=RETRY_S_MAX)
+    parser.add_argument("--as-roles", action="store_true", help="log in as each writer's role")
     parser.add_argument("--check", action="store_true", help="check the histories at the end")
     parser.add_argument("--controlled", action="store_true", help="obey standard input")
     return parser.parse_args(arguments)

@@ -59,6 +59,7 @@ class Workload:
         writers: int = WRITERS,
         rate: float = RATE,
         retry_s_max: float = RETRY_S_MAX,
+        as_roles: bool = False,
     ) -> None:
         self._history_dir = history_dir
         self._command = [
@@ -66,6 +67,7 @@ class Workload:
             *("--routing", str(routing_file), "--history", str(history_dir)),
             *("--writers", str(writers), "--rate", str(rate)),
             *("--retry-seconds", str(retry_s_max)),
+            *(["--as-roles"] if as_roles else []),
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self._stats: WorkloadStats | None = None

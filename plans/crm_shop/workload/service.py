@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from psycopg.conninfo import make_conninfo
+
 from plans.crm_shop.workload.crew import Crew
 from plans.crm_shop.workload.crm_operations import CRM_OPERATIONS
 from plans.crm_shop.workload.mes_operations import MES_OPERATIONS
@@ -34,16 +36,22 @@ def make_crew(
     writers: int = WRITERS,
     rate: float = RATE,
     retry_s_max: float = RETRY_S_MAX,
+    as_roles: bool = False,
 ) -> Crew:
-    """Writers that together begin `rate` transactions a second at most."""
+    """Writers that together begin `rate` transactions a second at most.
+
+    With `as_roles` each logs in under the name of its role, whatever user the routing
+    names, and with that user's password.
+    """
     run = secrets.token_hex(4)
     roles = islice(cycle(_ROLES), writers)
+    place = _place_of_role if as_roles else _place
     return Crew(
         [
             Writer(
                 f"{role}-{number}",
                 _OPERATIONS[role],
-                place=partial(Routing(routing_file).place, role, SERVICE_OF_ROLE[role]),
+                place=partial(place, Routing(routing_file), role),
                 history_dir=history_dir,
                 interval_s=writers / rate,
                 seed=run,
@@ -52,3 +60,11 @@ def make_crew(
             for number, role in enumerate(roles, 1)
         ]
     )
+
+
+def _place(routing: Routing, role: str) -> str:
+    return routing.place(role, SERVICE_OF_ROLE[role])
+
+
+def _place_of_role(routing: Routing, role: str) -> str:
+    return make_conninfo(_place(routing, role), user=role)

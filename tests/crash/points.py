@@ -1,0 +1,15 @@
+"""The crash points, by the verb that passes them."""
+
+from __future__ import annotations
+
+from cdc.crash import POINTS
+
+
+def _of(verb: str) -> tuple[str, ...]:
+    return tuple(point for point in POINTS if point.startswith(f"{verb}."))
+
+
+PREPARE = _of("prepare")
+COPY = _of("copy")
+STREAM = _of("stream")
+MOVE = _of("cutover")  # a rollback passes the same

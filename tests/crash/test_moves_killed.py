@@ -1,0 +1,155 @@
+"""kill -9 of `cutover` and `rollback`: repeated or left alone, the move ends well."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.crash.line import KILLED, Line
+from tests.crash.points import MOVE
+from tests.crash.traffic import BOOKS, DESK, SERVICES
+
+RANDOM_KILLS = 6
+DECIDED = MOVE[MOVE.index("cutover.owns") :]
+"""From here on a killed move is finished; before, it is given up."""
+
+STREAM_ENDS_IT_S_MAX = 20.0
+
+
+@pytest.mark.parametrize("point", MOVE)
+def test_a_move_killed_and_called_again(following: Line, point: str) -> None:
+    line = following
+    for verb, there in (("cutover", set(SERVICES)), ("rollback", set())):
+        line.killed_at(point, verb, nth=4 if point == "cutover.fence_table" else 1)
+        ended = line.done(verb)
+        assert ended.result["outcome"] == ("moved" if there else "returned")
+        assert line.moved() == there
+    line.prove()
+
+
+@pytest.mark.parametrize("verb", ["cutover", "rollback"])
+@pytest.mark.parametrize("point", ["cutover.paused", "cutover.fence_table", "cutover.sequences"])
+def test_a_move_killed_within_the_pause_and_never_called_again(
+    following: Line, verb: str, point: str
+) -> None:
+    """The stream process lets the writers in again where they were."""
+    line = following
+    if verb == "rollback":
+        line.done("cutover")
+    before, phases = line.moved(), line.phases()
+    line.killed_at(point, verb, nth=3 if point == "cutover.fence_table" else 1)
+    assert line.writes_flow() < STREAM_ENDS_IT_S_MAX
+    line.await_phases(phases)
+    assert line.moved() == before
+    line.prove()
+    if verb == "rollback":
+        line.done("rollback")
+
+
+@pytest.mark.parametrize("verb", ["cutover", "rollback"])
+def test_a_move_killed_after_the_decision_and_never_called_again(
+    following: Line, verb: str
+) -> None:
+    """The stream process opens the new side and switches the traffic."""
+    line = following
+    if verb == "rollback":
+        line.done("cutover")
+    line.killed_at("cutover.owns", verb)
+    assert line.writes_flow() < STREAM_ENDS_IT_S_MAX
+    moved = verb == "cutover"
+    line.await_moved(set(SERVICES) if moved else set())
+    line.await_phases(dict.fromkeys(SERVICES, "moved" if moved else "following"))
+    line.prove()
+    if moved:
+        line.done("rollback")
+
+
+def test_a_move_killed_while_it_announced_itself(following: Line) -> None:
+    """What was told to make ready is told that nothing came of it."""
+    line = following
+    told = len(line.switched())
+    ended = line.run("cutover", DBSPLIT_TEST_KILL="prepare:parent")
+    assert ended.code == KILLED, ended
+    line.await_phases(dict.fromkeys(SERVICES, "following"))
+    line.await_switched(told + 2)
+    assert line.switched()[told:] == ["prepare", "back"]
+    line.prove()
+
+
+def test_a_move_killed_while_it_switched(following: Line) -> None:
+    line = following
+    ended = line.run("cutover", DBSPLIT_TEST_KILL="switch:parent")
+    assert ended.code == KILLED, ended
+    line.done("cutover")
+    line.prove()
+    ended = line.run("rollback", DBSPLIT_TEST_KILL="back:parent")
+    assert ended.code == KILLED, ended
+    line.done("rollback")
+    line.prove()
+
+
+def test_the_stream_killed_just_before_the_pause(following: Line) -> None:
+    """Without a stream nothing drains: the move is given up, and the source writable."""
+    line = following
+    ended = line.run("cutover", DBSPLIT_TEST_KILL=f"prepare:{line.stream_pid}")
+    assert ended.code == 8, ended
+    assert line.await_stream() == KILLED
+    assert line.moved() == set()
+    line.writes_flow()
+    line.start_stream()
+    line.done("cutover")
+    line.prove()
+    line.done("rollback")
+
+
+def test_both_killed_within_the_pause(following: Line) -> None:
+    """Nobody is left to let the writers in; whichever is started first does it."""
+    line = following
+    for point in ("cutover.fenced", "cutover.owns"):
+        line.killed_at(point, "cutover", DBSPLIT_TEST_KILL=f"prepare:{line.stream_pid}") if (
+            point == "cutover.fenced"
+        ) else _killed_without_stream(line, point)
+        line.start_stream()
+        line.writes_flow()
+    line.await_moved(set(SERVICES))
+    line.prove()
+    line.done("rollback")
+
+
+def _killed_without_stream(line: Line, point: str) -> None:
+    line.hold_stream()
+    line.killed_at(point, "cutover")
+    line.kill_stream()
+
+
+@pytest.mark.parametrize("first", [BOOKS, DESK])
+def test_a_move_of_one_service_killed_while_the_other_stays(following: Line, first: str) -> None:
+    line = following
+    [second] = set(SERVICES) - {first}
+    for service in (first, second):
+        line.killed_at("cutover.fenced", "cutover", "--service", service)
+        line.done("cutover", "--service", service)
+        line.killed_at("cutover.owns", "rollback", "--service", service)
+        line.done("rollback", "--service", service)
+        line.done("cutover", "--service", service)
+        line.prove()
+    assert line.moved() == set(SERVICES)
+    for service in (first, second):
+        line.killed_at("cutover.opened", "rollback", "--service", service)
+        line.done("rollback", "--service", service)
+        line.prove()
+
+
+def test_moves_killed_at_random_times(following: Line) -> None:
+    line = following
+    took_s = line.done("cutover").took_s
+    line.done("rollback")
+    killed = 0
+    for number in range(RANDOM_KILLS):
+        verb = "rollback" if line.moved() else "cutover"
+        place = (number + random.random()) / RANDOM_KILLS  # noqa: S311
+        killed += line.killed_after(took_s * (0.2 + 0.8 * place), verb)
+        line.done(verb)
+    line.prove()
+    assert killed >= RANDOM_KILLS // 2

@@ -1,0 +1,41 @@
+"""kill -9 of a server while changes are streamed: the stream goes on, or can be started again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.crash.line import Line
+from toolkit.servers import Server
+
+DOWN_S = 2.0
+
+
+@pytest.fixture
+def servers(source_server: Server, target_server: Server) -> dict[str, Server]:
+    return {"source": source_server, "target": target_server}
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["following", "moved"])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_server_killed_under_load(
+    line: Line,
+    servers: dict[str, Server],
+    side: str,
+    moved: bool,  # noqa: FBT001
+) -> None:
+    line.follow()
+    if moved:
+        line.done("cutover")
+    for _ in range(2):
+        servers[side].kill()
+        line.kills += 1
+        time.sleep(DOWN_S)
+        servers[side].start()
+        time.sleep(DOWN_S)
+        line.ensure_stream()
+        line.writes_flow()
+    line.prove()
+    line.done("rollback" if moved else "cutover")
+    line.prove()

@@ -1,0 +1,56 @@
+"""kill -9 of `prepare` and `copy`: the same command again goes on, and nothing is lost."""
+
+from __future__ import annotations
+
+import random
+
+from tests.crash.line import Line
+from tests.crash.points import COPY, PREPARE
+
+RANDOM_KILLS = 4
+
+
+def test_prepare_and_copy_killed_at_every_point_under_load(line: Line) -> None:
+    line.traffic.start()
+    for point in PREPARE:
+        line.killed_at(point, "prepare")
+        line.writes_flow()
+    line.done("prepare")
+    for point in COPY:
+        # Not the first time, where it comes more often: some is done, some is not.
+        nth = {"copy.table": 3, "copy.data": 4, "copy.after_data": 2}.get(point, 1)
+        line.killed_at(point, "copy", nth=nth)
+        line.writes_flow()
+    line.done("copy")
+    line.start_stream()
+    line.prove()
+    assert line.kills == len(PREPARE) + len(COPY)
+
+
+def test_prepare_and_copy_killed_at_random_times_under_load(line: Line) -> None:
+    line.traffic.start()
+    for verb in ("prepare", "copy"):
+        kills = 0
+        while kills < RANDOM_KILLS:
+            # From the first connection to the end, as far as a loaded machine can be foreseen.
+            killed = line.killed_after(random.uniform(0.6, 2.0), verb)  # noqa: S311
+            kills += killed
+            line.writes_flow()
+            if not killed:
+                break
+        line.done(verb)
+    line.start_stream()
+    line.prove()
+
+
+def test_prepare_and_copy_killed_in_between_do_not_hide_a_second_split(line: Line) -> None:
+    """What a killed copy has left does not look like a copy that is done."""
+    line.traffic.start()
+    line.done("prepare")
+    line.killed_at("copy.data", "copy", nth=2)
+    streamed = line.run("stream", "--until-caught-up")
+    assert streamed.code == 4, streamed
+    assert "not copied yet" in streamed.said
+    line.done("copy")
+    line.start_stream()
+    line.prove()

@@ -1,0 +1,136 @@
+"""The command line as a shell sees it: a process per verb, its exit code and its output."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+VERB_S_MAX = 120.0
+STREAM_STARTS_S_MAX = 30.0
+DBSPLIT = Path(sys.executable).parent / "dbsplit"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a verb has left behind."""
+
+    verb: str
+    code: int
+    out: str
+    err: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The last line, of a verb that was run with --json."""
+        found: dict[str, Any] = json.loads(self.out.strip().splitlines()[-1])
+        return found
+
+
+@dataclass
+class Verbs:
+    """`dbsplit` with one plan and one environment; remembers all that it ever said."""
+
+    plan: Path
+    environment: Mapping[str, str]
+    said: list[str] = field(default_factory=list)
+
+    def __call__(self, *verb: str, code: int = 0, plan: Path | None = None, **env: str) -> Said:
+        """Run a verb, expecting an exit code."""
+        began = time.monotonic()
+        done = subprocess.run(
+            self._command(verb, plan),
+            env=self._environment(env),
+            cwd=self.plan.parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=VERB_S_MAX,
+            check=False,
+        )
+        if os.environ.get("DBSPLIT_TEST_TALK"):
+            print(f"{time.monotonic() - began:6.2f} s  {' '.join(verb)}")  # noqa: T201
+        self.said += [done.stdout, done.stderr]
+        one = Said(" ".join(verb), done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in one.err, one.err
+        assert one.code == code, f"{one.verb}: exit code {one.code}\n{one.out}\n{one.err}"
+        return one
+
+    def json(self, *verb: str, code: int = 0, **env: str) -> dict[str, Any]:
+        """A verb's result object; every line of its output is JSON, and nothing else."""
+        one = self(*verb, "--json", code=code, **env)
+        for line in one.out.strip().splitlines():
+            json.loads(line)
+        return one.result
+
+    def refused(self, *verb: str, code: int, says: str, hint: str = "", **env: str) -> Said:
+        """A verb that must not do its work: with the exit code, the reason and the remedy."""
+        one = self(*verb, code=code, **env)
+        assert says in one.err, one.err
+        assert hint in one.err, one.err
+        assert not one.out.strip(), one.out
+        return one
+
+    @contextmanager
+    def stream(self, source: str, *, code: int | None = 0) -> Iterator[subprocess.Popen[str]]:
+        """A stream process, live; SIGTERM ends it, unless the block has seen to that."""
+        process = subprocess.Popen(
+            self._command(("stream",), None),
+            env=self._environment({}),
+            cwd=self.plan.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            with psycopg.connect(source, autocommit=True) as connection:
+                self._wait_live(process, connection)
+            yield process
+            if process.poll() is None and code == 0:
+                process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=VERB_S_MAX)
+            self.said += [out, err]
+            assert "Traceback" not in err, err
+            assert code is None or process.returncode == code, f"{process.returncode}\n{err}"
+        finally:
+            if process.poll() is None:
+                process.kill()
+                self.said += process.communicate()
+
+    def _wait_live(
+        self, process: subprocess.Popen[str], connection: psycopg.Connection[Any]
+    ) -> None:
+        deadline = time.monotonic() + STREAM_STARTS_S_MAX
+        while time.monotonic() < deadline and process.poll() is None:
+            row = connection.execute(
+                "SELECT details ->> 'connected' FROM dbsplit.heartbeat WHERE pid = %s",
+                [process.pid],
+            ).fetchone()
+            if row == ("true",):
+                return
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.kill()
+        out, err = process.communicate()
+        self.said += [out, err]
+        raise AssertionError(f"the stream did not start: {process.returncode}\n{out}\n{err}")
+
+    def _command(self, verb: tuple[str, ...], plan: Path | None) -> list[str]:
+        words = 2 if verb[0] == "plan" else 1
+        return [str(DBSPLIT), *verb[:words], str(plan or self.plan), *verb[words:]]
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("DBSPLIT_")}
+        servers = {k: v for k, v in os.environ.items() if k.startswith("DBSPLIT_PG")}
+        return {**kept, **servers, **self.environment, **more}

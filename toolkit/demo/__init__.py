@@ -1,0 +1,1 @@
+"""The whole job on servers of its own: what `dbsplit demo` shows."""
