@@ -1,7 +1,8 @@
 """The net effect of many changes to one table.
 
-A batch is applied as sets, so only what a row is in the end counts.  Rows are
-told apart by the leader's key; a table without a key is a multiset of rows.
+A batch is applied as sets, so only what a row is in the end counts, and what it
+was when the batch began.  Rows are told apart by the leader's key; where a key
+does not tell, a table is a multiset of rows.
 """
 
 from __future__ import annotations
@@ -17,89 +18,104 @@ Key = tuple[object, ...]
 class NetChanges:
     """What became of the rows of one keyed table since the last `clear`.
 
-    Every key that was touched is in exactly one of two states: present, with
-    the row's last image, or gone.  An image may hold UNCHANGED where neither
-    the log nor an earlier image of the batch had the value.
+    Every key that was touched has two entries: what the row is now, None if there
+    is none, and what it was before, as far as the log told it, None if it did not
+    exist.  An image of now may hold UNCHANGED where neither the log nor an earlier
+    image of the batch had the value.
+
+    A deferrable key is no key here: within a transaction two rows may have the
+    same; such tables are `NetRows`.
     """
 
     def __init__(self, key: tuple[int, ...]) -> None:
         self._key = key
-        self._present: dict[Key, Tuple] = {}
-        self._gone: dict[Key, Tuple | None] = {}
-        self._before: dict[Key, Tuple] = {}
+        self._now: dict[Key, Tuple | None] = {}
+        self._before: dict[Key, Tuple | None] = {}
+        self._moved: set[Key] = set()
 
     def __len__(self) -> int:
-        return len(self._present) + len(self._gone)
+        return len(self._now)
 
     def clear(self) -> None:
         """Start a new batch."""
-        self._present.clear()
-        self._gone.clear()
+        self._now.clear()
         self._before.clear()
+        self._moved.clear()
 
     def insert(self, new: Tuple) -> None:
         """A row appears."""
         key = self.key_of(new)
-        self._gone.pop(key, None)
-        self._present[key] = new
+        if key not in self._now:
+            self._before[key] = None
+        self._now[key] = new
 
     def update(self, old: Tuple | None, new: Tuple) -> None:
         """A row changes, perhaps its key too, which `old` then tells."""
         new = fill(new, old)
         key = self.key_of(new)
         old_key = key if old is None else self.key_of(old)
-        base = self._present.get(old_key)
-        new = fill(new, base)
-        if old is not None:
-            if base is None and old_key not in self._gone:
-                self._before.setdefault(old_key, old)
-            if old_key != key:
-                self._leave(old_key, old)
-        self._gone.pop(key, None)
-        self._present[key] = new
+        if old_key in self._now:
+            new = fill(new, self._now[old_key])
+        else:
+            self._before[old_key] = new if old is None else old
+        if old_key != key:
+            self._move(old_key, key, new)
+        self._now[key] = new
 
     def delete(self, old: Tuple) -> None:
         """A row disappears."""
         key = self.key_of(old)
-        if key not in self._present and key not in self._gone:
-            self._before.setdefault(key, old)
-        self._leave(key, old)
+        if key not in self._now:
+            self._before[key] = old
+        self._now[key] = None
 
-    def set_absent(self, image: Tuple) -> None:
-        """The row turned out not to exist any more."""
-        self._leave(self.key_of(image), image)
+    def complete(self, image: Tuple, read: Tuple | None) -> None:
+        """Take what `image`, a present one, lacks from the row as it was read.
 
-    def replace(self, image: Tuple) -> None:
-        """The row's image, completed."""
-        self._present[self.key_of(image)] = image
+        None means that the row does not exist any more, which the stream will tell.
+        """
+        key = self.key_of(image)
+        self._now[key] = None if read is None else take(image, read)
 
     def present(self) -> Iterator[Tuple]:
         """The last images of the rows that exist."""
-        return iter(self._present.values())
+        for image in self._now.values():
+            if image is not None:
+                yield image
 
     def gone(self) -> Iterator[Tuple]:
-        """An image, of which the key is certain, of each row that is no more."""
-        for key, image in self._gone.items():
-            if image is not None:
-                yield self._before.get(key, image)
+        """Images, with the key at least, of rows that existed before and do not now."""
+        for key, image in self._now.items():
+            if image is None and (before := self._before[key]) is not None:
+                yield before
 
     def before(self) -> Iterator[Tuple]:
-        """Old images of rows that are present now, for keys derived from other columns."""
-        for key, image in self._before.items():
-            if key in self._present:
-                yield image
+        """What rows that exist now, and did before, looked like before."""
+        for key, before in self._before.items():
+            if before is not None and self._now[key] is not None:
+                yield before
+
+    def has_moved(self, image: Tuple) -> bool:
+        """Whether the row came to its key in this batch and is not known in full.
+
+        The follower may have another row under that key, whose values are not ours.
+        """
+        return self.key_of(image) in self._moved
 
     def key_of(self, image: Tuple) -> Key:
         """The leader's key in an image."""
         return tuple([image[position] for position in self._key])
 
-    def _leave(self, key: Key, image: Tuple) -> None:
-        self._present.pop(key, None)
-        self._gone[key] = image
+    def _move(self, old_key: Key, key: Key, new: Tuple) -> None:
+        self._now[old_key] = None
+        if key not in self._now:
+            self._before[key] = None
+        if UNCHANGED in new:
+            self._moved.add(key)
 
 
 class NetRows:
-    """The net effect on a table without a key: how often each row came or went."""
+    """The net effect on a table as a multiset: how often each row came or went."""
 
     def __init__(self) -> None:
         self._count: Counter[Tuple] = Counter()
@@ -151,4 +167,15 @@ def fill(new: Tuple, base: Tuple | None) -> Tuple:
             old if value is UNCHANGED and old is not None else value
             for value, old in zip(new, base, strict=True)
         ]
+    )
+
+
+def take(image: Tuple, read: Tuple) -> Tuple:
+    """`image` with its UNCHANGED values, and these alone, as they were read.
+
+    The rest of what was read may be of a later time than the image, when other
+    rows, too, were not yet or no more what they are at this point of the stream.
+    """
+    return tuple(
+        [now if value is UNCHANGED else value for value, now in zip(image, read, strict=True)]
     )

@@ -55,7 +55,8 @@ class RelationColumn(NamedTuple):
 
     name: str
     type_oid: int
-    in_key: bool
+    type_mod: int  # such as varchar's length; -1 is none
+    in_key: bool  # part of the replica identity
 
 
 class Relation(NamedTuple):
@@ -112,6 +113,7 @@ _INT32 = Struct("!i")
 _UINT32 = Struct("!I")
 _BEGIN = Struct("!QqI")
 _COMMIT = Struct("!BQQq")
+_TYPE = Struct("!Ii")
 
 
 def decode(data: bytes) -> Event | None:
@@ -198,7 +200,7 @@ def _relation(data: bytes) -> Relation:
     for _ in range(count):
         in_key = bool(data[position] & 1)
         column, position = _text(data, position + 1)
-        columns.append(RelationColumn(column, _UINT32.unpack_from(data, position)[0], in_key))
+        columns.append(RelationColumn(column, *_TYPE.unpack_from(data, position), in_key))
         position += 8
     # An empty schema stands for pg_catalog.
     return Relation(oid, schema or "pg_catalog", name, identity, tuple(columns))

@@ -159,7 +159,7 @@ def downgrade() -> None:
 '''
 
 CATALOGS: Mapping[str, LiteralString] = {
-    "relations": "SELECT c.oid::regclass::text, relkind, relreplident, relpersistence, relhastriggers,"
+    "relations": "SELECT c.oid::regclass::text, relkind, relreplident, relpersistence,"
     " relowner::regrole::text, relacl::text FROM pg_class AS c WHERE relnamespace::regnamespace::text"
     " NOT IN ('pg_toast', 'pg_catalog', 'information_schema') AND relnamespace::regnamespace::text"
     " !~ '^pg_temp|^pg_toast_temp' ORDER BY 1",

@@ -164,7 +164,13 @@ def _gave_up(moving: Move, error: BaseException) -> Moved:
         raise error
     hint = error.hint if isinstance(error, SplitError) else "repeat the command"
     leader = "the source" if moving.sides.direction is Direction.CUTOVER else "the targets"
-    raise GivenUp(f"given up, {leader} takes writes again: {error}", hint=hint) from None
+    given_up = GivenUp(f"given up, {leader} takes writes again: {error}", hint=hint)
+    given_up.result |= {
+        "services": list(moving.sides.services),
+        "write_pause_ms": pause_ms,
+        "steps_ms": moving.steps_ms,
+    }
+    raise given_up from None
 
 
 def _choose(

@@ -13,6 +13,11 @@ from plans.errors import NotReady
 
 Role = str
 SETUP, STREAM, CUTOVER = "setup", "stream", "cutover"
+_VERBS = {
+    SETUP: "a `dbsplit prepare`, `copy`, `complete` or `abort`",
+    STREAM: "a `dbsplit stream`",
+    CUTOVER: "a `dbsplit cutover` or `rollback`",
+}
 
 
 def lock_key(split: str, role: Role) -> int:
@@ -27,10 +32,11 @@ def sole_runner(dsn: str, split: str, role: Role) -> Iterator[Connection]:
 
     Raises NotReady if another process has it, with what is known of that one.
     """
-    with connect(dsn, name=f"dbsplit {role} {split}") as connection:
+    # The server keeps 63 bytes of the name; it tells others who we are.
+    with connect(dsn, name=f"dbsplit {role} of {myself()}"[:63]) as connection:
         if not _try(connection, split, role):
             raise NotReady(
-                f"another `dbsplit {role}` of split {split} is running{_who(connection, split, role)}",
+                f"{_VERBS[role]} of split {split} is running already{_who(connection, split, role)}",
                 hint="one at a time: stop it, or wait until it has ended",
             )
         yield connection
@@ -64,7 +70,11 @@ def _holder(connection: Connection, split: str, role: Role) -> int | None:
 
 def _who(connection: Connection, split: str, role: Role) -> str:
     row = connection.execute(
-        "SELECT backend_start, client_addr FROM pg_stat_activity WHERE pid = %s",
+        "SELECT backend_start, client_addr, application_name FROM pg_stat_activity WHERE pid = %s",
         [_holder(connection, split, role)],
     ).fetchone()
-    return f", connected since {row[0]:%H:%M:%S} UTC from {row[1] or 'here'}" if row else ""
+    if row is None:
+        return ""
+    since, address, name = row
+    where = f"connected since {since:%Y-%m-%d %H:%M:%S} UTC from {address or 'the server itself'}"
+    return f", by {name.partition(' of ')[2] or name}, {where}"

@@ -229,6 +229,9 @@ def give_up(move: Move, cause: BaseException) -> None:
     sides = move.sides
     try:
         if not state.end_attempt(sides.source, move.attempt, "aborted"):
+            if state.outcome(sides.source, move.attempt) == "aborted":
+                # Whoever gave it up may have done so before our last fence.
+                reopen(move)
             return
         journal.record(
             sides.source,

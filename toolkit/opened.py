@@ -148,7 +148,9 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
     before: dict[str, Any] = (row[2] if row else None) or {}
     now = {name: shape_of(table) for name, table in _named(catalog).items()}
     changed = [
-        said for name, then in sorted(before.items()) if (said := _change(then, now.get(name), name))
+        said
+        for name, then in sorted(before.items())
+        if (said := _change(then, now.get(name), name))
     ]
     if changed:
         raise Drifted(

@@ -1,10 +1,14 @@
 """Ending what a dead process left: deterministic, by the attempt and its journal alone.
 
-| the attempt says        | the journal lacks | what is done                              |
-| ----------------------- | ----------------- | ----------------------------------------- |
-| no outcome              |                   | given up: the old leader is opened        |
-| aborted                 | reopened          | the old leader is opened                  |
-| moved or returned       | certificate       | the new leader is opened, traffic switched |
+| the attempt says  | the journal lacks | what is done                               |
+| ----------------- | ----------------- | ------------------------------------------ |
+| no outcome        |                   | given up: the old leader is opened         |
+| aborted           | reopened          | the old leader is opened                   |
+| moved or returned | certificate       | the new leader is opened, traffic switched |
+
+A process that lost its role without knowing it, because its connection was cut,
+may raise one more fence after the others were dropped.  So the last attempt of
+each service is also looked at for a fence on the side that leads.
 
 Whoever holds the role of the cutover may do it, and nobody else: the next call
 of the command, or the stream process when the command's process has gone.
@@ -12,19 +16,21 @@ of the command, or the stream process when the command's process has gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from cdc.connect import Connection
+from cdc.connect import Connection, connect
+from plans.catalog import Table, TableName
 from plans.errors import GivenUp, NotReady
-from toolkit import journal, locks, state
+from toolkit import fence, journal, locks, state
 from toolkit.certificate import certify
 from toolkit.moving import Move, Say, give_up, open_new_leader, reopen, watch_canary
 from toolkit.opened import Split
-from toolkit.sides import open_sides
-from toolkit.state import Attempt
+from toolkit.sides import open_sides, source_tables
+from toolkit.state import Attempt, Direction, Phase
 
 
 class Remedy(Enum):
@@ -36,13 +42,13 @@ class Remedy(Enum):
     FINISH = "finish"
 
 
-def remedy(outcome: str | None, steps: frozenset[str]) -> Remedy:
-    """What to do about an attempt, given its outcome and the steps that were done."""
+def remedy(outcome: str | None, steps: frozenset[str], *, closed: bool = False) -> Remedy:
+    """What to do about an attempt: its outcome, the steps done, and whether its leader is closed."""
     if outcome is None:
         return Remedy.GIVE_UP
     if outcome == "aborted":
-        return Remedy.NONE if "reopened" in steps else Remedy.REOPEN
-    return Remedy.NONE if "certificate" in steps else Remedy.FINISH
+        return Remedy.NONE if "reopened" in steps and not closed else Remedy.REOPEN
+    return Remedy.NONE if "certificate" in steps and not closed else Remedy.FINISH
 
 
 def recover(
@@ -52,12 +58,14 @@ def recover(
     directory: Path | None = None,
     say: Say | None = None,
     holding_lock: bool = False,
+    thorough: bool = True,
 ) -> list[tuple[Attempt, Remedy]]:
     """Bring every attempt that lacks its process to its end.
 
-    Without `holding_lock`, does nothing while another process has the role.
+    Without `holding_lock`, does nothing while another process has the role.  Only
+    if `thorough`, the leaders are looked at for fences that nobody wants any more.
     """
-    todo = pending(split, control)
+    todo = pending(split, control, thorough=thorough)
     if not todo:
         return []
     if holding_lock:
@@ -72,14 +80,45 @@ def recover(
         return []
 
 
-def pending(split: Split, control: Connection) -> list[tuple[Attempt, Remedy]]:
+def pending(
+    split: Split, control: Connection, *, thorough: bool = True
+) -> list[tuple[Attempt, Remedy]]:
     """The attempts that need something, the oldest first."""
     found: list[tuple[Attempt, Remedy]] = []
-    for attempt in reversed(state.attempts(control, split.name)):
+    later: set[str] = set()
+    for attempt in state.attempts(control, split.name):
         steps = frozenset(journal.steps_done(control, split.name, attempt.id))
-        if (what := remedy(attempt.outcome, steps)) is not Remedy.NONE:
+        last = not later & set(attempt.services)
+        later |= set(attempt.services)
+        look = thorough and last and attempt.outcome is not None
+        closed = look and _leader_closed(split, attempt)
+        if (what := remedy(attempt.outcome, steps, closed=closed)) is not Remedy.NONE:
             found.append((attempt, what))
-    return found
+    return found[::-1]
+
+
+def _leader_closed(split: Split, attempt: Attempt) -> bool:
+    """Whether a table that its services lead, as the attempt has ended, carries a fence."""
+    cutover = attempt.direction is Direction.CUTOVER
+    targets_lead = (attempt.outcome == "moved") if cutover else (attempt.outcome == "aborted")
+    if not targets_lead:
+        with connect(split.plan.source.dsn, name="dbsplit recovery") as source:
+            now = state.phases(source, split.name)
+            gone = {s for s, p in now.items() if p in (Phase.MOVED, Phase.COMPLETED)}
+            led = [
+                t for t in source_tables(split, attempt.services) if not split.owners(t.name) & gone
+            ]
+            return bool(_relations(led) & fence.fenced(source))
+    for service in attempt.services:
+        with connect(split.dsn(service), name="dbsplit recovery") as target:
+            led = [split.target_table(route) for route in split.owned([service])]
+            if _relations(led) & fence.fenced(target):
+                return True
+    return False
+
+
+def _relations(tables: Iterable[Table]) -> set[TableName]:
+    return {name for table in tables for name in (table.name, *table.leaves)}
 
 
 def _carry_out(

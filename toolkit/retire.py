@@ -19,7 +19,7 @@ from plans.errors import GateClosed, NotReady
 from plans.routes import Kind
 from toolkit import fence, locks, state
 from toolkit.control.schema import forget_split, remove_control
-from toolkit.opened import Split, require_prepared
+from toolkit.opened import Split, require_prepared, require_same_plan
 from toolkit.prepare import remove_schema
 from toolkit.recovery import recover
 from toolkit.state import Phase
@@ -70,8 +70,7 @@ def abort(split: Split, *, dry_run: bool, say: Say) -> list[dict[str, str]]:
     Raises GateClosed if a service leads already: its writes would be lost.
     """
     with _alone(split) as source:
-        prepared = _exists(source, "dbsplit.split")
-        if prepared:
+        if require_same_plan(split.plan, source):
             recover(split, source, holding_lock=True)
             now = state.phases(source, split.name)
             moved = [s for s, p in now.items() if p in (Phase.MOVED, Phase.COMPLETED)]

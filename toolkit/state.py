@@ -128,6 +128,14 @@ def end_attempt(connection: Connection, attempt: int, outcome: str) -> bool:
     return row is not None
 
 
+def outcome(connection: Connection, attempt: int) -> str | None:
+    """How an attempt was decided; None if it was not."""
+    row = connection.execute(
+        "SELECT outcome FROM dbsplit.attempt WHERE id = %s", [attempt]
+    ).fetchone()
+    return row[0] if row else None
+
+
 def attempts(connection: Connection, split: str) -> list[Attempt]:
     """All attempts, the latest first."""
     rows = connection.execute(

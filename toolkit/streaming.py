@@ -17,13 +17,14 @@ from cdc.connect import Connection, connect
 from cdc.follow import Follower
 from cdc.lsn import LSN
 from plans import names
-from plans.errors import NotReady, StreamBroken
+from plans.errors import NotReady, SplitError, StreamBroken
 from toolkit import locks, state
 from toolkit.links import back_feed, forward_feed
 from toolkit.opened import Split, require_prepared
 from toolkit.recovery import recover
 
 BEAT_S = 0.5
+THOROUGH_ROUNDS = 10
 CATCH_UP_S_MAX = 24 * 3600.0
 
 
@@ -71,6 +72,8 @@ class _Supervisor:
         self._report = report
         self._forward = Follower(forward_feed(split))
         self._back: dict[str, Follower] = {}
+        self._trouble = ""
+        self._rounds = 0
 
     def run(self, goal: LSN | None) -> StreamProgress:
         self._forward.start()
@@ -104,9 +107,22 @@ class _Supervisor:
             locks.STREAM,
             {"position": progress.position, "connected": progress.connected, "back": progress.back},
         )
-        recover(self._split, self._source)
+        self._watch()
         self._report(progress)
         return progress
+
+    def _watch(self) -> None:
+        """End what a dead cutover left; if that fails now, the stream goes on and tries again."""
+        try:
+            self._rounds += 1
+            thorough = self._rounds % THOROUGH_ROUNDS == 0
+            recover(self._split, self._source, thorough=thorough)
+        except (SplitError, psycopg.Error) as error:
+            if self._source.closed:
+                raise
+            if str(error) != self._trouble:
+                state.note(self._source, self._split.name, "recovery", {"failed": str(error)})
+            self._trouble = str(error)
 
     def _is_complete(self) -> bool:
         """Whether `complete` has ended the split; then nothing is left to follow."""

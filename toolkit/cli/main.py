@@ -61,6 +61,43 @@ def main() -> None:
     cli(auto_envvar_prefix="DBSPLIT")
 
 
+@cli.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="New directory for the report and what else stays; dbsplit-demo-… here if not given.",
+)
+@click.option(
+    "--scale",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 10, min_open=True),
+    help="Size of the database; 1 is 100,000 orders.",
+)
+@click.option("--keep", is_flag=True, help="Leave the servers running.")
+@click.option("--pg-version", metavar="MAJOR", help="Of PostgreSQL; 18 if not given.")
+@JSON
+def demo(
+    directory: Path | None, scale: float, pg_version: str | None, *, keep: bool, as_json: bool
+) -> None:
+    """See it all at work on servers of its own; exit 1 unless every write is there once.
+
+    A shared database of a CRM, a shop and an MES is split while they write to it, moved,
+    rolled back, and moved again.  Nothing is left but a directory with a report.
+
+    \b
+    dbsplit demo
+    dbsplit demo --scale 1 --dir /tmp/demo
+    dbsplit demo --keep
+    """
+    with told(as_json=as_json) as talk:
+        from toolkit.cli.demo import show_demo
+
+        if not show_demo(talk, directory, scale=scale, version=pg_version, keep=keep):
+            sys.exit(1)
+
+
 @cli.group("plan")
 def plan_group() -> None:
     """Read and check a plan."""
@@ -200,7 +237,7 @@ def status(plan: Path, *, as_json: bool, watch: bool) -> None:
         from toolkit.opened import open_split
         from toolkit.status import read_status
 
-        split = open_split(plan)
+        split = open_split(plan, tolerant=True)
         while True:
             now = read_status(split)
             if watch and not as_json:
@@ -362,10 +399,14 @@ def _stream(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from toolkit.opened import open_split
+    from plans.errors import StreamBroken
+    from toolkit.opened import Drifted, open_split
     from toolkit.streaming import stream as follow
 
-    split = open_split(plan)
+    try:
+        split = open_split(plan)
+    except Drifted as error:
+        raise StreamBroken(str(error), hint=error.hint) from None
     talk.line("stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM")
     progress = follow(
         split,
@@ -391,16 +432,18 @@ def _validate(
     from toolkit.validation import chosen_routes, validate_all
 
     split = open_split(plan)
+    _require_services(split, services)
     routes = chosen_routes(split, services, tables)
     with connect(split.plan.source.dsn, name="dbsplit validate") as source:
         require_prepared(split, source)
         compared = validate_all(split, routes, source, talk.say_step)
     lists = _lists(split.plan, run_lists, source_only=False)
+    kinds = {route.id: route.kind.value for route in routes}
     if junit is not None:
         write_junit(compared.results, junit)
     result = {
         "consistent": compared.consistent,
-        "tables": [one.summary() for one in compared.results],
+        "tables": [{**one.summary(), "kind": kinds[one.route]} for one in compared.results],
         "lists": lists,
     }
     talk.result(result, validation_text(compared.results))
@@ -426,6 +469,7 @@ def _move(
     from toolkit.state import Direction
 
     split: Split = open_split(plan)
+    _require_services(split, services)
     way = Direction(direction)
     moved: Moved = (
         look(split, way, services)
@@ -441,6 +485,17 @@ def _move(
             for g in moved.gates
         )
     talk.result(moved.as_dict(), text)
+
+
+def _require_services(split: Split, services: tuple[str, ...]) -> None:
+    from plans.problems import one_of
+
+    for service in services:
+        if service not in split.plan.services:
+            known = one_of(service, split.plan.services)
+            raise click.BadParameter(
+                f"the plan has no service {service!r}; {known}", param_hint="--service"
+            )
 
 
 def _ask(*, yes: bool, question: str) -> None:
@@ -478,3 +533,7 @@ def _print_lists(lists: list[dict[str, Any]]) -> None:
             click.echo("  " + " | ".join("" if value is None else value for value in row))
         if one["total"] > len(one["rows"]):
             click.echo(f"  … and {one['total'] - len(one['rows'])} more")
+
+
+if __name__ == "__main__":
+    main()

@@ -63,6 +63,10 @@ def told(*, as_json: bool) -> Iterator[Talk]:
     except SplitError as error:
         _fail(error, as_json=as_json)
         sys.exit(error.exit_code)
+    except click.UsageError as error:
+        if as_json:
+            _say_failed({"error": error.format_message(), "hint": "", "exit_code": error.exit_code})
+        raise
     except KeyboardInterrupt:
         click.echo("interrupted; run the same command again to go on", err=True)
         sys.exit(130)
@@ -93,11 +97,21 @@ def _of_the_server(error: Exception) -> SplitError | None:
 
 def _fail(error: SplitError, *, as_json: bool) -> None:
     if as_json:
-        told = {"error": str(error), "hint": error.hint, "exit_code": error.exit_code}
-        click.echo(json.dumps(told))
+        _say_failed(
+            {
+                **error.result,
+                "error": str(error),
+                "hint": error.hint,
+                "exit_code": error.exit_code,
+            }
+        )
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
     if error.hint:
         click.echo(f"{click.style('Hint:', fg='yellow')} {error.hint}", err=True)
+
+
+def _say_failed(told: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(told, default=str))
 
 
 def _in_words(details: Mapping[str, Any]) -> str:

@@ -92,9 +92,7 @@ def read_pauses(
     ]
 
 
-def read_contradictions(
-    orchestrator: Connection, listed: Mapping[str, Any]
-) -> list[Contradiction]:
+def read_contradictions(orchestrator: Connection, listed: Mapping[str, Any]) -> list[Contradiction]:
     """Orders of the plan's list of contradictions, with what the orchestrator made of each."""
     orders = [dict(zip(listed["columns"], row, strict=True)) for row in listed["rows"]]
     rows = orchestrator.execute(

@@ -69,9 +69,7 @@ class Sampler:
         last = self.samples[-1] if self.samples else None
         per_s = (acknowledged - last.acknowledged) / (at - last.at) if last else 0.0
         phases, lag = self._look()
-        sample = Sample(
-            at=at, acknowledged=acknowledged, per_s=per_s, phases=phases, lag_bytes=lag
-        )
+        sample = Sample(at=at, acknowledged=acknowledged, per_s=per_s, phases=phases, lag_bytes=lag)
         self.samples.append(sample)
         self._heard(sample)
 

@@ -18,6 +18,7 @@ from plans.crm_shop import generate
 from plans.errors import NotReady
 from toolkit.servers import Server, start_server
 
+SPLIT: Final = "crm-shop"  # the bundled plan's name for it
 SOURCE: Final = "source"
 SERVICES: Final = ("crm", "shop", "orchestrator")
 ROLES: Final = ("crm_api", "shop_api", "mes_api", "orchestrator")

@@ -97,7 +97,11 @@ class Verbs:
             self._stream.require_alive()
 
     def _start(
-        self, program: Sequence[str], options: Sequence[str], stdout: Any, stderr: Any  # noqa: ANN401
+        self,
+        program: Sequence[str],
+        options: Sequence[str],
+        stdout: Any,
+        stderr: Any,  # noqa: ANN401
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*program, str(self._plan), *options, "--json"],

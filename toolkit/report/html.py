@@ -100,6 +100,8 @@ def _figure_list(figures: Figures) -> Iterator[Markup]:
         yield _figure("writes acknowledged meanwhile", count(figures.acknowledged))
         yield _must_be_zero("of them missing", figures.missing)
         yield _must_be_zero("of them doubled", figures.doubled)
+        if figures.otherwise_wrong:
+            yield _must_be_zero("of them otherwise wrong", figures.otherwise_wrong)
     yield _must_be_zero("rows that differ", figures.differences)
     yield _figure("rows copied", count(figures.rows))
     yield _figure("changes followed", count(figures.changes))

@@ -124,6 +124,7 @@ class Figures:
     doubled: int | None
     differences: int | None
     contradictions: int
+    otherwise_wrong: int = 0  # there though rolled back, not as it was acknowledged, or in part
     indeterminate: int = 0  # no answer came back for the commit: it may be there or not
     write_pause_ms: Sequence[float] = ()
 

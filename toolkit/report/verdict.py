@@ -50,6 +50,12 @@ def _damage(report: Report) -> Iterator[str]:
         )
     if figures.doubled:
         yield many(figures.doubled, "write is there twice", "writes are there twice")
+    if figures.otherwise_wrong:
+        yield many(
+            figures.otherwise_wrong,
+            "write is not as it was made",
+            "writes are not as they were made",
+        )
     differences = max(figures.differences or 0, sum(table.differences for table in report.tables))
     if differences:
         yield many(differences, "row differs", "rows differ")

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from plans.errors import GateClosed
+from plans.model import Limits
+from toolkit.gates import Readiness, decide, require_open
+
+LIMITS = Limits(lag_bytes_max=100, wal_retained_bytes_max=1000, dirty_keys_max=10)
+READY = Readiness(
+    stream_live=True,
+    lag_bytes=100,
+    retained_bytes=1000,
+    prepared_transactions=0,
+    dirty_keys=10,
+    differences=0,
+    drifted=(),
+    back_live=True,
+)
+
+
+def test_everything_at_its_limit_is_open() -> None:
+    require_open(decide(READY, LIMITS))
+
+
+@pytest.mark.parametrize(
+    ("change", "gate"),
+    [
+        ({"stream_live": False}, "stream"),
+        ({"lag_bytes": 101}, "lag"),
+        ({"retained_bytes": 1001}, "retained_wal"),
+        ({"prepared_transactions": 1}, "prepared_transactions"),
+        ({"dirty_keys": 11}, "dirty_keys"),
+        ({"differences": 1}, "validated"),
+        ({"differences": None}, "validated"),
+        ({"drifted": ("public.orders",)}, "schema"),
+        ({"back_live": False}, "way_back"),
+    ],
+)
+def test_each_fact_closes_its_gate_and_no_other(change: dict[str, Any], gate: str) -> None:
+    gates = decide(replace(READY, **change), LIMITS)
+
+    assert [one.gate for one in gates if not one.ok] == [gate]
+    with pytest.raises(GateClosed, match=gate) as caught:
+        require_open(gates)
+    assert caught.value.hint
+
+
+def test_what_could_not_be_compared_is_not_equal() -> None:
+    (gate,) = [g for g in decide(replace(READY, differences=None), LIMITS) if g.gate == "validated"]
+    assert not gate.ok
+    assert gate.observed == "not compared to the end"
+
+
+def test_all_closed_gates_are_told_at_once() -> None:
+    gates = decide(replace(READY, lag_bytes=101, dirty_keys=11), LIMITS)
+    with pytest.raises(GateClosed, match=r"lag is 101.*dirty_keys is 11"):
+        require_open(gates)

@@ -1,0 +1,324 @@
+"""The demo from the first server to the report, one step after the other.
+
+The steps that a user would do are the user's own commands (`toolkit.demo.verbs`).  The
+rest is what surrounds them: servers, applications that never stop writing, and a look
+afterwards for each write that was acknowledged to them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cdc.connect import connect
+from plans.crm_shop.workload.check import check_history
+from plans.errors import GateClosed, GivenUp, RowsDiffer
+from toolkit.demo import evidence, stage
+from toolkit.demo.applications import Applications, applications_at_work, switch_command
+from toolkit.demo.facts import Facts
+from toolkit.demo.orders import move_orders
+from toolkit.demo.report import table_rows, write_report
+from toolkit.demo.sampling import Sampler
+from toolkit.demo.stage import SOURCE, Stage
+from toolkit.demo.telling import Began, Ended, Said, Tell
+from toolkit.demo.verbs import PROGRAM, Verbs
+from toolkit.report.model import Event
+
+WRITERS: Final = 6
+RATE: Final = 200.0  # transactions a second; two cores have a split to do beside them
+READY_S_MAX: Final = 180.0
+_POLL_S: Final = 0.2
+_ATTEMPTS: Final = 3  # of a move that a busy machine makes give up
+_AWAITED: Final = frozenset({"stream", "lag", "retained_wal", "dirty_keys"})
+_ROWS_DIFFER: Final = RowsDiffer.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the demo is to be."""
+
+    directory: Path  # for what stays; new or empty
+    scale: float = 0.1
+    version: str | None = None  # of PostgreSQL
+    keep: bool = False  # the servers
+    dwell_s: float = 4.0  # the applications write so long on each side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How it went."""
+
+    facts: Facts
+    report: Path
+    plan: Path
+    took_s: float
+    stop_commands: Sequence[str] = ()  # of servers that were left running
+    environment: dict[str, str] = field(default_factory=dict)  # to reach them
+
+    def result(self) -> dict[str, Any]:
+        """The result object that scripts read."""
+        return {
+            **self.facts.result(report=str(self.report), plan=str(self.plan)),
+            "took_s": round(self.took_s, 1),
+        }
+
+
+def run_demo(
+    options: Options,
+    tell: Tell,
+    *,
+    before_check: Callable[[Stage, Path], None] | None = None,
+    follower: Sequence[str] = PROGRAM,
+) -> Outcome:
+    """Play it all; what stays is in the options' directory.
+
+    `before_check` is called with the servers and the directory of the histories when all
+    is at rest and has been compared, `follower` is the program that streams: a test breaks
+    something by them, to see that it is found.
+
+    Raises SplitError if a step fails; that rows differ is an outcome.
+    """
+    stage.make_directory(options.directory)
+    began, plan = time.time(), options.directory / "plan.yaml"
+    play = _Play(options, tell, before_check, follower, plan)
+    with ExitStack() as stack:
+        with play.step("servers", "Start four PostgreSQL servers") as said:
+            running = stage.running_stage(
+                options.version, lambda name: play.hear("servers", {"event": "server", "is": name})
+            )
+            play.stage = stack.enter_context(running)
+            said.append(f"PostgreSQL {play.stage.servers[SOURCE].version}")
+        with play.step("load", "Load the shared database of a CRM, a shop and an MES") as said:
+            said.append(f"{stage.load(play.stage, options.scale):,} rows")
+        play.run()
+        report = options.directory / "report.html"
+        with play.step("report", "Write the report"):
+            ended = time.time()
+            play.look_back(began=began, ended=ended)
+            write_report(report, play.facts, play.samples, plan, began=began, ended=ended)
+        kept = options.keep
+        outcome = Outcome(
+            facts=play.facts,
+            report=report,
+            plan=plan,
+            took_s=ended - began,
+            stop_commands=play.stage.leave_running() if kept else (),
+            environment=play.stage.environment if kept else {},
+        )
+        if kept:
+            stack.pop_all()  # they were let go, and need no end
+    if play.facts.ok and not kept:
+        # Nothing is left that the histories and logs could be held against.
+        for name in ("history", "log", "routing.json"):
+            _remove(options.directory / name)
+    return outcome
+
+
+@dataclass(slots=True)
+class _Play:
+    options: Options
+    tell: Tell
+    before_check: Callable[[Stage, Path], None] | None
+    follower: Sequence[str]
+    plan: Path
+    facts: Facts = field(default_factory=Facts)
+    samples: Sequence[Any] = ()
+    stage: Stage = field(init=False)
+    verbs: Verbs = field(init=False)
+    applications: Applications = field(init=False)
+
+    def run(self) -> None:
+        """From the first application at work to the orchestrator's first order."""
+        directory = self.options.directory
+        stage.write_plan(self.plan, switch_command(directory))
+        self.facts.split = stage.SPLIT
+        self.verbs = Verbs(self.plan, directory / "log", self.stage.environment)
+        shared = dict.fromkeys(("crm", "shop"), self.stage.dsn(SOURCE))
+        with ExitStack() as stack:
+            with self.step("writers", "Let six applications write to it, as three roles"):
+                work = applications_at_work(directory, shared, writers=WRITERS, rate=RATE)
+                self.applications = stack.enter_context(work)
+            sampler = Sampler(stage.SPLIT, self.stage, self.applications, self.tell)
+            self.samples = stack.enter_context(sampler).samples
+            try:
+                self._split(stack)
+            except RowsDiffer as differ:
+                self.facts.stopped = str(differ)
+            self._rest()
+
+    def _split(self, stack: ExitStack) -> None:
+        self._check_plan()
+        with self.step("prepare", "Prepare: schemas, publication, slot"):
+            self._verb("prepare")
+        with self.step("copy", "Copy all rows as of one moment") as said:
+            self.facts.rows = self._verb("copy")["rows"]
+            said.append(f"{self.facts.rows:,} rows")
+        with self.step("stream", "Follow what the applications change meanwhile") as said:
+            stack.enter_context(self.verbs.following(self.follower))
+            self._await_ready("stream")
+            said.append("caught up")
+        self._compare("validate", "Compare every row, while they write")
+        self._move("cutover", "cutover 1", "Cut over: each service leads in its own database")
+        self._dwell("own", "The applications write to the new databases")
+        self._compare("validate-back", "Compare every row, the other way round")
+        self._move("rollback", "rollback", "Roll back: the shared database leads again")
+        self._dwell("shared", "The applications write to the shared database again")
+        self._move("cutover", "cutover 2", "Cut over again")
+        self._dwell("own-again", "The applications write to the new databases")
+        self._rest()
+        self._compare("validate-end", "Compare every row, with all at rest")
+        self._look_for_writes()
+        self._complete()
+
+    def _check_plan(self) -> None:
+        with self.step("check", "Check the plan against the database") as said:
+            lists = self._verb("plan", "check")["lists"]
+            said += [f"{one['total']:,} {one['name'].replace('_', ' ')} listed" for one in lists]
+
+    def _compare(self, step: str, title: str) -> None:
+        """RowsDiffer unless every row is proven equal."""
+        with self.step(step, title) as said:
+            result = self._verb("validate", allowed={_ROWS_DIFFER}, step=step)
+            self.facts.comparison = result
+            self.facts.tables = table_rows(result)
+            differences, rows = self.facts.differences, sum(t["rows"] for t in result["tables"])
+            if not result["consistent"]:
+                unequal = [
+                    f"{t['service']}.{t['table']}"
+                    for t in result["tables"]
+                    if t["state"] != "equal"
+                ]
+                what = "could not be told" if differences is None else f"{differences} rows differ"
+                raise RowsDiffer(f"{what}: {', '.join(unequal)}", hint="see the report")
+            said.append(f"{rows:,} rows of {len(result['tables'])} tables are equal")
+
+    def _move(self, verb: str, what: str, title: str) -> None:
+        with self.step(what.replace(" ", "-"), title) as said:
+            for attempt in range(1, _ATTEMPTS + 1):
+                self._await_ready(what)
+                try:
+                    result = self._verb(
+                        verb,
+                        options=("--yes", "--certificates", str(self.options.directory)),
+                        step=what,
+                    )
+                    break
+                except (GateClosed, GivenUp) as error:
+                    # Nothing is lost by it; the applications go on where they were.
+                    self._note(f"{what}, attempt {attempt}: {error}")
+                    if attempt == _ATTEMPTS:
+                        raise
+            self.facts.moves.append((what, result))
+            said.append(f"nobody could write for {result['write_pause_ms']:,.0f} ms")
+
+    def _dwell(self, step: str, title: str) -> None:
+        with self.step(step, title) as said:
+            done = self.applications.work(self.options.dwell_s, self.verbs.require_stream)
+            said.append(f"{done:,} writes acknowledged")
+
+    def _rest(self) -> None:
+        self.facts.acknowledged = self.applications.rest().acknowledged
+
+    def _look_for_writes(self) -> None:
+        history = self.applications.history
+        if self.before_check is not None:
+            self.before_check(self.stage, history)
+        with self.step("history", "Look for every write that was acknowledged") as said:
+            places = {service: self.stage.dsn(service) for service in ("crm", "shop")}
+            found = self.facts.history = check_history(history, places)
+            said.append(
+                f"{found.acknowledged:,} acknowledged, {found.missing} missing,"
+                f" {found.doubled} doubled"
+            )
+
+    def _complete(self) -> None:
+        """The end of the split, unless something is wrong: then the source is kept as it is."""
+        history = self.facts.history
+        self.facts.changes = evidence.read_changes(self.stage)
+        with connect(self.stage.dsn("orchestrator"), name="dbsplit demo") as orchestrator:
+            self.facts.resolved = evidence.count_resolved(orchestrator)
+            if (listed := self.facts.listed("contradictions")) is not None:
+                self.facts.contradictions = evidence.read_contradictions(orchestrator, listed)
+        if history is None or not history.whole:
+            return
+        with self.step("complete", "Complete: retire the shared tables") as said:
+            steps = self._verb("complete", options=("--yes",))["steps"]
+            said.append(f"{len(steps)} steps")
+        with self.step("orders", "Let the orchestrator move orders") as said:
+            dsn = self.stage.dsn("orchestrator", role="orchestrator")
+            moves = self.facts.orders = move_orders(dsn)
+            said += [moves.accepted, f"refused: {moves.refused}"]
+
+    def look_back(self, *, began: float, ended: float) -> None:
+        """Read what the databases say of the whole."""
+        facts = self.facts
+        facts.servers = evidence.read_servers(self.stage)
+        if not facts.changes:
+            facts.changes = evidence.read_changes(self.stage)
+        if (listed := facts.listed("illegal_transitions")) is not None:
+            facts.transitions = evidence.illegal_transitions(listed)
+        with connect(self.stage.dsn(SOURCE), name="dbsplit demo") as source:
+            facts.phases = evidence.read_phases(
+                source, facts.split, stage.SERVICES, began=began, ended=ended
+            )
+            facts.pauses = evidence.read_pauses(source, facts.split, facts.moves)
+
+    def _await_ready(self, step: str) -> None:
+        """Wait until the stream is near enough to its source for a move to begin."""
+        deadline = time.monotonic() + READY_S_MAX
+        while True:
+            self.verbs.require_stream()
+            status = self._verb("status", step=step)
+            closed = [g for g in status["gates"] if g["gate"] in _AWAITED and not g["ok"]]
+            if status["gates"] and not closed:
+                return
+            if time.monotonic() > deadline:
+                said = "; ".join(f"{g['gate']} is {g['observed']}" for g in closed)
+                raise GateClosed(
+                    f"not ready after {READY_S_MAX:.0f} s: {said or 'still ' + status['phase']}",
+                    hint="the machine is too busy for the applications and the split",
+                )
+            time.sleep(_POLL_S)
+
+    def _verb(
+        self,
+        *words: str,
+        options: Sequence[str] = (),
+        allowed: frozenset[int] | set[int] = frozenset(),
+        step: str = "",
+    ) -> dict[str, Any]:
+        return self.verbs.run(
+            *words,
+            options=options,
+            allowed=allowed,
+            hear=lambda line: self.hear(step or words[-1], line),
+        )
+
+    def hear(self, step: str, line: dict[str, Any]) -> None:
+        """Pass on what a verb says."""
+        self.tell(Said(step, line))
+
+    def _note(self, text: str) -> None:
+        self.facts.events.append(Event(at=time.time(), text=text))
+
+    @contextmanager
+    def step(self, step: str, title: str) -> Iterator[list[str]]:
+        """Tell of a step before and after; what is put into the list sums it up."""
+        self.tell(Began(step, title))
+        began, said = time.monotonic(), list[str]()
+        yield said
+        summary = ", ".join(said)
+        self.tell(Ended(step, title, time.monotonic() - began, summary))
+        self._note(f"{title}: {summary}" if summary else title)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
