@@ -1,20 +1,26 @@
-"""The command line as a shell sees it: a process per verb, its exit code and its output."""
+"""The command line as a shell sees it: verbs, their exit codes and what they say."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psycopg
+
+from toolkit.cli.main import cli
 
 VERB_S_MAX = 120.0
 STREAM_STARTS_S_MAX = 30.0
@@ -43,14 +49,25 @@ class Verbs:
 
     plan: Path
     environment: Mapping[str, str]
+    apart: bool = False  # each verb in a process of its own
     said: list[str] = field(default_factory=list)
 
     def __call__(self, *verb: str, code: int = 0, plan: Path | None = None, **env: str) -> Said:
         """Run a verb, expecting an exit code."""
         began = time.monotonic()
+        run = self._in_a_process if self.apart else self._in_this_process
+        one = Said(" ".join(verb), *run(self._words(verb, plan), self._environment(env)))
+        if os.environ.get("DBSPLIT_TEST_TALK"):
+            print(f"{time.monotonic() - began:6.2f} s  {one.verb}")  # noqa: T201
+        self.said += [one.out, one.err]
+        assert "Traceback" not in one.err, one.err
+        assert one.code == code, f"{one.verb}: exit code {one.code}\n{one.out}\n{one.err}"
+        return one
+
+    def _in_a_process(self, words: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
         done = subprocess.run(
-            self._command(verb, plan),
-            env=self._environment(env),
+            [str(DBSPLIT), *words],
+            env=environment,
             cwd=self.plan.parent,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -58,13 +75,29 @@ class Verbs:
             timeout=VERB_S_MAX,
             check=False,
         )
-        if os.environ.get("DBSPLIT_TEST_TALK"):
-            print(f"{time.monotonic() - began:6.2f} s  {' '.join(verb)}")  # noqa: T201
-        self.said += [done.stdout, done.stderr]
-        one = Said(" ".join(verb), done.returncode, done.stdout, done.stderr)
-        assert "Traceback" not in one.err, one.err
-        assert one.code == code, f"{one.verb}: exit code {one.code}\n{one.out}\n{one.err}"
-        return one
+        return done.returncode, done.stdout, done.stderr
+
+    def _in_this_process(
+        self, words: list[str], environment: dict[str, str]
+    ) -> tuple[int, str, str]:
+        """As in one of its own, without the half second until everything is imported."""
+        out, err = io.StringIO(), io.StringIO()
+        code: object = 0
+        with (
+            mock.patch.dict(os.environ, environment, clear=True),
+            mock.patch.object(sys, "stdin", io.StringIO()),
+            contextlib.chdir(self.plan.parent),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                cli.main(words, prog_name="dbsplit", auto_envvar_prefix="DBSPLIT")
+            except SystemExit as end:
+                code = end.code
+            except Exception:  # noqa: BLE001 - as an interpreter would
+                code = 1
+                traceback.print_exc()
+        return int(str(code or 0)), out.getvalue(), err.getvalue()
 
     def json(self, *verb: str, code: int = 0, **env: str) -> dict[str, Any]:
         """A verb's result object; every line of its output is JSON, and nothing else."""
@@ -85,7 +118,7 @@ class Verbs:
     def stream(self, source: str, *, code: int | None = 0) -> Iterator[subprocess.Popen[str]]:
         """A stream process, live; SIGTERM ends it, unless the block has seen to that."""
         process = subprocess.Popen(
-            self._command(("stream",), None),
+            [str(DBSPLIT), *self._words(("stream",), None)],
             env=self._environment({}),
             cwd=self.plan.parent,
             stdin=subprocess.DEVNULL,
@@ -126,9 +159,9 @@ class Verbs:
         self.said += [out, err]
         raise AssertionError(f"the stream did not start: {process.returncode}\n{out}\n{err}")
 
-    def _command(self, verb: tuple[str, ...], plan: Path | None) -> list[str]:
+    def _words(self, verb: tuple[str, ...], plan: Path | None) -> list[str]:
         words = 2 if verb[0] == "plan" else 1
-        return [str(DBSPLIT), *verb[:words], str(plan or self.plan), *verb[words:]]
+        return [*verb[:words], str(plan or self.plan), *verb[words:]]
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("DBSPLIT_")}

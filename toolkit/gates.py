@@ -40,6 +40,7 @@ class Readiness:
     dirty_keys: int
     differences: int | None  # None: not compared, or not to the end
     drifted: tuple[str, ...]  # tables whose columns are not what was prepared
+    unpublished: tuple[str, ...] = ()  # tables whose changes the stream does not get
     back_live: bool | None = None  # None: not asked for yet
 
 
@@ -88,6 +89,13 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             ", ".join(facts.drifted) or "as prepared",
             "as prepared",
             "undo the schema change, or abort and prepare again",
+        ),
+        Gate(
+            "publication",
+            not facts.unpublished,
+            ", ".join(facts.unpublished) or "as prepared",
+            "as prepared",
+            "changes may be missing: abort and start again; a publication must not be altered",
         ),
     ]
     if facts.back_live is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cdc.connect import Connection
 from plans import names
 from plans.catalog import Catalog, Table, TableName
@@ -29,6 +31,13 @@ def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
         ),
         differences=None if compared is None else compared.verdict,
         drifted=drifted(sides),
+        unpublished=tuple(
+            unpublished(
+                sides.source,
+                names.publication(split.name),
+                (route.source.name for route in split.routes),
+            )
+        ),
     )
 
 
@@ -94,6 +103,20 @@ def _drift(
         if before is None or after is None or shape(before) != shape(after):
             found.append(f"{service}:{name}" if service else str(name))
     return sorted(set(found))
+
+
+def unpublished(connection: Connection, publication: str, tables: Iterable[TableName]) -> list[str]:
+    """Tables whose changes are not in the stream, because somebody changed the publication."""
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_publication_rel AS r"
+        " JOIN pg_publication AS p ON p.oid = r.prpubid AND p.pubname = %s"
+        " AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot"
+        " JOIN pg_class AS c ON c.oid = r.prrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE r.prqual IS NULL AND r.prattrs IS NULL",
+        [publication],
+    ).fetchall()
+    published = {TableName(schema, name) for schema, name in rows}
+    return sorted(str(table) for table in set(tables) - published)
 
 
 def fingerprints(sides: Sides) -> dict[str, str]:

@@ -17,6 +17,7 @@ from toolkit.observe import (
     prepared_transactions,
     retained_bytes,
     stream_lag,
+    unpublished,
 )
 from toolkit.opened import Split
 from toolkit.sides import open_sides
@@ -177,6 +178,13 @@ def _readiness(
             dirty_keys=changed,
             differences=differences,
             drifted=drifted(sides),
+            unpublished=tuple(
+                unpublished(
+                    source,
+                    names.publication(split.name),
+                    (route.source.name for route in split.routes),
+                )
+            ),
         )
 
 

@@ -20,6 +20,7 @@ from plans import names
 from plans.errors import NotReady, SplitError, StreamBroken
 from toolkit import locks, state
 from toolkit.links import back_feed, forward_feed
+from toolkit.observe import unpublished
 from toolkit.opened import Split, require_prepared
 from toolkit.recovery import recover
 
@@ -53,6 +54,7 @@ def stream(
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
         require_prepared(split, source)
         _require_slot(split, source)
+        _require_publication(split, source)
         supervisor = _Supervisor(split, source, stop, report)
         goal = _log_end(source) if until_caught_up else None
         return supervisor.run(goal)
@@ -173,6 +175,16 @@ def _require_slot(split: Split, source: Connection) -> None:
                 f"has everything up to {reached[0]} only: the slot was recreated or advanced",
                 hint="changes in between are lost to it: `dbsplit abort` and start again",
             )
+
+
+def _require_publication(split: Split, source: Connection) -> None:
+    publication = names.publication(split.name)
+    missing = unpublished(source, publication, (route.source.name for route in split.routes))
+    if missing:
+        raise StreamBroken(
+            f"publication {publication} lacks {', '.join(missing[:5])}, or filters rows or columns",
+            hint="what was written meanwhile is not in the stream: `dbsplit abort` and start again",
+        )
 
 
 def _log_end(connection: Connection) -> LSN:

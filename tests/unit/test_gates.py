@@ -37,6 +37,7 @@ def test_everything_at_its_limit_is_open() -> None:
         ({"differences": 1}, "validated"),
         ({"differences": None}, "validated"),
         ({"drifted": ("public.orders",)}, "schema"),
+        ({"unpublished": ("public.orders",)}, "publication"),
         ({"back_live": False}, "way_back"),
     ],
 )
