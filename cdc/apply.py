@@ -14,13 +14,14 @@ replication origin tells.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import NamedTuple
 
 import psycopg
-from psycopg import sql
 
-from cdc.compaction import NetRows
+from cdc.batch import TableBatch, gather
 from cdc.connect import Connection, connect
 from cdc.crash import crash_point
 from cdc.flow import Flow
@@ -35,11 +36,11 @@ from cdc.pgoutput import (
     Origin,
     Relation,
     Truncate,
+    Tuple,
     Update,
 )
 from cdc.replication import Keepalive
-from cdc.stage import Stage
-from cdc.write import BatchWriter, CompiledFlow, Incomplete, TableBatch
+from cdc.write import BatchWriter, Incomplete
 from plans.catalog import TableName
 from plans.errors import StreamBroken
 from plans.names import APPLIER_SETTING, MARKER_PREFIX
@@ -52,7 +53,15 @@ IDLE_PROGRESS_S = 1.0
 
 EPOCH_2000_US = 946_684_800_000_000
 
-Item = Event | Keepalive
+
+class Announcement(NamedTuple):
+    """What the rows of a table look like, and which table of the plan they belong to."""
+
+    relation: Relation
+    root: TableName  # itself, or the partitioned table
+
+
+Item = Event | Keepalive | Announcement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +91,30 @@ class Counters:
     echoes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows as the stream announced them, on their way into batches."""
+
+    name: TableName
+    root: TableName
+    batches: tuple[TableBatch, ...]
+    arrange: Callable[[Tuple], Tuple] | None  # into the stage's order; None if it is that
+    full: bool  # old rows are told in full
+    trusted: bool  # old rows tell what the batches need
+
+    def in_order(self, change: Insert | Update | Delete) -> Insert | Update | Delete:
+        """The change, with values in the stage's order."""
+        arrange = self.arrange
+        if arrange is None:
+            return change
+        if isinstance(change, Insert):
+            return change._replace(new=arrange(change.new))
+        if isinstance(change, Delete):
+            return change._replace(old=arrange(change.old))
+        old = None if change.old is None else arrange(change.old)
+        return change._replace(old=old, new=arrange(change.new))
+
+
 class Applier:
     """Applies one link's changes; for use by one thread."""
 
@@ -89,8 +122,8 @@ class Applier:
         self.link = link
         self.counters = Counters()
         self.committed = LSN(0)
-        self._tables: dict[tuple[str, str], list[TableBatch]] = {}
-        self._by_oid: dict[int, tuple[TableBatch, ...]] = {}
+        self._tables: dict[TableName, list[TableBatch]] = {}
+        self._by_oid: dict[int, _Rows] = {}
         self._connection: Connection | None = None
         self._begin: Begin | None = None
         self._skip = False
@@ -159,33 +192,9 @@ class Applier:
                 return
 
     def _prepare_stages(self, connection: Connection) -> None:
-        # Flows of one table that were copied at different times start at different
-        # changes, and so need batches of their own.
-        together: dict[tuple[TableName, LSN], list[Flow]] = {}
-        for flow in self.link.flows:
-            horizon = self.link.horizons.get(flow.route, LSN(0))
-            together.setdefault((flow.leader.name, horizon), []).append(flow)
-        for number, ((name, horizon), flows) in enumerate(together.items()):
-            leader = flows[0].leader
-            columns = tuple(c.name for c in leader.columns if c.generated is None)
-            stage = Stage(
-                sql.Identifier(f"dbsplit_stage_{number}"), leader, columns, self.link.types
-            )
-            connection.execute(stage.create())
-            complete = frozenset[str]().union(*(flow.needs_complete_rows for flow in flows))
-            if any(flow.where is not None for flow in flows):
-                # A row that enters the condition needs all its values.
-                complete |= frozenset(c.name for c in leader.columns if c.toastable)
-            batch = TableBatch(
-                leader=leader,
-                stage=stage,
-                flows=tuple(CompiledFlow(flow, stage.name) for flow in flows),
-                complete=complete,
-                horizon=horizon,
-                changes=NetRows(),
-            )
-            batch.announce(columns)
-            self._tables.setdefault((name.schema, name.name), []).append(batch)
+        for batch in gather(self.link.flows, self.link.horizons, self.link.types):
+            connection.execute(batch.stage.create())
+            self._tables.setdefault(batch.leader.name, []).append(batch)
 
     # ------------------------------------------------------------- the events
 
@@ -207,7 +216,7 @@ class Applier:
                 self._finish(item)
             case Origin():
                 self._from_origin(item)
-            case Relation():
+            case Announcement():
                 self._announce(item)
             case Message():
                 self._message(item)
@@ -255,24 +264,35 @@ class Applier:
         if self._markers or self._full():
             self._flush_and_commit()
 
-    def _announce(self, relation: Relation) -> None:
-        batches = self._tables.get((relation.schema, relation.name), [])
-        self._by_oid[relation.oid] = tuple(batches)
+    def _announce(self, announced: Announcement) -> None:
+        relation, root = announced
+        batches = tuple(self._tables.get(root, ()))
         names = tuple(column.name for column in relation.columns)
-        for batch in batches:
-            if set(names) != set(batch.stage.columns):
-                raise _drifted(batch, names)
-            if batch.stage.columns != names:
-                self._flush(partly=False)
-                batch.announce(names)
+        wanted = batches[0].stage.columns if batches else names
+        key = set(batches[0].leader.key) if batches else set[str]()
+        told = {column.name for column in relation.columns if column.in_key}
+        full = relation.replica_identity == "f"
+        self._by_oid[relation.oid] = _Rows(
+            name=TableName(relation.schema, relation.name),
+            root=root,
+            batches=batches,
+            arrange=None if names == wanted else _arrangement(names, wanted),
+            full=full,
+            trusted=full or (told == key and not any(batch.needs_full_rows for batch in batches)),
+        )
 
     def _message(self, message: Message) -> None:
         if message.prefix == MARKER_PREFIX and message.transactional and not self._skip:
             self._markers.append((message.content.decode(), message.lsn))
 
     def _change(self, change: Insert | Update | Delete) -> None:
-        for batch in self._by_oid[change.relation]:
-            if self._begin is not None and self._begin.commit_lsn < batch.horizon:
+        rows = self._by_oid[change.relation]
+        if rows.arrange is not None:
+            change = rows.in_order(change)
+        if not rows.trusted and not isinstance(change, Insert):
+            raise _unidentified(rows.name)
+        for batch in rows.batches:
+            if self._is_copied(batch):
                 continue
             changes = batch.changes
             if isinstance(change, Insert):
@@ -286,20 +306,42 @@ class Applier:
         if self._full():
             self._flush(partly=True)
 
+    def _is_copied(self, batch: TableBatch) -> bool:
+        return self._begin is not None and self._begin.commit_lsn < batch.horizon
+
     def _full(self) -> bool:
         return self._changes >= self._batch_max or self._bytes >= BATCH_BYTES_MAX
 
     def _truncate(self, truncate: Truncate) -> None:
         if self._skip:
             return
-        self._flush(partly=False)
-        for oid in truncate.relations:
-            for batch in self._by_oid.get(oid, ()):
-                if self._begin is not None and self._begin.commit_lsn < batch.horizon:
-                    continue
-                for flow in batch.flows:
-                    self._execute(flow.empty)
-                self._changes += 1
+        emptied = [self._by_oid[oid] for oid in truncate.relations if oid in self._by_oid]
+        whole = {rows.name for rows in emptied}
+        for rows in emptied:
+            if rows.name != rows.root and rows.root in whole:
+                continue
+            for batch in rows.batches:
+                if not self._is_copied(batch):
+                    self._empty(batch, rows.name)
+
+    def _empty(self, batch: TableBatch, name: TableName) -> None:
+        self._changes += 1
+        if name == batch.leader.name:
+            batch.empty()
+            return
+        # What was gathered may be rows of this partition or of others.
+        self._flush(partly=True)
+        if batch.touched or not all(name in flow.empty_leaves for flow in batch.flows):
+            raise StreamBroken(
+                f"partition {name} was truncated, and which rows of the follower came from it "
+                "is not known",
+                hint="`dbsplit abort` and start the split again; until then delete rows of a "
+                "partition instead",
+            )
+        for flow in batch.flows:
+            for statement in flow.empty_leaves[name]:
+                self._execute(statement)
+        self._changes += 1
 
     def _idle(self, keepalive: Keepalive) -> None:
         if self._begin is not None or keepalive.wal_end <= self.committed:
@@ -337,14 +379,19 @@ class Applier:
 
     def _flush(self, *, partly: bool) -> None:
         """Carry what was gathered into the follower's open transaction."""
-        touched = [b for batches in self._tables.values() for b in batches if len(b.changes)]
+        touched = [
+            batch
+            for batches in self._tables.values()
+            for batch in batches
+            if batch.touched and not (partly and batch.whole_transactions_only)
+        ]
         if touched:
             self._begin_follower()
             self._execute(b"SAVEPOINT batch")
             if not self._try_write(touched, partly=partly):
                 return
             for batch in touched:
-                batch.changes.clear()
+                batch.clear()
         self._changes = self._bytes = 0
         self._batch_max = BATCH_CHANGES_MAX
 
@@ -449,16 +496,18 @@ class Applier:
         return self._connection
 
 
-def _drifted(batch: TableBatch, names: tuple[str, ...]) -> StreamBroken:
-    added = sorted(set(names) - set(batch.stage.columns))
-    missing = sorted(set(batch.stage.columns) - set(names))
-    said = [
-        f"{what} {', '.join(cols)}"
-        for what, cols in (("has new columns", added), ("has lost columns", missing))
-        if cols
-    ]
+def _arrangement(names: tuple[str, ...], wanted: tuple[str, ...]) -> Callable[[Tuple], Tuple]:
+    """Puts values that come in the order of `names` into the order of `wanted`."""
+    positions = [names.index(name) for name in wanted]
+    if len(positions) == 1:
+        return lambda values: (values[positions[0]],)
+    return itemgetter(*positions)
+
+
+def _unidentified(table: TableName) -> StreamBroken:
     return StreamBroken(
-        f"table {batch.leader.name} {' and '.join(said)} since the split was prepared",
-        hint="nothing wrong was written; undo the change on the source, or `dbsplit abort` "
-        "and prepare again with a plan for it",
+        f"{table} was changed without its old row being told in full: its replica identity is "
+        "not what prepare set or found",
+        hint="nothing wrong was written; which rows were meant is not in the log: set it back, "
+        "`dbsplit abort` and start the split again",
     )

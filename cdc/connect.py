@@ -42,10 +42,10 @@ def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Conn
     return connection
 
 
-def session_conninfo(dsn: str, *, name: str, **more: Any) -> str:
+def session_conninfo(dsn: str, *, name: str, **more: str) -> str:
     """`dsn` with our limits on connecting and dead peers, unless it has its own."""
     given = conninfo_to_dict(dsn)
-    defaults = {
+    defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "keepalives_idle": 30,
         "keepalives_interval": 10,

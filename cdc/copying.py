@@ -153,11 +153,9 @@ class _Crew:
         at = time.monotonic()
         with source.cursor() as reading, target.cursor() as writing:
             with reading.copy(read) as rows, writing.copy(write) as into:
-                count = 0
-                for block in rows:
+                for count, block in enumerate(rows, 1):
                     into.write(block)
                     size += len(block)
-                    count += 1
                     if not count % 256 and time.monotonic() - at > REPORT_S:
                         at = time.monotonic()
                         self._report(CopyProgress(route, count, size, done=False))

@@ -12,15 +12,17 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import psycopg
 
-from cdc.apply import Applier, Item, Link
+from cdc.apply import Announcement, Applier, Item, Link
 from cdc.crash import crash_point
 from cdc.lsn import LSN, confirmable
-from cdc.pgoutput import Begin, Commit, Delete, Insert, Relation, Truncate, Update, decode
+from cdc.pgoutput import Begin, Commit, Delete, Insert, Relation, Update, decode
 from cdc.replication import ConnectionLost, Data, Keepalive, ReplicationConnection
+from cdc.watch import Watch
 from plans.errors import NotReady, SplitError, StreamBroken
 
 BLOCK_EVENTS_MAX = 1_000
@@ -61,7 +63,7 @@ class _Sink(threading.Thread):
         self.link = link
         self.applier = Applier(link)
         self.failure: BaseException | None = None
-        self.tables = {(f.leader.name.schema, f.leader.name.name) for f in link.flows}
+        self.tables = {flow.leader.name for flow in link.flows}
         self.block: list[Item] = []
         self.block_bytes = 0
         self._queue: queue.Queue[tuple[list[Item], int]] = queue.Queue(QUEUE_BLOCKS_MAX)
@@ -120,6 +122,7 @@ class Follower(threading.Thread):
         self._halt.set()
 
     def run(self) -> None:
+        """Follow; the thread's work."""
         broken_since: float | None = None
         while not self._halt.is_set():
             started = time.monotonic()
@@ -163,13 +166,16 @@ class Follower(threading.Thread):
         try:
             for sink in sinks:
                 sink.applier.open()
-            with ReplicationConnection(self.feed.leader_dsn, name="dbsplit stream") as connection:
+            with (
+                closing(self._watch()) as watch,
+                ReplicationConnection(self.feed.leader_dsn, name="dbsplit stream") as connection,
+            ):
                 connection.start(self.feed.slot, self.feed.publication)
                 self.position = confirmable(sink.applier.committed for sink in sinks)
                 for sink in sinks:
                     sink.start()
                 self.connected.set()
-                _Reader(connection, sinks, self._halt, self).run()
+                _Reader(connection, watch, sinks, self).run(self._halt)
         finally:
             self.connected.clear()
             halt.set()
@@ -179,6 +185,10 @@ class Follower(threading.Thread):
                 else:
                     sink.applier.close()
 
+    def _watch(self) -> Watch:
+        tables = [flow.leader for link in self.feed.links for flow in link.flows]
+        return Watch(self.feed.leader_dsn, self.feed.publication, tables)
+
 
 class _Reader:
     """Reads, decodes and distributes, and confirms what was committed."""
@@ -186,22 +196,25 @@ class _Reader:
     def __init__(
         self,
         connection: ReplicationConnection,
+        watch: Watch,
         sinks: Sequence[_Sink],
-        stop: threading.Event,
         owner: Follower,
     ) -> None:
         self._connection = connection
+        self._watch = watch
         self._sinks = sinks
-        self._stop = stop
         self._owner = owner
-        self._wanted: dict[int, tuple[_Sink, ...]] = {}
+        self._stop = threading.Event()
+        self._wanted: dict[int, Sequence[_Sink]] = {}
         self._received = LSN(0)
         self._confirmed = LSN(0)
         self._confirm_at = 0.0
         self._in_transaction = False
 
-    def run(self) -> None:
-        while not self._stop.is_set():
+    def run(self, stop: threading.Event) -> None:
+        """Follow until `stop` is set; raises what an applier met, too."""
+        self._stop = stop
+        while not stop.is_set():
             message = self._connection.read(0)
             if message is None:
                 # Nothing waits: let the appliers have what there is, then rest.
@@ -223,21 +236,18 @@ class _Reader:
         event = decode(payload)
         if event is None:
             return
-        sinks: Sequence[_Sink]
+        item: Item = event
+        sinks = self._sinks
         if isinstance(event, Insert | Update | Delete):
             sinks = self._wanted[event.relation]
         elif isinstance(event, Relation):
-            table = (event.schema, event.name)
-            sinks = tuple(sink for sink in self._sinks if table in sink.tables)
+            item = Announcement(event, self._watch.root_of(event))
+            sinks = tuple(sink for sink in self._sinks if item.root in sink.tables)
             self._wanted[event.oid] = sinks
-        elif isinstance(event, Truncate):
-            sinks = self._sinks
-        else:
-            sinks = self._sinks
-            if isinstance(event, Begin | Commit):
-                self._in_transaction = isinstance(event, Begin)
+        elif isinstance(event, Begin | Commit):
+            self._in_transaction = isinstance(event, Begin)
         for sink in sinks:
-            sink.block.append(event)
+            sink.block.append(item)
             sink.block_bytes += len(payload)
             if len(sink.block) >= BLOCK_EVENTS_MAX or sink.block_bytes >= BLOCK_BYTES_MAX:
                 self._hand_over(sink)
@@ -272,6 +282,7 @@ class _Reader:
         if not now and clock < self._confirm_at:
             return
         self._check()
+        self._watch.look()
         self._confirm_at = clock + CONFIRM_S
         self._confirmed = confirmable(sink.applier.committed for sink in self._sinks)
         self._owner.position = self._confirmed

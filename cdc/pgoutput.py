@@ -200,7 +200,8 @@ def _relation(data: bytes) -> Relation:
     for _ in range(count):
         in_key = bool(data[position] & 1)
         column, position = _text(data, position + 1)
-        columns.append(RelationColumn(column, *_TYPE.unpack_from(data, position), in_key))
+        type_oid, type_mod = _TYPE.unpack_from(data, position)
+        columns.append(RelationColumn(column, type_oid, type_mod, in_key))
         position += 8
     # An empty schema stands for pg_catalog.
     return Relation(oid, schema or "pg_catalog", name, identity, tuple(columns))

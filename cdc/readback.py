@@ -9,14 +9,19 @@ so that the follower ends up right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from psycopg import sql
 
 from cdc.compaction import Key
-from cdc.connect import connect
+from cdc.connect import Connection, connect
 from cdc.pgoutput import Tuple
 from plans.catalog import Table
+
+ROWS_MAX = 500
+"""Keys in one query; its text is parsed, and the rows are large."""
+
+TIMEOUT = "60s"
 
 
 def read_back(
@@ -24,24 +29,38 @@ def read_back(
 ) -> dict[Key, Tuple]:
     """The current rows that have the keys of `rows`, by key; missing ones are left out."""
     found: dict[Key, Tuple] = {}
-    positions = [list(columns).index(name) for name in table.key]
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    with connect(dsn, name="dbsplit read back") as connection, connection.cursor() as cursor:
-        connection.execute("SET statement_timeout = '60s'")
-        for row in rows:
-            condition = sql.SQL(" AND ").join(
-                sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(_text(row[position])))
-                for name, position in zip(table.key, positions, strict=True)
-            )
-            query = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(
-                names, table.name.identifier, condition
-            )
-            # COPY gives values in the form that the stream does; a cast to text may not.
-            with cursor.copy(query) as copy:
-                for read in copy.rows():
-                    image = tuple(None if v is None else str(v).encode() for v in read)
-                    found[tuple(image[position] for position in positions)] = image
+    key = [list(columns).index(name) for name in table.key]
+    with connect(dsn, name="dbsplit read back") as connection:
+        connection.execute(sql.SQL("SET statement_timeout = {}").format(TIMEOUT))
+        for start in range(0, len(rows), ROWS_MAX):
+            query = _query(table, columns, key, rows[start : start + ROWS_MAX])
+            for image in _read(connection, query):
+                found[tuple(image[position] for position in key)] = image
     return found
+
+
+def _query(
+    table: Table, columns: Sequence[str], key: Sequence[int], rows: Sequence[Tuple]
+) -> sql.Composed:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    # Bare literals take the columns' types, whatever these are.
+    wanted = (
+        sql.SQL("({})").format(sql.SQL(", ").join(sql.Literal(_text(row[n])) for n in key))
+        for row in rows
+    )
+    return sql.SQL("COPY (SELECT {} FROM {} WHERE ({}) IN ({})) TO STDOUT").format(
+        names,
+        table.name.identifier,
+        sql.SQL(", ").join(sql.Identifier(columns[n]) for n in key),
+        sql.SQL(", ").join(wanted),
+    )
+
+
+def _read(connection: Connection, query: sql.Composed) -> Iterator[Tuple]:
+    # COPY gives values in the form that the stream does; a cast to text may not.
+    with connection.cursor() as cursor, cursor.copy(query) as copy:
+        for row in copy.rows():
+            yield tuple(None if value is None else str(value).encode() for value in row)
 
 
 def _text(value: object) -> str:

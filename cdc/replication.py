@@ -13,6 +13,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import NamedTuple, Self
 
+import psycopg
 from psycopg import pq, sql
 from psycopg.pq.abc import PGresult
 
@@ -155,7 +156,7 @@ class ReplicationConnection:
                 return None
             try:
                 self._connection.consume_input()
-            except Exception as error:
+            except psycopg.OperationalError as error:
                 raise ConnectionLost(str(error)) from None
 
     def confirm(self, flushed: LSN, received: LSN) -> None:
@@ -165,7 +166,7 @@ class ReplicationConnection:
         try:
             self._connection.put_copy_data(message)
             self._connection.flush()
-        except Exception as error:
+        except psycopg.OperationalError as error:
             raise ConnectionLost(str(error)) from None
 
     def _message(self, data: bytes) -> Data | Keepalive:

@@ -8,22 +8,30 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc.connect import Connection
+from cdc.flow_sql import COUNT, OP, UNCHANGED_NAMES
 from cdc.pgoutput import UNCHANGED, Tuple, Value
-from plans.catalog import Column, Table
+from plans.catalog import Table
+
+BLOCK_BYTES = 1 << 18
+"""Lines are joined to blocks of about this size: one call of libpq per line would cost more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """The temporary table for rows of one leader table.
 
-    `columns` are those that the stream sends, in its order; generated columns
-    are generated in the stage as well, so that expressions may read them.
+    Its columns are those that a stream can send, in the catalog's order, and three
+    of ours.  Generated columns are not among them: no expression may read them.
     """
 
     name: sql.Identifier
     leader: Table
-    columns: tuple[str, ...]
     types: Mapping[str, str]  # the leader's type names → those to use here
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The leader's columns, as the values of a row follow each other."""
+        return tuple(c.name for c in self.leader.columns if c.generated is None)
 
     def create(self) -> sql.Composed:
         """Create it for the session.
@@ -31,11 +39,17 @@ class Stage:
         It is emptied batch by batch: ON COMMIT DELETE ROWS would truncate every
         stage of the session at every commit, at 0.5 ms each.
         """
-        columns: list[sql.Composable] = [self._column(column) for column in self.leader.columns]
+        columns: list[sql.Composable] = [
+            sql.SQL("{} {}").format(
+                sql.Identifier(column.name), sql.SQL(self.types.get(column.type, column.type))
+            )
+            for column in self.leader.columns
+            if column.generated is None
+        ]
         columns += [
-            sql.SQL('_op "char" NOT NULL'),
-            sql.SQL("_count int"),
-            sql.SQL("_unchanged text[]"),
+            sql.SQL('{} "char" NOT NULL').format(OP),
+            sql.SQL("{} int").format(COUNT),
+            sql.SQL("{} text[]").format(UNCHANGED_NAMES),
         ]
         return sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(
             self.name, sql.SQL(", ").join(columns)
@@ -43,18 +57,16 @@ class Stage:
 
     def fill(self, connection: Connection, lines: Iterable[bytes]) -> int:
         """Stage rows; returns their number."""
-        statement = sql.SQL("COPY {} ({}, _op, _count, _unchanged) FROM STDIN").format(
-            self.name, sql.SQL(", ").join(map(sql.Identifier, self.columns))
-        )
+        names = [*map(sql.Identifier, self.columns), OP, COUNT, UNCHANGED_NAMES]
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(self.name, sql.SQL(", ").join(names))
+        count = size = 0
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            count = 0
             block: list[bytes] = []
-            size = 0
             for line in lines:
                 block.append(line)
                 size += len(line)
                 count += 1
-                if size > 1 << 18:
+                if size > BLOCK_BYTES:
                     copy.write(b"".join(block))
                     block, size = [], 0
             copy.write(b"".join(block))
@@ -62,28 +74,19 @@ class Stage:
 
     def line(self, row: Tuple, op: bytes, count: bytes = b"\\N") -> bytes:
         """One row in COPY's text format (manual, COPY, "Text Format")."""
-        values = [_escape(value) for value in row]
+        values = [escape(value) for value in row]
         if UNCHANGED in row:
             names = [
                 name for name, value in zip(self.columns, row, strict=True) if value is UNCHANGED
             ]
-            unchanged = _escape(_array(names))
+            unchanged = escape(_array(names))
         else:
             unchanged = b"\\N"
         return b"\t".join([*values, op, count, unchanged]) + b"\n"
 
-    def _column(self, column: Column) -> sql.Composed:
-        type_ = self.types.get(column.type, column.type)
-        text = sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
-        if column.generated is None:
-            return text
-        return sql.SQL("{} GENERATED ALWAYS AS ({}) STORED").format(
-            text,
-            sql.SQL(column.generated),
-        )
 
-
-def _escape(value: Value) -> bytes:
+def escape(value: Value) -> bytes:
+    """A value as COPY's text format has it; NULL for what was not sent."""
     if value is None or value is UNCHANGED:
         return b"\\N"
     assert isinstance(value, bytes)  # noqa: S101  (narrows for mypy; an enum has one other member)

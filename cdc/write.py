@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psycopg import sql
-
+from cdc.batch import CompiledFlow, TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.connect import Connection
 from cdc.crash import crash_point
-from cdc.flow import Flow, FlowSQL
 from cdc.lsn import LSN
 from cdc.pgoutput import UNCHANGED, Tuple
 from cdc.readback import read_back
-from cdc.stage import Stage
-from plans.catalog import Table
 from plans.routes import Kind
 
 STAGED_MAX = 50_000
@@ -26,53 +22,26 @@ LSN_SETTING = "dbsplit.lsn"
 
 
 class Incomplete(Exception):
-    """Rows to be updated in part do not exist in the follower; `batch` has been completed."""
+    """Rows to be updated in part do not exist in the follower; the batch has been completed."""
 
 
-@dataclass(slots=True)
-class TableBatch:
-    """What changed in one leader table, and where it goes."""
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """What of a batch lies in its stage."""
 
-    leader: Table
-    stage: Stage
-    flows: tuple[CompiledFlow, ...]
-    complete: frozenset[str]  # columns that must not stay UNCHANGED
-    horizon: LSN  # changes before it are in the copy
-    changes: NetChanges | NetRows
-    staged: int = 0  # rows since the stage was truncated
-
-    def announce(self, names: tuple[str, ...]) -> None:
-        """Expect rows with these columns, in this order; the batch is empty."""
-        self.stage = Stage(self.stage.name, self.leader, names, self.stage.types)
-        key = self.leader.key
-        self.changes = NetChanges(tuple(names.index(name) for name in key)) if key else NetRows()
+    batch: TableBatch
+    lines: list[bytes]
+    present: bool
+    removed: bool  # rows that are gone, or old images by which others are
+    partial: bool  # some of the present rows lack values
 
 
-class CompiledFlow:
-    """A flow's statements as they are sent, composed once."""
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How rows are added."""
 
-    def __init__(self, flow: Flow, stage: sql.Identifier) -> None:
-        composed = FlowSQL(flow, stage)
-        self.flow = flow
-        self.empty = _text(composed.empty)
-        if not flow.key:
-            self.without_key = (_text(composed.remove_rows), _text(composed.add_rows))
-            self.dirty = _text(composed.remember_dirty)
-            return
-        self.dirty = _text(composed.remember_dirty)
-        self.delete_gone = _text(composed.delete_gone)
-        left = composed.delete_left
-        self.delete_left = None if left is None else _text(left)
-        update = composed.update
-        self.update = None if update is None else _text(update)
-        self.add_missing = _text(composed.add_missing)
-        self.incomplete = _text(composed.incomplete)
-        self.rewrite = tuple(map(_text, composed.rewrite))
-        self.usual: tuple[bytes, ...] = (
-            (_text(composed.upsert),)
-            if flow.whole_rows
-            else (*((self.update,) if self.update else ()), self.add_missing)
-        )
+    members_only: bool
+    rewrite: bool
 
 
 class BatchWriter:
@@ -86,130 +55,126 @@ class BatchWriter:
     def write(
         self, batches: Sequence[TableBatch], lsn: LSN, *, members_only: bool, rewrite: bool
     ) -> None:
-        """Stage the batches and carry them over, in order.
+        """Stage the batches and carry them over: first all that goes, then all that comes.
 
-        `rewrite` deletes rows before it inserts them anew, for unique values that
-        move between rows.  Raises Incomplete if a batch has to be written again,
-        and whatever the follower objects to.
+        `members_only`: of tables split by column, add and delete rows, and leave
+        those that exist alone.  `rewrite` deletes rows before it inserts them anew,
+        for unique values that move between rows.  Raises Incomplete if a batch has to
+        be written again, and whatever the follower objects to.
         """
-        staged = [(batch, ops) for batch in batches if (ops := self._stage(batch))]
+        every = [self._stage(batch) for batch in batches]
         crash_point("stream.staged")
-        for batch, ops in staged:
-            if b"?" in ops:
-                self._require_complete(batch)
+        for staged in every:
+            if staged.partial:
+                self._require_complete(staged.batch)
+        manner = _Manner(members_only=members_only and not self._backwards, rewrite=rewrite)
         with self._connection.pipeline():
             self._send(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
-            for batch, ops in staged:
-                for flow in batch.flows:
-                    self._carry(batch, flow, ops, rewrite=rewrite, members_only=members_only)
-                self._clear(batch)
+            for staged in every:
+                for flow in staged.batch.flows:
+                    self._remove(staged, flow)
+            for staged in every:
+                for flow in staged.batch.flows:
+                    self._add(staged, flow, manner)
+                self._clear(staged.batch)
 
-    def _stage(self, batch: TableBatch) -> frozenset[bytes]:
-        """Fill the stage; returns which operations are in it, and ``?`` for partial rows."""
-        stage = batch.stage
+    def _stage(self, batch: TableBatch) -> _Staged:
         changes = batch.changes
-        lines: list[bytes]
-        ops: set[bytes] = set()
-        if isinstance(changes, NetRows):
-            lines = [
-                stage.line(row, b"u" if count > 0 else b"g", str(count).encode())
-                for row, count in changes.rows()
-            ]
-            ops = {b"u", b"g"}
-        else:
-            self._complete(batch, changes)
-            lines = []
-            for row in changes.present():
-                lines.append(stage.line(row, b"u"))
-                if UNCHANGED in row:
-                    ops.add(b"?")
-            if lines:
-                ops.add(b"u")
-            gone = [stage.line(row, b"g") for row in changes.gone()]
-            if any(not flow.flow.key_within_leaders for flow in batch.flows):
-                gone += [stage.line(row, b"b") for row in changes.before()]
-            if gone:
-                ops.add(b"g")
-            lines += gone
-        if not lines:
-            return frozenset()
-        batch.staged += stage.fill(self._connection, lines)
-        return frozenset(ops)
+        staged = (
+            _of_multiset(batch, changes)
+            if isinstance(changes, NetRows)
+            else self._of_keyed(batch, changes)
+        )
+        if staged.lines:
+            batch.staged += batch.stage.fill(self._connection, staged.lines)
+        return staged
 
-    def _clear(self, batch: TableBatch) -> None:
-        name = batch.stage.name.as_string(None)
-        if batch.staged > STAGED_MAX:
-            batch.staged = 0
-            self._send(f"TRUNCATE {name}".encode())
-        else:
-            self._send(f"DELETE FROM {name}".encode())
+    def _of_keyed(self, batch: TableBatch, changes: NetChanges) -> _Staged:
+        self._complete(batch, changes)
+        line = batch.stage.line
+        rows = list(changes.present())
+        gone = [line(row, b"g") for row in changes.gone()]
+        if batch.needs_full_rows:
+            gone += [line(row, b"b") for row in changes.before()]
+        return _Staged(
+            batch,
+            [line(row, b"u") for row in rows] + gone,
+            present=bool(rows),
+            removed=bool(gone),
+            partial=any(UNCHANGED in row for row in rows),
+        )
 
     def _complete(self, batch: TableBatch, changes: NetChanges) -> None:
-        """Fetch the values that the log lacks and that expressions need."""
-        needed = {n for n, name in enumerate(batch.stage.columns) if name in batch.complete}
+        """Fetch the values that the log lacks and that the follower cannot have."""
         lacking = [
             row
             for row in changes.present()
-            if UNCHANGED in row and any(row[n] is UNCHANGED for n in needed)
+            if UNCHANGED in row
+            and (changes.has_moved(row) or any(row[n] is UNCHANGED for n in batch.complete))
         ]
         if lacking:
             self._read_back(batch, changes, lacking)
 
-    def _read_back(self, batch: TableBatch, changes: NetChanges, rows: list[Tuple]) -> None:
-        found = read_back(self._leader_dsn, batch.leader, batch.stage.columns, rows)
-        for row in rows:
-            image = found.get(changes.key_of(row))
-            if image is None:
-                # Deleted since, which the stream will tell in a later transaction.
-                changes.set_absent(row)
-            else:
-                changes.replace(image)
-
     def _require_complete(self, batch: TableBatch) -> None:
-        """Check that rows which came in part exist; fetch the whole ones if not."""
-        if not isinstance(batch.changes, NetChanges):
+        """Check that rows which came in part exist; fetch what they lack if not."""
+        changes = batch.changes
+        if not isinstance(changes, NetChanges):
             return
         for flow in batch.flows:
             row = self._connection.execute(flow.incomplete).fetchone()
             if row and row[0]:
-                partial = [row for row in batch.changes.present() if UNCHANGED in row]
-                self._read_back(batch, batch.changes, partial)
+                partial = [row for row in changes.present() if UNCHANGED in row]
+                self._read_back(batch, changes, partial)
                 raise Incomplete(str(batch.leader.name))
 
-    def _carry(
-        self,
-        batch: TableBatch,
-        flow: CompiledFlow,
-        ops: frozenset[bytes],
-        *,
-        rewrite: bool,
-        members_only: bool,
-    ) -> None:
-        if flow.flow.kind.owned:
-            self._send(flow.dirty)
-        if not flow.flow.key:
-            self._send(b"SET LOCAL enable_hashjoin = on")
-            for statement in flow.without_key:
-                self._send(statement)
-            self._send(b"SET LOCAL enable_hashjoin = off")
+    def _read_back(self, batch: TableBatch, changes: NetChanges, rows: list[Tuple]) -> None:
+        found = read_back(self._leader_dsn, batch.leader, batch.stage.columns, rows)
+        for row in rows:
+            changes.complete(row, found.get(changes.key_of(row)))
+
+    def _remove(self, staged: _Staged, flow: CompiledFlow) -> None:
+        if staged.lines:
+            self._send_all(flow.dirty)
+        if staged.batch.emptied:
+            self._send_all(flow.empty)
+        if staged.removed:
+            self._send_all(flow.remove)
+        if staged.present:
+            self._send_all(flow.drop_left)
+
+    def _add(self, staged: _Staged, flow: CompiledFlow, manner: _Manner) -> None:
+        if not staged.present:
             return
-        if b"g" in ops:
-            self._send(flow.delete_gone)
-        if b"u" not in ops:
-            return
-        if flow.delete_left is not None:
-            self._send(flow.delete_left)
-        if members_only and flow.flow.kind is Kind.COLUMNS and not self._backwards:
-            self._send(flow.add_missing)
-            return
-        if b"?" in ops and flow.update is not None:
-            self._send(flow.update)
-        for statement in flow.rewrite if rewrite or batch.leader.key_deferrable else flow.usual:
+        if manner.members_only and flow.flow.kind is Kind.COLUMNS:
+            self._send_all(flow.add_missing)
+        elif manner.rewrite:
+            self._send_all(flow.rewrite)
+        else:
+            self._send_all(flow.add_partial if staged.partial else flow.add)
+
+    def _clear(self, batch: TableBatch) -> None:
+        name = batch.stage.name.as_string(None).encode()
+        if batch.staged > STAGED_MAX:
+            batch.staged = 0
+            self._send(b"TRUNCATE " + name)
+        else:
+            self._send(b"DELETE FROM " + name)
+
+    def _send_all(self, statements: tuple[bytes, ...]) -> None:
+        for statement in statements:
             self._send(statement)
 
     def _send(self, statement: bytes) -> None:
         self._connection.execute(statement)
 
 
-def _text(statement: sql.Composable) -> bytes:
-    return statement.as_string(None).encode()
+def _of_multiset(batch: TableBatch, changes: NetRows) -> _Staged:
+    line = batch.stage.line
+    rows = list(changes.rows())
+    return _Staged(
+        batch,
+        [line(row, b"u" if count > 0 else b"g", str(count).encode()) for row, count in rows],
+        present=any(count > 0 for _, count in rows),
+        removed=any(count < 0 for _, count in rows),
+        partial=False,
+    )

@@ -73,10 +73,11 @@ class Route:
     def needs_full_identity(self) -> bool:
         """Whether old rows must be logged in full for deletes to find their target.
 
-        So it is without a key, and where the target's key reads columns that
-        are not part of the source's key.
+        So it is without a key, and where the target's key is not made of the
+        source's key, all of it and nothing else: then several source rows may have
+        had one target key, and only the old row tells whether it was this one's.
         """
         if not self.key or not self.source.key:
             return True
         reads = frozenset[str]().union(*(self.column(name).reads for name in self.key))
-        return not reads <= set(self.source.key)
+        return reads != set(self.source.key)

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
+from cdc.flow import is_deferrable
 from plans import names
 from plans.errors import NotReady
 from toolkit import markers
@@ -55,7 +56,8 @@ def _create(split: Split, service: str, target: Connection) -> None:
     slot = names.back_slot(split.name, service)
     tables = [split.target_table(route) for route in split.owned([service])]
     for table in tables:
-        if not table.key and table.replica_identity != "f":
+        unidentified = not table.key or table.replica_identity == "n" or is_deferrable(table)
+        if unidentified and table.replica_identity != "f":
             # Without it the service's own updates and deletes would fail.
             target.execute(
                 sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table.name.identifier)
@@ -67,7 +69,7 @@ def _create(split: Split, service: str, target: Connection) -> None:
     if not _exists(target, "pg_publication", "pubname", publication):
         target.execute(
             sql.SQL(
-                "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"
+                "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
             ).format(
                 sql.Identifier(publication),
                 sql.SQL(", ").join(table.name.identifier for table in tables),

@@ -211,7 +211,7 @@ def _already(split: Split, control: Connection, direction: Direction) -> Moved:
             told = row[0] if row else {}
             return Moved(
                 direction.outcome,
-                attempt.services,
+                tuple(s for s in split.plan.services if s in attempt.services),
                 told.get("write_pause_ms", 0.0),
                 told.get("path"),
                 told.get("steps_ms", {}),

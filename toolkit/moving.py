@@ -27,12 +27,13 @@ from plans.model import Limits
 from toolkit import fence, journal, markers, state, validation
 from toolkit.back import ensure_way_back
 from toolkit.gates import Gate, decide, require_open
-from toolkit.observe import fingerprints, observe
+from toolkit.observe import fingerprints, lag_bytes, observe
 from toolkit.renumber import renumber
 from toolkit.sides import Sides, source_fences, target_fences
 from toolkit.state import Direction, Phase
 from toolkit.switch import SwitchFailed, run_switch
 
+LAG_S_MAX = 30.0
 WAY_BACK_S_MAX = 60.0
 OPEN_S_MAX = 60.0
 CANARY_S_MAX = 30.0
@@ -80,6 +81,7 @@ def make_ready(move: Move) -> None:
     """Everything that can be done while writers go on."""
     sides = move.sides
     with move.step("preflight"):
+        _await_lag(sides)
         observed = observe(sides, compared=None)
         require_open(
             [gate for gate in decide(observed, _limits(sides)) if gate.gate != "validated"]
@@ -98,6 +100,7 @@ def make_ready(move: Move) -> None:
         details["differences"] = compared.differences
         crash_point("cutover.validated")
     with move.step("gates") as details:
+        _await_lag(sides)
         move.fingerprints = fingerprints(sides)
         move.gates = decide(observe(sides, compared=compared), _limits(sides))
         details["gates"] = [gate.as_dict() for gate in move.gates]
@@ -260,6 +263,15 @@ def reopen(move: Move) -> None:
     if move.announced:
         _switch_back(sides)
     journal.record(sides.source, sides.split.name, "reopened", attempt=move.attempt)
+
+
+def _await_lag(sides: Sides) -> None:
+    """Give a stream that is behind for a moment the time to catch up; the gate decides."""
+    deadline = time.monotonic() + LAG_S_MAX
+    while time.monotonic() < deadline:
+        if all(lag_bytes(sides, s) <= _limits(sides).lag_bytes_max for s in sides.movers):
+            return
+        time.sleep(0.2)
 
 
 def close_follower(sides: Sides) -> int:

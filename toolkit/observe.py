@@ -110,7 +110,7 @@ def unpublished(connection: Connection, publication: str, tables: Iterable[Table
     rows = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_publication_rel AS r"
         " JOIN pg_publication AS p ON p.oid = r.prpubid AND p.pubname = %s"
-        " AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot"
+        " AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND NOT p.pubviaroot"
         " JOIN pg_class AS c ON c.oid = r.prrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE r.prqual IS NULL AND r.prattrs IS NULL",
         [publication],

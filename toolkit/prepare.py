@@ -305,7 +305,7 @@ def _publish(split: Split, source: Connection) -> None:
                 source.execute("SET LOCAL lock_timeout = '500ms'")
                 source.execute(
                     sql.SQL(
-                        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"
+                        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
                     ).format(
                         sql.Identifier(publication),
                         sql.SQL(", ").join(table.identifier for table in tables),

@@ -1,0 +1,135 @@
+"""What an applier has gathered of one leader table, and the flows that it goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from cdc.compaction import NetChanges, NetRows
+from cdc.flow import Flow, is_deferrable
+from cdc.flow_sql import FlowSQL
+from cdc.lsn import LSN
+from cdc.stage import Stage
+from plans.catalog import Table, TableName
+from plans.errors import NotReady
+
+
+class CompiledFlow:
+    """A flow's statements as they are sent, composed once."""
+
+    def __init__(self, flow: Flow, stage: sql.Identifier) -> None:
+        composed = FlowSQL(flow, stage)
+        self.flow = flow
+        self.dirty = _texts(composed.remember_dirty) if flow.kind.owned else ()
+        self.empty = _texts(composed.empty)
+        self.empty_leaves = {leaf: _texts(composed.empty_of(leaf)) for leaf in flow.follower_leaves}
+        self.incomplete = b""
+        if not flow.key:
+            hashed, back = b"SET LOCAL enable_hashjoin = on", b"SET LOCAL enable_hashjoin = off"
+            self.remove = (hashed, *_texts(composed.remove_rows), back)
+            self.drop_left: tuple[bytes, ...] = ()
+            self.add = self.add_partial = self.rewrite = _texts(composed.add_rows)
+            self.add_missing = self.add
+            return
+        self.incomplete = _text(composed.incomplete)
+        self.remove = _texts(composed.delete_gone)
+        self.drop_left = _texts(composed.delete_left)
+        self.add_missing = _texts(composed.add_missing)
+        self.rewrite = _texts(*composed.rewrite)
+        if not flow.takes_updates:
+            self.add = self.add_partial = self.rewrite
+        elif flow.whole_rows:
+            self.add = _texts(composed.upsert)
+            self.add_partial = _texts(composed.update_partial, composed.upsert)
+        else:
+            self.add = self.add_partial = _texts(composed.update, composed.add_missing)
+
+
+@dataclass(slots=True)
+class TableBatch:
+    """What changed in one leader table, and where it goes."""
+
+    leader: Table
+    stage: Stage
+    flows: tuple[CompiledFlow, ...]
+    complete: frozenset[int]  # positions of values that must not stay UNCHANGED
+    horizon: LSN  # changes before it are in the copy
+    changes: NetChanges | NetRows
+    emptied: bool = False  # by TRUNCATE, before the changes
+    staged: int = 0  # rows since the stage was truncated
+
+    @property
+    def touched(self) -> bool:
+        """Whether there is anything to write."""
+        return self.emptied or bool(len(self.changes))
+
+    @property
+    def whole_transactions_only(self) -> bool:
+        """Whether a part of a transaction means nothing: keys may be double until its end."""
+        return is_deferrable(self.leader)
+
+    @property
+    def needs_full_rows(self) -> bool:
+        """Whether the log must tell old rows in full."""
+        return isinstance(self.changes, NetRows) or not all(
+            flow.flow.identifies for flow in self.flows
+        )
+
+    def empty(self) -> None:
+        """Take in a TRUNCATE: whatever came before it does not matter any more."""
+        self.changes.clear()
+        self.emptied = True
+
+    def clear(self) -> None:
+        """Start anew, after it was written."""
+        self.changes.clear()
+        self.emptied = False
+
+
+def gather(
+    flows: Sequence[Flow], horizons: Mapping[str, LSN], types: Mapping[str, str]
+) -> Iterator[TableBatch]:
+    """The batches for some flows, empty.
+
+    Flows of one table that were copied at different times start at different
+    changes, and so need batches of their own.
+    """
+    together: dict[tuple[TableName, LSN], list[Flow]] = {}
+    for flow in flows:
+        horizon = horizons.get(flow.route, LSN(0))
+        together.setdefault((flow.leader.name, horizon), []).append(flow)
+    for number, ((_, horizon), group) in enumerate(together.items()):
+        leader = group[0].leader
+        stage = Stage(sql.Identifier(f"dbsplit_stage_{number}"), leader, types)
+        needed = frozenset[str]().union(*(flow.needs_complete_rows for flow in group))
+        yield TableBatch(
+            leader=leader,
+            stage=stage,
+            flows=tuple(CompiledFlow(flow, stage.name) for flow in group),
+            complete=frozenset(n for n, name in enumerate(stage.columns) if name in needed),
+            horizon=horizon,
+            changes=_net(leader, stage.columns),
+        )
+
+
+def _net(leader: Table, columns: tuple[str, ...]) -> NetChanges | NetRows:
+    if not leader.key or is_deferrable(leader):
+        return NetRows()
+    absent = [name for name in leader.key if name not in columns]
+    if absent:
+        raise NotReady(
+            f"the key of {leader.name} has the generated column {absent[0]}, which the stream"
+            " does not carry",
+            hint="choose another replica identity for it: REPLICA IDENTITY USING INDEX …",
+        )
+    return NetChanges(tuple(columns.index(name) for name in leader.key))
+
+
+def _text(statement: sql.Composable) -> bytes:
+    return statement.as_string(None).encode()
+
+
+def _texts(*statements: sql.Composable | None) -> tuple[bytes, ...]:
+    return tuple(_text(statement) for statement in statements if statement is not None)

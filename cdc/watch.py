@@ -1,0 +1,188 @@
+"""Watching the leader's tables: what the stream relies on must stay as it was.
+
+The stream carries rows, not DDL.  A retyped column, a table that was taken out of
+the publication or a detached partition leave no trace among the rows, and the
+follower would silently become another table.  So the leader's catalog is looked
+at when following begins and every few seconds, and each announcement of a table
+in the stream is held against it: that one stands exactly before the first row
+that would be wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final, LiteralString, NamedTuple
+
+from cdc.connect import Connection, connect
+from cdc.pgoutput import Relation
+from plans.catalog import Table, TableName
+from plans.errors import StreamBroken
+
+CHECK_S = 5.0
+"""How often the catalog is read; some milliseconds of the leader each."""
+
+_COLUMNS: Final[LiteralString] = """
+SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint, a.atttypmod,
+       format_type(a.atttypid, a.atttypmod)
+  FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
+  JOIN pg_namespace n ON n.nspname = wanted.schema
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p')
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+   AND a.attgenerated = ''
+"""
+
+# Not pg_partition_tree(), which waits for DDL.
+_LEAVES: Final[LiteralString] = """
+WITH RECURSIVE below AS (
+    SELECT n.nspname AS schema, c.relname AS name, c.oid
+      FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
+      JOIN pg_namespace n ON n.nspname = wanted.schema
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'p'
+     UNION ALL
+    SELECT b.schema, b.name, i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
+     WHERE NOT i.inhdetachpending
+)
+SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text
+  FROM below b JOIN pg_class l ON l.oid = b.oid JOIN pg_namespace ln ON ln.oid = l.relnamespace
+ WHERE l.relispartition
+"""
+
+_PUBLISHED: Final[LiteralString] = """
+SELECT n.nspname::text, c.relname::text
+  FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+  JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE p.pubname = %s AND r.prqual IS NULL AND r.prattrs IS NULL
+   AND p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND NOT p.pubviaroot
+"""
+
+
+class _Type(NamedTuple):
+    """A column's type, as announcements have it and as people write it."""
+
+    oid: int
+    mod: int
+    written: str
+
+
+_Columns = dict[str, _Type]
+
+
+class Watch:
+    """The leader's tables; a session of its own, for one thread.
+
+    Raises StreamBroken when it is made, and by its methods, if a table is not what
+    the flows were compiled for.
+    """
+
+    def __init__(self, dsn: str, publication: str, tables: Iterable[Table]) -> None:
+        self._connection: Connection = connect(dsn, name="dbsplit watch")
+        self._publication = publication
+        self._tables = {table.name: table for table in tables}
+        self._check_at = 0.0
+        try:
+            # Types outside pg_catalog come out qualified, as in the plan's catalog.
+            self._connection.execute("SET search_path = ''")
+            self._connection.execute("SET statement_timeout = '10s'")
+            self._columns = self._read_columns()
+            self._roots = self._read_roots()
+            self.check()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the session."""
+        self._connection.close()
+
+    def look(self) -> None:
+        """Check, if it was not done for a while."""
+        if time.monotonic() >= self._check_at:
+            self.check()
+
+    def check(self) -> None:
+        """Check all tables and the publication."""
+        now = self._read_columns()
+        for name, table in sorted(self._tables.items()):
+            then = {c.name: c.type for c in table.columns if c.generated is None}
+            _require_same(name, then, {n: t.written for n, t in now.get(name, {}).items()})
+        self._check_published()
+        self._check_partitions()
+        self._check_at = time.monotonic() + CHECK_S
+
+    def root_of(self, relation: Relation) -> TableName:
+        """The table of the plan whose rows are announced: itself, or that of a partition."""
+        name = TableName(relation.schema, relation.name)
+        if name not in self._tables and name not in self._roots:
+            self._roots = self._read_roots()  # a partition that is new
+        root = self._roots.get(name, name)
+        expected = self._columns.get(root)
+        if root not in self._tables or expected is None:
+            raise StreamBroken(
+                f"the stream brings rows of {name}, which is no table of the plan: a table was"
+                " renamed, or added to the publication",
+                hint="nothing wrong was written; undo it if no row was written since, or"
+                " `dbsplit abort` and prepare again",
+            )
+        announced = {c.name: _Type(c.type_oid, c.type_mod, "") for c in relation.columns}
+        plain = {column: type_._replace(written="") for column, type_ in expected.items()}
+        if announced != plain:
+            self.check()  # says what has changed, unless it was changed back
+            _require_same(root, _in_words(plain), _in_words(announced))
+        return root
+
+    def _check_published(self) -> None:
+        rows = self._connection.execute(_PUBLISHED, [self._publication]).fetchall()
+        missing = sorted(set(self._tables) - {TableName(*row) for row in rows})
+        if missing:
+            raise StreamBroken(
+                f"publication {self._publication} does not publish all of {missing[0]} any more",
+                hint="what was changed since is unknown to the stream: `dbsplit abort` and start"
+                " the split again",
+            )
+
+    def _check_partitions(self) -> None:
+        now = set(self._read_roots())
+        lost = sorted(
+            leaf for table in self._tables.values() for leaf in table.leaves if leaf not in now
+        )
+        if lost:
+            raise StreamBroken(
+                f"partition {lost[0]} was detached or dropped, and its rows are gone with it",
+                hint="the stream does not tell that: do the same in the targets that have the"
+                " table, then start `dbsplit stream` again",
+            )
+
+    def _read_columns(self) -> dict[TableName, _Columns]:
+        found: dict[TableName, _Columns] = {}
+        for schema, name, column, *type_ in self._connection.execute(_COLUMNS, self._names()):
+            found.setdefault(TableName(schema, name), {})[column] = _Type(*type_)
+        return found
+
+    def _read_roots(self) -> dict[TableName, TableName]:
+        rows = self._connection.execute(_LEAVES, self._names()).fetchall()
+        return {TableName(*row[:2]): TableName(*row[2:]) for row in rows}
+
+    def _names(self) -> list[list[str]]:
+        return [[t.schema for t in self._tables], [t.name for t in self._tables]]
+
+
+def _in_words(columns: _Columns) -> dict[str, str]:
+    return {name: f"type {type_.oid}, modifier {type_.mod}" for name, type_ in columns.items()}
+
+
+def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -> None:
+    if then == now:
+        return
+    said = [f"has a new column {name}" for name in sorted(now.keys() - then.keys())]
+    said += [f"has lost column {name}" for name in sorted(then.keys() - now.keys())]
+    said += [
+        f"has column {name} as {now[name]} instead of {then[name]}"
+        for name in sorted(then.keys() & now.keys())
+        if then[name] != now[name]
+    ]
+    raise StreamBroken(
+        f"table {table} is gone or renamed" if not now else f"table {table} {', '.join(said)}",
+        hint="nothing wrong was written; if no row of it was written since, undo the change,"
+        " else `dbsplit abort` and prepare again with a plan for it",
+    )
