@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import psycopg
 
 from cdc.apply import Announcement, Applier, Item, Link
+from cdc.connect import connect
 from cdc.crash import crash_point
 from cdc.lsn import LSN, confirmable
 from cdc.pgoutput import Begin, Commit, Delete, Insert, Relation, Update, decode
@@ -171,6 +172,7 @@ class Follower(threading.Thread):
                 ReplicationConnection(self.feed.leader_dsn, name="dbsplit stream") as connection,
             ):
                 connection.start(self.feed.slot, self.feed.publication)
+                self._require_no_gap([sink.applier for sink in sinks])
                 self.position = confirmable(sink.applier.committed for sink in sinks)
                 for sink in sinks:
                     sink.start()
@@ -184,6 +186,30 @@ class Follower(threading.Thread):
                     sink.join(timeout=30)
                 else:
                     sink.applier.close()
+
+    def _require_no_gap(self, appliers: Sequence[Applier]) -> None:
+        """Check that the slot, which is ours now, begins where each follower ends.
+
+        A slot that was dropped and made anew, or moved on by somebody, goes on
+        without a word behind changes that nobody has.
+        """
+        with connect(self.feed.leader_dsn, name="dbsplit stream") as leader:
+            row = leader.execute(
+                "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s",
+                [self.feed.slot],
+            ).fetchone()
+        begins = LSN.parse(row[0]) if row and row[0] else LSN(0)
+        for applier in appliers:
+            ends = applier.committed
+            if ends == LSN(0):  # before the first change, the copy tells how far it reaches
+                ends = min(applier.link.horizons.values(), default=begins)
+            if begins > ends:
+                raise StreamBroken(
+                    f"replication slot {self.feed.slot} is at {begins}, ahead of "
+                    f"{applier.link.stream}, which has everything up to {ends} only: the slot "
+                    "was recreated or advanced",
+                    hint="changes in between are lost to it: `dbsplit abort` and start again",
+                )
 
     def _watch(self) -> Watch:
         tables = [flow.leader for link in self.feed.links for flow in link.flows]

@@ -118,10 +118,11 @@ def check_sequences(subject: Subject) -> Iterator[Finding]:
     for sequence, by_service in sorted(users.items()):
         if len(by_service) > 1:
             yield subject.finding(
-                Severity.WARNING, "sequence-shared", sequence, min(by_service.values()),
+                Severity.NOTE, "sequence-shared", sequence, min(by_service.values()),
                 f"{', '.join(sorted(by_service))} draw from it",
-                why="each service gets a sequence of its own, so after the cutover the same"
-                " number can be drawn twice, by different services",
-                remedy="let one service insert, give each other numbers (INCREMENT, offset),"
-                " or use UUIDs",
+                why="each service gets a sequence of its own; the cutover lets them count in"
+                f" steps of {len(by_service) + 1}, each from another start, so that no number"
+                " is drawn twice",
+                remedy="see that nothing relies on numbers without gaps, and that the columns'"
+                " types have room for them",
             )  # fmt: skip

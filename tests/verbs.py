@@ -83,6 +83,7 @@ class Verbs:
         """As in one of its own, without the half second until everything is imported."""
         out, err = io.StringIO(), io.StringIO()
         code: object = 0
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with (
             mock.patch.dict(os.environ, environment, clear=True),
             mock.patch.object(sys, "stdin", io.StringIO()),
@@ -97,6 +98,9 @@ class Verbs:
             except Exception:  # noqa: BLE001 - as an interpreter would
                 code = 1
                 traceback.print_exc()
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
         return int(str(code or 0)), out.getvalue(), err.getvalue()
 
     def json(self, *verb: str, code: int = 0, **env: str) -> dict[str, Any]:
@@ -139,6 +143,7 @@ class Verbs:
         finally:
             if process.poll() is None:
                 process.kill()
+            if process.stdout and not process.stdout.closed:
                 self.said += process.communicate()
 
     def _wait_live(

@@ -78,7 +78,7 @@ def move(
         chosen = _choose(split, direction, services, now)
         if not chosen:
             return _already(split, control, direction)
-        _require_phase(chosen, direction, now)
+        _require_phase(split, chosen, direction, now)
         if not locks.is_held(control, split.name, locks.STREAM):
             raise NotReady(
                 "no stream process is running, and without it nothing follows",
@@ -96,7 +96,7 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
         require_prepared(split, control)
         now = state.phases(control, split.name)
         chosen = _choose(split, direction, services, now)
-        _require_phase(chosen, direction, now)
+        _require_phase(split, chosen, direction, now)
         with open_sides(split, direction, chosen, now) as sides:
             gates = [
                 gate
@@ -188,15 +188,33 @@ def _choose(
     return tuple(s for s in chosen if now.get(s) is not direction.after)
 
 
-def _require_phase(services: tuple[str, ...], direction: Direction, now: dict[str, Phase]) -> None:
+def _require_phase(
+    split: Split, services: tuple[str, ...], direction: Direction, now: dict[str, Phase]
+) -> None:
     wrong = [s for s in services if now.get(s) is not direction.before]
     if wrong:
         phase = now.get(wrong[0], Phase.PLANNED).value
         raise GateClosed(
             f"service {wrong[0]} is {phase}, and a {direction.value} begins when it is "
             f"{direction.before.value}",
-            hint="see `dbsplit status` for the next step",
+            hint=_next_step(split, now.get(wrong[0], Phase.PLANNED)),
         )
+
+
+def _next_step(split: Split, phase: Phase) -> str:
+    """What leads on from a phase in which no move can begin."""
+    path = split.plan.path
+    match phase:
+        case Phase.PLANNED | Phase.PREPARED | Phase.COPYING:
+            return f"run `dbsplit copy {path}`, then `dbsplit stream {path}`"
+        case Phase.FOLLOWING:
+            return f"run `dbsplit cutover {path}`"
+        case Phase.MOVED:
+            return f"run `dbsplit rollback {path}`, or `dbsplit complete {path}`"
+        case Phase.DRAINING | Phase.SETTLED:
+            return "an attempt is under way: see `dbsplit status`"
+        case Phase.COMPLETED:
+            return "the split has ended: there is no way back"
 
 
 def _already(split: Split, control: Connection, direction: Direction) -> Moved:

@@ -10,6 +10,7 @@ application logs in as the role that runs the split, the role would tell nothing
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,13 +84,15 @@ def not_yet(split: str, table: Table, service: str) -> Fence:
     )
 
 
-def copy_of(split: str, table: Table, owner: str) -> Fence:
-    """The fence of a table that is kept from another service's rows."""
+def copy_of(split: str, table: Table, owners: Iterable[str]) -> Fence:
+    """The fence of a table that is fed from rows that other services own, or nobody."""
+    names = " and ".join(sorted(owners))
+    whose = f"the data of service {names}" if names else "the source"
     return Fence(
         split,
         table,
-        f"table {table.name.name} is kept from the data of service {owner}, and read-only here",
-        f"write to the database of service {owner}",
+        f"table {table.name.name} is kept from {whose}, and read-only here",
+        f"write to the database of service {names}" if names else "write to the source",
     )
 
 
@@ -194,8 +197,12 @@ def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
 
 
 def _create_partial(fence: Fence, relation: TableName, passing: sql.Composed) -> list[sql.Composed]:
-    """A fence around some rows or columns; the rest of the table stays writable."""
-    function = sql.Identifier("dbsplit", f"refuse_{relation.schema}_{relation.name}"[:63])
+    """A fence around some rows or columns; the rest of the table stays writable.
+
+    The trigger comes AFTER the row: the table's own BEFORE triggers may change it
+    yet, and in which order they run depends on their names.
+    """
+    function = _refusing(relation)
     tests = sql.SQL(" ").join(_test(part, fence) for part in fence.parts)
     return [
         sql.SQL(
@@ -205,16 +212,13 @@ def _create_partial(fence: Fence, relation: TableName, passing: sql.Composed) ->
             function=function,
             schema=sql.Identifier(relation.schema),
             body=sql.Literal(
-                sql.SQL(
-                    "#variable_conflict use_column\nBEGIN {} "
-                    "IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; RETURN NEW; END"
-                )
+                sql.SQL("#variable_conflict use_column\nBEGIN {} RETURN NULL; END")
                 .format(tests)
                 .as_string(None)
             ),
         ),
         sql.SQL(
-            "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE ON {table}"
+            "CREATE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {table}"
             " FOR EACH ROW WHEN ({passing}) EXECUTE FUNCTION {function}()"
         ).format(
             trigger=sql.Identifier(TRIGGER),
@@ -236,6 +240,12 @@ def _create_partial(fence: Fence, relation: TableName, passing: sql.Composed) ->
             relation.identifier, sql.Identifier(TRUNCATE_TRIGGER)
         ),
     ]
+
+
+def _refusing(relation: TableName) -> sql.Identifier:
+    """The function of one relation's partial fence; names may be too long to be joined."""
+    digest = hashlib.sha256(f"{relation.schema}\0{relation.name}".encode()).hexdigest()[:12]
+    return sql.Identifier("dbsplit", f"refuse_{digest}")
 
 
 def _test(part: Part, fence: Fence) -> sql.Composed:

@@ -13,7 +13,7 @@ from cdc.flow import Flow, back, forward
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_all, compile_routes
-from plans.errors import NotReady, PlanInvalid
+from plans.errors import GateClosed, NotReady, PlanInvalid
 from plans.load import Plan, load_plan
 from plans.routes import Route
 
@@ -142,9 +142,14 @@ def require_same_plan(plan: Plan, source: Connection) -> bool:
 def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> None:
     """Check that the tables are what the split was prepared for, as far as it is.
 
-    Raises Drifted with all that has changed.
+    Raises Drifted with all that has changed, GateClosed if `complete` has ended the split.
     """
     row = _control_row(plan, source)
+    if row is not None and row[3] is not None:
+        raise GateClosed(
+            f"split {plan.split} is completed: its tables have moved for good",
+            hint="there is nothing left to do; `dbsplit complete --drop` drops the retired tables",
+        )
     before: dict[str, Any] = (row[2] if row else None) or {}
     now = {name: shape_of(table) for name, table in _named(catalog).items()}
     changed = [
@@ -183,7 +188,8 @@ def _control_row(plan: Plan, source: Connection) -> tuple[Any, ...] | None:
     if source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == (None,):
         return None
     return source.execute(
-        "SELECT plan_digest, prepared_at, settings -> 'shapes' FROM dbsplit.split WHERE split = %s",
+        "SELECT plan_digest, prepared_at, settings -> 'shapes', settings -> 'retiring'"
+        " FROM dbsplit.split WHERE split = %s",
         [plan.split],
     ).fetchone()
 

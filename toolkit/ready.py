@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,10 +40,11 @@ def check_servers(plan: Plan) -> list[Need]:
     needs: list[Need] = []
     with connect(plan.source.dsn, name="dbsplit doctor") as source:
         needs += _source_needs(plan, source)
-        identity = _identity(source)
+        taken = {_identity(source): "the source"}
         for service in plan.services:
             with connect(plan.services[service].dsn, name="dbsplit doctor") as target:
-                needs += _target_needs(plan, service, target, source, identity)
+                needs += _target_needs(plan, service, target, source, taken)
+                taken.setdefault(_identity(target), f"service {service}")
     return needs
 
 
@@ -82,22 +83,27 @@ def _source_needs(plan: Plan, source: Connection) -> Iterator[Need]:
     yield _wal_level(source, "source")
     yield from _free(plan, source, "source", 1)
     yield _privileges(source, "source")
+    yield _ownership(plan, source)
 
 
 def _target_needs(
-    plan: Plan, service: str, target: Connection, source: Connection, identity: tuple[str, str]
+    plan: Plan,
+    service: str,
+    target: Connection,
+    source: Connection,
+    taken: Mapping[tuple[str, str], str],
 ) -> Iterator[Need]:
     where = f"service {service}"
     yield _version(target, where)
     yield _wal_level(target, where)  # its changes have to find the way back
     yield from _free(plan, target, where, 1)
     yield _privileges(target, where)
-    mine = _identity(target)
+    other = taken.get(_identity(target))
     yield Need(
         f"{where} has a database of its own",
-        mine != identity,
-        describe(plan.services[service].dsn),
-        "let its dsn name another database than the source's",
+        other is None,
+        describe(plan.services[service].dsn) + (f" is that of {other}" if other else ""),
+        f"let its dsn name another database than that of {other}" if other else "",
     )
     yield _encoding(target, source, where)
     yield _empty(plan, service, target)
@@ -176,6 +182,26 @@ def _privileges(connection: Connection, where: str) -> Need:
         f"pg_replication_origin_session_setup(text) TO {name}; and make it own the tables"
         if missing
         else "",
+    )
+
+
+def _ownership(plan: Plan, source: Connection) -> Need:
+    """Publishing, fencing and retiring a table is its owner's right."""
+    rows = source.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname), c.relowner::regrole::text"
+        " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (%s)"
+        " AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1",
+        [list(plan.source.schemas)],
+    ).fetchall()
+    owners = ", ".join(sorted({owner for _, owner in rows}))
+    return Need(
+        "source: ownership of the tables",
+        not rows,
+        f"{len(rows)} belong to others, such as {rows[0][0]} to {rows[0][1]}"
+        if rows
+        else "as it must be",
+        f"GRANT {owners} TO {source.info.user}" if rows else "",
     )
 
 

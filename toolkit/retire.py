@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,21 +47,20 @@ def complete(split: Split, *, drop: bool, dry_run: bool, say: Say) -> list[dict[
     Raises GateClosed unless every service has moved.
     """
     with _alone(split) as source:
-        require_prepared(split, source)
-        recover(split, source, holding_lock=True)
-        now = state.phases(source, split.name)
-        staying = [s for s, p in now.items() if p not in (Phase.MOVED, Phase.COMPLETED)]
-        if staying:
-            raise GateClosed(
-                f"service {staying[0]} is {now[staying[0]].value}, and has to be moved first",
-                hint=f"run `dbsplit cutover {split.plan.path}`",
-            )
-        first = any(phase is Phase.MOVED for phase in now.values())
-        if first and not dry_run:
-            state.set_phase(source, split.name, now, Phase.COMPLETED)
+        _require_known(split, source)
+        retiring = _retiring(split, source)
+        begun = retiring is not None
+        if retiring is None:
+            require_prepared(split, source)
+            recover(split, source, holding_lock=True)
+            _require_moved(split, source)
+            retiring = [table.name for table in _sources(split)]
+        if not dry_run:
+            if not begun:
+                _begin_retiring(split, source, retiring)
             _wait_for_stream(split, source)
         with _targets(split) as targets:
-            steps = list(_complete_steps(split, source, targets, drop=drop))
+            steps = list(_complete_steps(split, source, targets, retiring, drop=drop))
             return _carry_out(steps, dry_run=dry_run, say=say)
 
 
@@ -111,30 +111,35 @@ def _targets(split: Split) -> Iterator[dict[str, Connection]]:
 
 
 def _complete_steps(
-    split: Split, source: Connection, targets: dict[str, Connection], *, drop: bool
+    split: Split,
+    source: Connection,
+    targets: dict[str, Connection],
+    retiring: list[TableName],
+    *,
+    drop: bool,
 ) -> Iterator[Step]:
     yield from _remove_streams(split, source, targets)
     for service, target in targets.items():
         tables = [split.target_table(route) for route in split.routes_of([service])]
         yield from _unfence(target, tables, f"service {service}")
         yield from _remove_control(split, target, f"service {service}", split.dsn(service))
-    for table in _sources(split):
-        retired = retired_name(table.name)
-        if not _exists(source, table.name.identifier.as_string(None)):
+    for name in retiring:
+        if not _exists(source, name.identifier.as_string(None)):
             continue
-        yield from _unfence(source, [table], "source")
+        # Its fence stays: leaves and views have kept their names, and nothing
+        # would carry what is written through them to the service any more.
         yield _sql(
             source,
             sql.SQL("ALTER TABLE {} RENAME TO {}").format(
-                table.name.identifier, sql.Identifier(retired.name)
+                name.identifier, sql.Identifier(retired_name(name).name)
             ),
             "source",
         )
     if drop:
         gone = [
-            retired_name(table.name)
-            for table in _sources(split)
-            if _exists(source, retired_name(table.name).identifier.as_string(None))
+            retired_name(name)
+            for name in retiring
+            if _exists(source, retired_name(name).identifier.as_string(None))
         ]
         if gone:
             yield _sql(
@@ -152,9 +157,11 @@ def _abort_steps(
     yield from _remove_streams(split, source, targets)
     yield from _unfence(source, _sources(split), "source")
     yield from _restore_identities(split, source)
+    yield from _restore_increments(split, source)
     for service, target in targets.items():
         where = f"service {service}"
         if not _exists(target, "dbsplit.split"):
+            yield from _remove_control(split, target, where, split.dsn(service))
             continue
         ours = {route.target for route in split.routes_of([service])}
         catalog = split.targets[service]
@@ -268,8 +275,34 @@ def _restore_identities(split: Split, source: Connection) -> Iterator[Step]:
         )
 
 
+def _restore_increments(split: Split, source: Connection) -> Iterator[Step]:
+    """Let the source issue every number again, after an attempt that was given up late."""
+    if not _exists(source, "dbsplit.split"):
+        return
+    rows = source.execute(
+        "SELECT n.nspname, c.relname, known.increment FROM dbsplit.split,"
+        " jsonb_each_text(settings -> 'increments') AS known (name, increment)"
+        " JOIN pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " ON n.nspname || '.' || c.relname = known.name"
+        " JOIN pg_sequence AS s ON s.seqrelid = c.oid"
+        " WHERE split = %s AND s.seqincrement <> known.increment::bigint ORDER BY 1, 2",
+        [split.name],
+    ).fetchall()
+    for schema, name, increment in rows:
+        yield _sql(
+            source,
+            sql.SQL("ALTER SEQUENCE {} INCREMENT BY {}").format(
+                sql.Identifier(schema, name), sql.Literal(int(increment))
+            ),
+            "source",
+        )
+
+
 def _remove_control(split: Split, connection: Connection, where: str, dsn: str) -> Iterator[Step]:
     if not _exists(connection, "dbsplit.split"):
+        # `remove_control` leaves alone a schema that is not ours.
+        if _has_schema(connection):
+            yield Step("drop schema dbsplit", where, partial(remove_control, dsn))
         return
     row = connection.execute(
         "SELECT count(*) FROM dbsplit.split WHERE split <> %s", [split.name]
@@ -282,6 +315,43 @@ def _remove_control(split: Split, connection: Connection, where: str, dsn: str) 
 
 def _forget(split: Split, dsn: str) -> None:
     forget_split(dsn, split.name)
+
+
+def _require_known(split: Split, source: Connection) -> None:
+    if not require_same_plan(split.plan, source):
+        raise NotReady(
+            f"split {split.name} is not prepared on the source",
+            hint=f"run `dbsplit prepare {split.plan.path}`",
+        )
+
+
+def _require_moved(split: Split, source: Connection) -> None:
+    now = state.phases(source, split.name)
+    for service, phase in now.items():
+        if phase is not Phase.MOVED:
+            raise GateClosed(
+                f"service {service} is {phase.value}, and has to be moved first",
+                hint=f"run `dbsplit cutover {split.plan.path}`",
+            )
+
+
+def _retiring(split: Split, source: Connection) -> list[TableName] | None:
+    """The tables that an earlier `complete` began to retire; they may be renamed by now."""
+    row = source.execute(
+        "SELECT settings -> 'retiring' FROM dbsplit.split WHERE split = %s", [split.name]
+    ).fetchone()
+    return [TableName(*name) for name in row[0]] if row and row[0] is not None else None
+
+
+def _begin_retiring(split: Split, source: Connection, retiring: list[TableName]) -> None:
+    names_ = json.dumps([[name.schema, name.name] for name in retiring])
+    with source.transaction():
+        source.execute(
+            "UPDATE dbsplit.split SET settings = settings"
+            " || jsonb_build_object('retiring', %s::jsonb) WHERE split = %s",
+            [names_, split.name],
+        )
+        state.set_phase(source, split.name, split.plan.services, Phase.COMPLETED)
 
 
 def _sources(split: Split) -> list[Table]:
@@ -320,6 +390,13 @@ def _carry_out(steps: list[Step], *, dry_run: bool, say: Say) -> list[dict[str, 
 
 def _exists(connection: Connection, relation: str) -> bool:
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [relation]).fetchone()
+    return bool(row and row[0])
+
+
+def _has_schema(connection: Connection) -> bool:
+    row = connection.execute(
+        "SELECT count(*) FROM pg_namespace WHERE nspname = %s", [names.CONTROL_SCHEMA]
+    ).fetchone()
     return bool(row and row[0])
 
 

@@ -135,7 +135,7 @@ def target_fences(split: Split, service: str, *, owned: bool) -> list[Fence]:
         fences[str(table.name)] = (
             fence.not_yet(split.name, table, service)
             if owned
-            else fence.copy_of(split.name, table, route.owner)
+            else fence.copy_of(split.name, table, split.owners(route.source.name))
         )
     return list(fences.values())
 

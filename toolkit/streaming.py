@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import psycopg
 
 from cdc.connect import Connection, connect
+from cdc.copying import copied
 from cdc.follow import Follower
 from cdc.lsn import LSN
 from plans import names
@@ -167,12 +168,14 @@ def _require_slot(split: Split, source: Connection) -> None:
                 "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s",
                 [names.stream(split.name, service)],
             ).fetchone()
-        if reached is None or LSN.parse(reached[0]) == LSN(0):
-            continue
-        if confirmed > LSN.parse(reached[0]):
+            horizons = copied(target)
+        ends = LSN.parse(reached[0]) if reached else LSN(0)
+        if ends == LSN(0):  # before the first change, the copy tells how far it reaches
+            ends = min(horizons.values(), default=confirmed)
+        if confirmed > ends:
             raise StreamBroken(
                 f"replication slot {slot} is at {confirmed}, ahead of service {service}, which "
-                f"has everything up to {reached[0]} only: the slot was recreated or advanced",
+                f"has everything up to {ends} only: the slot was recreated or advanced",
                 hint="changes in between are lost to it: `dbsplit abort` and start again",
             )
 

@@ -32,8 +32,9 @@ STREAM_S_MAX = 60.0
 WRITE_AGAIN_S_MAX = 20.0
 KILLED = -signal.SIGKILL
 
-# A process of its own for each verb, even where the console script is not installed.
+ROOT = Path.cwd()
 DBSPLIT = (sys.executable, "-c", "from toolkit.cli.main import main; main()")
+PLANTED = (sys.executable, "-m", "tests.crash.planted")
 
 PLAN = """\
 split: {split}
@@ -72,18 +73,18 @@ class Line:
         self.plan = directory / "plan.yaml"
         self.kills = 0
         self._directory = directory
-        self._routing = directory / "routing.json"
+        self.routing = directory / "routing.json"
         self._steps = directory / "switch.log"
         self._stream: subprocess.Popen[bytes] | None = None
         self._number = 0
         command = [sys.executable, "-P", str(Path(__file__).with_name("switch.py"))]
-        command += [str(self._routing), str(self._steps)]
+        command += [str(self.routing), str(self._steps)]
         self.plan.write_text(
             PLAN.format(split=self.split, tables=PLAN_TABLES.rstrip(), command=json.dumps(command))
         )
-        write_routing(self._routing, dict.fromkeys(SERVICES, source))
+        write_routing(self.routing, dict.fromkeys(SERVICES, source))
         set_up_source(source)
-        self.traffic = Traffic(self._routing, directory / "history")
+        self.traffic = Traffic(self.routing, directory / "history")
 
     # ------------------------------------------------------------------- verbs
 
@@ -177,8 +178,10 @@ class Line:
     def write_many(self, rows: int) -> None:
         """One transaction of the source that takes several batches."""
         with psycopg.connect(self.source) as connection:
-            for table in ("ledger (writer, token, amount) SELECT 'many', gen_random_uuid(), n",
-                          "sheet (token, amount) SELECT gen_random_uuid(), n"):
+            for table in (
+                "ledger (writer, token, amount) SELECT 'many', gen_random_uuid(), n",
+                "sheet (token, amount) SELECT gen_random_uuid(), n",
+            ):
                 connection.execute(
                     f"INSERT INTO {table} FROM generate_series(1, %s) AS n", (rows // 2,)
                 )
@@ -197,7 +200,7 @@ class Line:
 
     def places(self) -> dict[str, str]:
         """Where each service's traffic goes."""
-        routing = Routing(self._routing)
+        routing = Routing(self.routing)
         return {service: routing.place(service, service) for service in SERVICES}
 
     def moved(self) -> set[str]:
@@ -277,9 +280,11 @@ class Line:
             "DBSPLIT_DESK_DSN": self.targets[DESK],
             **more,
         }
+        program = PLANTED if "DBSPLIT_TEST_PLANT" in more else DBSPLIT
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
-                [*DBSPLIT, verb, str(self.plan), "--json", *args],
+                [*program, verb, str(self.plan), "--json", *args],
+                cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
@@ -338,9 +343,7 @@ def _drop_origins(line: Line, servers: tuple[Server, ...]) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name LIKE 'dbsplit%%'"
             )
-            query = (
-                "SELECT roname FROM pg_replication_origin WHERE roname LIKE %s"
-            )
+            query = "SELECT roname FROM pg_replication_origin WHERE roname LIKE %s"
             names = admin.execute(query, (f"dbsplit_{line.split.replace('-', '_')}%",)).fetchall()
             for (name,) in names:
                 wait_until(lambda name=name: _dropped(admin, name), timeout_s=10)

@@ -132,9 +132,7 @@ class Traffic:
             retry_s_max=NEW_S_MAX,
         )
         self._crews = {
-            service: Crew([
-                self._writer(service, operations, routing, 4 / rate, seed)
-            ])
+            service: Crew([self._writer(service, operations, routing, 4 / rate, seed)])
             for service, operations in OPERATIONS.items()
         }
 
@@ -185,9 +183,7 @@ class Traffic:
 
     def check(self, places: Mapping[str, str]) -> HistoryReport:
         """Hold the histories against the databases; the writers must be at rest."""
-        return check_history(
-            self._history_dir, {"ledger": places[BOOKS], **places}, SUBJECTS
-        )
+        return check_history(self._history_dir, {"ledger": places[BOOKS], **places}, SUBJECTS)
 
 
 def new_profile(attempt: Attempt) -> None:

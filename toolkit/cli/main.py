@@ -50,6 +50,9 @@ def cli() -> None:
     dbsplit stream plan.yaml &
     dbsplit validate plan.yaml && dbsplit cutover plan.yaml
 
+    Every option can be set in the environment, too: DBSPLIT_COPY_JOBS=4 stands for
+    dbsplit copy --jobs 4, DBSPLIT_CUTOVER_YES=1 for dbsplit cutover --yes.
+
     Exit codes: 0 ok, 1 bug, 2 usage, 3 plan invalid, 4 not ready, 5 rows differ,
     6 gate closed, 7 stream broken, 8 given up and the old side writable again,
     9 halted, 130 interrupted.
@@ -149,7 +152,12 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
 @PLAN
 @JSON
 def doctor(plan: Path, *, as_json: bool) -> None:
-    """Check servers, settings and privileges; exit 4 if something is missing."""
+    """Check servers, settings and privileges; exit 4 if something is missing.
+
+    \b
+    dbsplit doctor plan.yaml
+    dbsplit doctor plan.yaml --json | tail -1 | jq '.needs[] | select(.ok | not)'
+    """
     with told(as_json=as_json) as talk:
         import os
 
@@ -170,7 +178,12 @@ def doctor(plan: Path, *, as_json: bool) -> None:
 @JSON
 @click.option("--create", is_flag=True, help="Create target databases that do not exist.")
 def prepare(plan: Path, *, as_json: bool, create: bool) -> None:
-    """Make target schemas, control schema, publication and slot; repeatable."""
+    """Make target schemas, control schema, publication and slot; repeatable.
+
+    \b
+    dbsplit prepare plan.yaml
+    dbsplit prepare plan.yaml --create   makes the target databases, too
+    """
     with told(as_json=as_json) as talk:
         _prepare(plan, talk, create=create)
         talk.result({"outcome": "prepared"}, "prepared; next: dbsplit copy " + str(plan))
@@ -179,9 +192,20 @@ def prepare(plan: Path, *, as_json: bool, create: bool) -> None:
 @cli.command()
 @PLAN
 @JSON
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--jobs",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Tables that are copied at the same time.",
+)
 def copy(plan: Path, jobs: int, *, as_json: bool) -> None:
-    """Copy all rows as of one moment, while applications write; goes on where it stopped."""
+    """Copy all rows as of one moment, while applications write; goes on where it stopped.
+
+    \b
+    dbsplit copy plan.yaml
+    dbsplit copy plan.yaml --jobs 8
+    """
     with told(as_json=as_json) as talk:
         rows = _copy(plan, talk, jobs)
         talk.result({"outcome": "copied", "rows": rows}, f"{rows:,} rows are copied")
@@ -192,7 +216,14 @@ def copy(plan: Path, jobs: int, *, as_json: bool) -> None:
 @JSON
 @click.option("--until-caught-up", is_flag=True, help="End once all that there is now is applied.")
 def stream(plan: Path, *, as_json: bool, until_caught_up: bool) -> None:
-    """Follow the changes until stopped; SIGTERM is clean, kill -9 is safe."""
+    """Follow the changes until stopped; SIGTERM is clean, kill -9 is safe.
+
+    Exit 7 if it cannot go on without somebody's decision.
+
+    \b
+    dbsplit stream plan.yaml
+    dbsplit stream plan.yaml --until-caught-up
+    """
     with told(as_json=as_json) as talk:
         stop = _stop_on_signals()
         progress = _stream(plan, talk, stop, until_caught_up=until_caught_up)
@@ -203,7 +234,13 @@ def stream(plan: Path, *, as_json: bool, until_caught_up: bool) -> None:
 @cli.command()
 @PLAN
 @JSON
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--jobs",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Tables that are copied at the same time.",
+)
 @click.option("--until", type=click.Choice(["following", "ready"]), help="End there.")
 def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
     """Prepare, copy and stream in one go; what is done already is skipped.
@@ -229,7 +266,12 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
 @JSON
 @click.option("--watch", is_flag=True, help="Show it again every second until stopped.")
 def status(plan: Path, *, as_json: bool, watch: bool) -> None:
-    """Show phase, lag and gates."""
+    """Show phase, lag and gates.
+
+    \b
+    dbsplit status plan.yaml --watch
+    dbsplit status plan.yaml --json | jq -r .phase
+    """
     with told(as_json=as_json) as talk:
         import time
 
@@ -266,6 +308,11 @@ def validate(
 
     A difference counts only if it outlives the stream's delay.  What could not be
     compared to the end is "unverified", and no pass either.
+
+    \b
+    dbsplit validate plan.yaml
+    dbsplit validate plan.yaml --service crm --table customers
+    dbsplit validate plan.yaml --junit rows.xml
     """
     with told(as_json=as_json) as talk:
         _validate(plan, talk, services, tables, junit)
@@ -298,6 +345,12 @@ def cutover(
 
     Exit 6 if a gate is closed, 8 if it was given up and the source takes writes
     again, 9 if an operator is needed.  Repeating it after a crash is right.
+
+    \b
+    dbsplit cutover plan.yaml --dry-run      the gates, as they are now
+    dbsplit cutover plan.yaml --rehearse     up to the decision, and back
+    dbsplit cutover plan.yaml --yes
+    dbsplit cutover plan.yaml --service crm  the others stay
     """
     with told(as_json=as_json) as talk:
         if not (dry_run or rehearse):
@@ -326,7 +379,14 @@ def rollback(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Give the right to write back to the source; nothing written since is lost."""
+    """Give the right to write back to the source; nothing written since is lost.
+
+    Exit codes as with cutover.
+
+    \b
+    dbsplit rollback plan.yaml --dry-run
+    dbsplit rollback plan.yaml --yes
+    """
     with told(as_json=as_json) as talk:
         if not dry_run:
             _ask(yes=yes, question=f"Move {', '.join(services) or 'all services'} back now?")
@@ -340,14 +400,21 @@ def rollback(
 @YES
 @click.option("--drop", is_flag=True, help="Also drop the tables that were retired.")
 def complete(plan: Path, *, as_json: bool, dry_run: bool, yes: bool, drop: bool) -> None:
-    """Retire the source's tables and end the split; there is no way back afterwards."""
+    """Retire the source's tables and end the split; there is no way back afterwards.
+
+    \b
+    dbsplit complete plan.yaml --dry-run
+    dbsplit complete plan.yaml --yes         renames them to NAME_retired
+    dbsplit complete plan.yaml --yes --drop  some weeks later
+    """
     with told(as_json=as_json) as talk:
         from toolkit import retire
         from toolkit.opened import open_split
 
         if not dry_run:
             _ask(yes=yes, question="Retire the source's tables, with no way back?")
-        steps = retire.complete(open_split(plan), drop=drop, dry_run=dry_run, say=talk.say)
+        split = open_split(plan, tolerant=True)
+        steps = retire.complete(split, drop=drop, dry_run=dry_run, say=talk.say)
         outcome = "dry-run" if dry_run else "completed"
         talk.result({"outcome": outcome, "steps": steps}, f"{outcome}: {len(steps)} steps")
 
@@ -358,7 +425,12 @@ def complete(plan: Path, *, as_json: bool, dry_run: bool, yes: bool, drop: bool)
 @DRY_RUN
 @YES
 def abort(plan: Path, *, as_json: bool, dry_run: bool, yes: bool) -> None:
-    """Remove every trace of the split from all servers; the source goes on as it was."""
+    """Remove every trace of the split from all servers; the source goes on as it was.
+
+    \b
+    dbsplit abort plan.yaml --dry-run
+    dbsplit abort plan.yaml --yes
+    """
     with told(as_json=as_json) as talk:
         from toolkit import retire
         from toolkit.opened import open_split

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from plans.load import load_plan
 from toolkit.demo.facts import Facts
 from toolkit.demo.telling import Sample
 from toolkit.report.html import render_report

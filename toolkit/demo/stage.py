@@ -20,6 +20,7 @@ from toolkit.servers import Server, start_server
 
 SPLIT: Final = "crm-shop"  # the bundled plan's name for it
 SOURCE: Final = "source"
+SWITCH_S_MAX: Final = 20  # it only writes a file, but Python may start slowly on a busy machine
 SERVICES: Final = ("crm", "shop", "orchestrator")
 ROLES: Final = ("crm_api", "shop_api", "mes_api", "orchestrator")
 _DATABASES: Final = {SOURCE: "shared", **{service: service for service in SERVICES}}
@@ -42,6 +43,13 @@ class Stage:
     def environment(self) -> dict[str, str]:
         """The variables that the plan takes its DSNs from."""
         return {f"DBSPLIT_{name.upper()}_DSN": self.dsn(name) for name in self.servers}
+
+    def write_environment(self, path: Path) -> Path:
+        """A file for the shell that sets the variables; passwords are in it."""
+        path.touch(mode=0o600)
+        lines = [f"export {name}='{value}'\n" for name, value in self.environment.items()]
+        path.write_text("".join(lines), encoding="utf-8")
+        return path
 
     def leave_running(self) -> list[str]:
         """Let the servers outlive this process; returns the commands that end them."""
@@ -92,10 +100,11 @@ def write_plan(path: Path, switch: list[str]) -> None:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096  # no line is broken anew
+    yaml.indent(mapping=2, sequence=4, offset=2)
     plan = yaml.load((_CASE / "plan.yaml").read_text(encoding="utf-8"))
     orchestrator = plan["services"]["orchestrator"]
     orchestrator["revisions"] = str(_CASE / orchestrator["revisions"])
-    plan["switch"] = {"kind": "command", "command": switch, "timeout_s": 20}
+    plan["switch"].update(kind="command", command=switch, timeout_s=SWITCH_S_MAX)
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(plan, file)
     text = path.read_text(encoding="utf-8")

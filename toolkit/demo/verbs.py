@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from plans.errors import (
     GateClosed,
@@ -100,8 +100,8 @@ class Verbs:
         self,
         program: Sequence[str],
         options: Sequence[str],
-        stdout: Any,
-        stderr: Any,  # noqa: ANN401
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*program, str(self._plan), *options, "--json"],

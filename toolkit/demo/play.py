@@ -1,15 +1,14 @@
-"""The demo from the first server to the report, one step after the other.
+"""The steps of the demo, one after the other.
 
 The steps that a user would do are the user's own commands (`toolkit.demo.verbs`).  The
-rest is what surrounds them: servers, applications that never stop writing, and a look
-afterwards for each write that was acknowledged to them.
+rest is what surrounds them: applications that never stop writing, and a look afterwards
+for each write that was acknowledged to them.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,119 +21,42 @@ from toolkit.demo import evidence, stage
 from toolkit.demo.applications import Applications, applications_at_work, switch_command
 from toolkit.demo.facts import Facts
 from toolkit.demo.orders import move_orders
-from toolkit.demo.report import table_rows, write_report
+from toolkit.demo.report import table_rows
 from toolkit.demo.sampling import Sampler
 from toolkit.demo.stage import SOURCE, Stage
-from toolkit.demo.telling import Began, Ended, Said, Tell
-from toolkit.demo.verbs import PROGRAM, Verbs
+from toolkit.demo.telling import Began, Ended, Said, Sample, Tell
+from toolkit.demo.verbs import Verbs
 from toolkit.report.model import Event
 
 WRITERS: Final = 6
-RATE: Final = 200.0  # transactions a second; two cores have a split to do beside them
+RATE: Final = 120.0  # transactions a second; two cores have a split to do beside them
 READY_S_MAX: Final = 180.0
-_POLL_S: Final = 0.2
+_POLL_S: Final = 1.0  # each look is a process that loads the plan and four catalogs
 _ATTEMPTS: Final = 3  # of a move that a busy machine makes give up
 _AWAITED: Final = frozenset({"stream", "lag", "retained_wal", "dirty_keys"})
-_ROWS_DIFFER: Final = RowsDiffer.exit_code
+
+BeforeCheck = Callable[[Stage, Path], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How the demo is to be."""
+@dataclass(slots=True, kw_only=True)
+class Play:
+    """What is needed for the steps, and what they found out."""
 
-    directory: Path  # for what stays; new or empty
-    scale: float = 0.1
-    version: str | None = None  # of PostgreSQL
-    keep: bool = False  # the servers
-    dwell_s: float = 4.0  # the applications write so long on each side
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How it went."""
-
-    facts: Facts
-    report: Path
+    directory: Path
     plan: Path
-    took_s: float
-    stop_commands: Sequence[str] = ()  # of servers that were left running
-    environment: dict[str, str] = field(default_factory=dict)  # to reach them
-
-    def result(self) -> dict[str, Any]:
-        """The result object that scripts read."""
-        return {
-            **self.facts.result(report=str(self.report), plan=str(self.plan)),
-            "took_s": round(self.took_s, 1),
-        }
-
-
-def run_demo(
-    options: Options,
-    tell: Tell,
-    *,
-    before_check: Callable[[Stage, Path], None] | None = None,
-    follower: Sequence[str] = PROGRAM,
-) -> Outcome:
-    """Play it all; what stays is in the options' directory.
-
-    `before_check` is called with the servers and the directory of the histories when all
-    is at rest and has been compared, `follower` is the program that streams: a test breaks
-    something by them, to see that it is found.
-
-    Raises SplitError if a step fails; that rows differ is an outcome.
-    """
-    stage.make_directory(options.directory)
-    began, plan = time.time(), options.directory / "plan.yaml"
-    play = _Play(options, tell, before_check, follower, plan)
-    with ExitStack() as stack:
-        with play.step("servers", "Start four PostgreSQL servers") as said:
-            running = stage.running_stage(
-                options.version, lambda name: play.hear("servers", {"event": "server", "is": name})
-            )
-            play.stage = stack.enter_context(running)
-            said.append(f"PostgreSQL {play.stage.servers[SOURCE].version}")
-        with play.step("load", "Load the shared database of a CRM, a shop and an MES") as said:
-            said.append(f"{stage.load(play.stage, options.scale):,} rows")
-        play.run()
-        report = options.directory / "report.html"
-        with play.step("report", "Write the report"):
-            ended = time.time()
-            play.look_back(began=began, ended=ended)
-            write_report(report, play.facts, play.samples, plan, began=began, ended=ended)
-        kept = options.keep
-        outcome = Outcome(
-            facts=play.facts,
-            report=report,
-            plan=plan,
-            took_s=ended - began,
-            stop_commands=play.stage.leave_running() if kept else (),
-            environment=play.stage.environment if kept else {},
-        )
-        if kept:
-            stack.pop_all()  # they were let go, and need no end
-    if play.facts.ok and not kept:
-        # Nothing is left that the histories and logs could be held against.
-        for name in ("history", "log", "routing.json"):
-            _remove(options.directory / name)
-    return outcome
-
-
-@dataclass(slots=True)
-class _Play:
-    options: Options
+    dwell_s: float
     tell: Tell
-    before_check: Callable[[Stage, Path], None] | None
     follower: Sequence[str]
-    plan: Path
+    before_check: BeforeCheck | None
     facts: Facts = field(default_factory=Facts)
-    samples: Sequence[Any] = ()
+    samples: Sequence[Sample] = ()
     stage: Stage = field(init=False)
     verbs: Verbs = field(init=False)
     applications: Applications = field(init=False)
 
     def run(self) -> None:
         """From the first application at work to the orchestrator's first order."""
-        directory = self.options.directory
+        directory = self.directory
         stage.write_plan(self.plan, switch_command(directory))
         self.facts.split = stage.SPLIT
         self.verbs = Verbs(self.plan, directory / "log", self.stage.environment)
@@ -183,7 +105,7 @@ class _Play:
     def _compare(self, step: str, title: str) -> None:
         """RowsDiffer unless every row is proven equal."""
         with self.step(step, title) as said:
-            result = self._verb("validate", allowed={_ROWS_DIFFER}, step=step)
+            result = self._verb("validate", allowed={RowsDiffer.exit_code}, step=step)
             self.facts.comparison = result
             self.facts.tables = table_rows(result)
             differences, rows = self.facts.differences, sum(t["rows"] for t in result["tables"])
@@ -199,26 +121,27 @@ class _Play:
 
     def _move(self, verb: str, what: str, title: str) -> None:
         with self.step(what.replace(" ", "-"), title) as said:
-            for attempt in range(1, _ATTEMPTS + 1):
-                self._await_ready(what)
-                try:
-                    result = self._verb(
-                        verb,
-                        options=("--yes", "--certificates", str(self.options.directory)),
-                        step=what,
-                    )
-                    break
-                except (GateClosed, GivenUp) as error:
-                    # Nothing is lost by it; the applications go on where they were.
-                    self._note(f"{what}, attempt {attempt}: {error}")
-                    if attempt == _ATTEMPTS:
-                        raise
+            result = self._try_to_move(verb, what)
             self.facts.moves.append((what, result))
             said.append(f"nobody could write for {result['write_pause_ms']:,.0f} ms")
 
+    def _try_to_move(self, verb: str, what: str) -> dict[str, Any]:
+        """Move, again if it was given up: nothing is lost by that."""
+        attempt = 1
+        while True:
+            self._await_ready(what)
+            try:
+                options = ("--yes", "--certificates", str(self.directory))
+                return self._verb(verb, options=options, step=what)
+            except (GateClosed, GivenUp) as error:
+                self._note(f"{what}, attempt {attempt}: {error}")
+                if attempt == _ATTEMPTS:
+                    raise
+                attempt += 1
+
     def _dwell(self, step: str, title: str) -> None:
         with self.step(step, title) as said:
-            done = self.applications.work(self.options.dwell_s, self.verbs.require_stream)
+            done = self.applications.work(self.dwell_s, self.verbs.require_stream)
             said.append(f"{done:,} writes acknowledged")
 
     def _rest(self) -> None:
@@ -289,7 +212,7 @@ class _Play:
         self,
         *words: str,
         options: Sequence[str] = (),
-        allowed: frozenset[int] | set[int] = frozenset(),
+        allowed: Collection[int] = (),
         step: str = "",
     ) -> dict[str, Any]:
         return self.verbs.run(
@@ -315,10 +238,3 @@ class _Play:
         summary = ", ".join(said)
         self.tell(Ended(step, title, time.monotonic() - began, summary))
         self._note(f"{title}: {summary}" if summary else title)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
