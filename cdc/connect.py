@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import psycopg
@@ -24,6 +25,10 @@ PINNED_SETTINGS: dict[str, str] = {
 }
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+
+# An error within a pipeline is raised, and logged once more: without a handler, Python
+# would print that on standard error, between what we say.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Connection:
@@ -76,7 +81,8 @@ def describe(dsn: str) -> str:
 
 def not_reachable(dsn: str, error: psycopg.Error) -> NotReady:
     """The error for a server that refused us, with what the server said."""
-    said = str(error).strip().splitlines()
+    # Lines that are indented comment on the one before.
+    said = [line for line in str(error).strip().splitlines() if not line[:1].isspace()]
     reason = said[-1] if said else type(error).__name__
     if (password := conninfo_to_dict(dsn).get("password")) and str(password) in reason:
         reason = reason.replace(str(password), "********")

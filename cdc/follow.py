@@ -249,7 +249,7 @@ class _Reader:
                 message = self._connection.read(READ_TIMEOUT_S)
             match message:
                 case None:
-                    pass
+                    self._confirm(now=self._has_advanced())
                 case Keepalive():
                     self._keepalive(message)
                 case Data(payload):
@@ -302,6 +302,9 @@ class _Reader:
         for sink in self._sinks:
             if sink.failure is not None:
                 raise sink.failure
+
+    def _has_advanced(self) -> bool:
+        return confirmable(sink.applier.committed for sink in self._sinks) > self._confirmed
 
     def _confirm(self, *, now: bool = False) -> None:
         clock = time.monotonic()

@@ -15,6 +15,8 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import connect, pin_settings
+from plans import names
+from plans.errors import SplitError
 from plans.routes import Route
 from tests.conftest import fresh_database
 from toolkit import initial, streaming
@@ -59,6 +61,45 @@ def downgrade() -> None:
 '''
 
 
+class Live:
+    """A stream that runs until it is stopped, or breaks."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self._stop = threading.Event()
+        self._connected = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._connected.wait(DEADLINE_S)
+
+    def broken(self) -> SplitError:
+        """What made it end by itself."""
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the stream goes on"
+        assert isinstance(self._failure, SplitError), repr(self._failure)
+        return self._failure
+
+    def end(self) -> None:
+        """Stop it, unless it has ended by itself."""
+        self._stop.set()
+        self._thread.join(DEADLINE_S)
+
+    def _run(self) -> None:
+        try:
+            streaming.stream(
+                self._split, stop=self._stop, until_caught_up=False, report=self._report
+            )
+        except BaseException as error:  # noqa: BLE001 - looked at by the test's thread
+            self._failure = error
+        finally:
+            self._connected.set()
+
+    def _report(self, progress: streaming.StreamProgress) -> None:
+        if progress.connected:
+            self._connected.set()
+
+
 @dataclass(frozen=True)
 class Following:
     """A source and three services, with a plan."""
@@ -90,17 +131,46 @@ class Following:
         assert not stop.is_set(), f"not caught up within {DEADLINE_S} s: {progress}"
         return progress
 
+    @contextmanager
+    def live(self) -> Iterator[Live]:
+        """Follow in the background while the block runs."""
+        live = Live(self.open())
+        try:
+            yield live
+        finally:
+            live.end()
+
+    def forgive(self) -> None:
+        """Make the stream go on behind everything that it has not applied."""
+        slot = names.slot("traps")
+        with psycopg.connect(self.source, autocommit=True) as source:
+            row = source.execute(
+                "SELECT end_lsn::text"
+                " FROM pg_replication_slot_advance(%s, pg_current_wal_insert_lsn())",
+                [slot],
+            ).fetchone()
+            assert row is not None
+        for dsn in self.targets.values():
+            with psycopg.connect(dsn, autocommit=True) as target:
+                target.execute("UPDATE dbsplit.progress SET lsn = %s", row)
+
     def execute(self, *transactions: str) -> None:
         """Run statements on the source, each string in a transaction of its own."""
-        with psycopg.connect(self.source, autocommit=True) as connection:
+        self.execute_on("source", *transactions)
+
+    def execute_on(self, place: str, *transactions: str) -> None:
+        """Run statements on a service, or on the source."""
+        with psycopg.connect(self._dsn(place), autocommit=True) as connection:
             for text in transactions:
                 connection.execute(text.encode())
 
     def rows(self, place: str, query: str) -> list[tuple[Any, ...]]:
         """Rows of a service, or of the source."""
-        dsn = self.source if place == "source" else self.targets[place]
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with psycopg.connect(self._dsn(place), autocommit=True) as connection:
             return connection.execute(query.encode()).fetchall()
+
+    def _dsn(self, place: str) -> str:
+        return self.source if place == "source" else self.targets[place]
 
     def validated(self) -> dict[str, TableResult]:
         """What the toolkit's own comparison says, by route."""
@@ -127,8 +197,9 @@ class Following:
                 ]
             ),
         )
-        wanted, found = self._counted(self.source, there), self._counted(
-            split.dsn(route.service), here
+        wanted, found = (
+            self._counted(self.source, there),
+            self._counted(split.dsn(route.service), here),
         )
         return sorted((wanted - found).elements()), sorted((found - wanted).elements())
 

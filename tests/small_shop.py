@@ -15,7 +15,7 @@ from tests.conftest import fresh_database
 from tests.verbs import Verbs
 from toolkit.servers import Server
 
-PASSWORD = "hunter2-not-for-print"
+PASSWORD = "hunter2-not-for-print"  # noqa: S105 - what must never be printed
 SERVICES = ("crm", "shop", "billing")
 
 TABLES = """
@@ -160,11 +160,12 @@ def downgrade() -> None:
 
 CATALOGS: Mapping[str, LiteralString] = {
     "relations": "SELECT c.oid::regclass::text, relkind, relreplident, relpersistence,"
-    " relowner::regrole::text, relacl::text FROM pg_class AS c WHERE relnamespace::regnamespace::text"
-    " NOT IN ('pg_toast', 'pg_catalog', 'information_schema') AND relnamespace::regnamespace::text"
-    " !~ '^pg_temp|^pg_toast_temp' ORDER BY 1",
-    "columns": "SELECT attrelid::regclass::text, attnum, attname, atttypid::regtype::text, attacl::text"
-    " FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = attrelid WHERE attrelid >= 16384"
+    " relowner::regrole::text, relacl::text FROM pg_class AS c"
+    " WHERE relnamespace::regnamespace::text NOT IN ('pg_toast', 'pg_catalog',"
+    " 'information_schema') AND relnamespace::regnamespace::text !~ '^pg_temp|^pg_toast_temp'"
+    " ORDER BY 1",
+    "columns": "SELECT attrelid::regclass::text, attnum, attname, atttypid::regtype::text,"
+    " attacl::text FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = attrelid WHERE attrelid >= 16384"
     " AND relkind NOT IN ('t', 'i') AND relnamespace::regnamespace::text NOT IN ('pg_toast')"
     " AND relpersistence <> 't' ORDER BY 1, 2",
     "functions": "SELECT oid::regprocedure::text FROM pg_proc WHERE oid >= 16384 ORDER BY 1",
@@ -193,7 +194,8 @@ CATALOGS: Mapping[str, LiteralString] = {
     " FROM pg_depend WHERE objid >= 16384 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
     "locks": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-    "databases": "SELECT datname, datacl::text FROM pg_database WHERE datname !~ '^test_' ORDER BY 1",
+    "databases": "SELECT datname, datacl::text FROM pg_database WHERE datname !~ '^test_'"
+    " ORDER BY 1",
 }
 
 
@@ -215,13 +217,13 @@ class SmallShop:
         """Where `source` or a service's database is."""
         return self.source if place == "source" else self.targets[place]
 
-    def ask(self, place: str, query: LiteralString, *values: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    def ask(self, place: str, query: LiteralString, *values: Any) -> list[tuple[Any, ...]]:
         """What a query tells, as an application that has no part in the split."""
         with psycopg.connect(self.dsn(place), autocommit=True) as connection:
             cursor = connection.execute(query, values)
             return cursor.fetchall() if cursor.description else []
 
-    def value(self, place: str, query: LiteralString, *values: Any) -> Any:  # noqa: ANN401
+    def value(self, place: str, query: LiteralString, *values: Any) -> Any:
         """The only value that a query tells."""
         ((value,),) = self.ask(place, query, *values)
         return value

@@ -92,7 +92,7 @@ TOAST = (
             # There and back.
             "UPDATE toast_moved SET id = 108 WHERE id = 8",
             "UPDATE toast_moved SET id = 8, n = 88 WHERE id = 108",
-            "UPDATE toast_moved SET id = id + 1000",
+            "UPDATE toast_moved SET id = id + 1000 WHERE id > 10",
         ),
     ),
     Trap(

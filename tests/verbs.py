@@ -52,11 +52,11 @@ class Verbs:
     apart: bool = False  # each verb in a process of its own
     said: list[str] = field(default_factory=list)
 
-    def __call__(self, *verb: str, code: int = 0, plan: Path | None = None, **env: str) -> Said:
+    def __call__(self, *verb: str, code: int = 0, **env: str) -> Said:
         """Run a verb, expecting an exit code."""
         began = time.monotonic()
         run = self._in_a_process if self.apart else self._in_this_process
-        one = Said(" ".join(verb), *run(self._words(verb, plan), self._environment(env)))
+        one = Said(" ".join(verb), *run(self._words(verb), self._environment(env)))
         if os.environ.get("DBSPLIT_TEST_TALK"):
             print(f"{time.monotonic() - began:6.2f} s  {one.verb}")  # noqa: T201
         self.said += [one.out, one.err]
@@ -122,7 +122,7 @@ class Verbs:
     def stream(self, source: str, *, code: int | None = 0) -> Iterator[subprocess.Popen[str]]:
         """A stream process, live; SIGTERM ends it, unless the block has seen to that."""
         process = subprocess.Popen(
-            [str(DBSPLIT), *self._words(("stream",), None)],
+            [str(DBSPLIT), *self._words(("stream",))],
             env=self._environment({}),
             cwd=self.plan.parent,
             stdin=subprocess.DEVNULL,
@@ -164,9 +164,9 @@ class Verbs:
         self.said += [out, err]
         raise AssertionError(f"the stream did not start: {process.returncode}\n{out}\n{err}")
 
-    def _words(self, verb: tuple[str, ...], plan: Path | None) -> list[str]:
+    def _words(self, verb: tuple[str, ...]) -> list[str]:
         words = 2 if verb[0] == "plan" else 1
-        return [*verb[:words], str(plan or self.plan), *verb[words:]]
+        return [*verb[:words], str(self.plan), *verb[words:]]
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("DBSPLIT_")}

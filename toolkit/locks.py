@@ -35,8 +35,9 @@ def sole_runner(dsn: str, split: str, role: Role) -> Iterator[Connection]:
     # The server keeps 63 bytes of the name; it tells others who we are.
     with connect(dsn, name=f"dbsplit {role} of {myself()}"[:63]) as connection:
         if not _try(connection, split, role):
+            who = _who(connection, split, role)
             raise NotReady(
-                f"{_VERBS[role]} of split {split} is running already{_who(connection, split, role)}",
+                f"{_VERBS[role]} of split {split} is running already{who}",
                 hint="one at a time: stop it, or wait until it has ended",
             )
         yield connection

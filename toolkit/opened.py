@@ -160,8 +160,8 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
     if changed:
         raise Drifted(
             f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
-            hint="nothing wrong was written; undo the change on the source, or `dbsplit abort` "
-            "and prepare again with a plan for it",
+            hint="nothing wrong was written; if no row of it was written since, undo the change, "
+            "else `dbsplit abort` and prepare again with a plan for it",
         )
 
 

@@ -49,9 +49,8 @@ def prepare(path: Path, say: Say) -> Split:
     with connect(split.plan.source.dsn, name="dbsplit prepare") as source:
         require_same_plan(split.plan, source)
         require_same_tables(split.plan, split.catalog, source)
-        findings = check_source(split.plan, source)
-    _require_no_blockers(split, findings)
-    require(check_servers(split.plan))
+        require(check_servers(split.plan))  # a missing privilege would look like a wrong plan
+        _require_no_blockers(split, check_source(split.plan, source))
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
         _install(split, source)
         say("control", {"schema": names.CONTROL_SCHEMA})
@@ -129,8 +128,8 @@ def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
     }
     with connect(split.dsn(service), name="dbsplit prepare") as target:
         target.execute(
-            "UPDATE dbsplit.split SET settings = settings || jsonb_build_object('undoing', %s::jsonb)"
-            " WHERE split = %s AND NOT settings ? 'undoing'",
+            "UPDATE dbsplit.split SET settings = settings"
+            " || jsonb_build_object('undoing', %s::jsonb) WHERE split = %s AND NOT settings ? 'undoing'",
             [json.dumps(undoing), split.name],
         )
 

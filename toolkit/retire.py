@@ -28,6 +28,7 @@ from toolkit.state import Phase
 RETIRED = "_retired"
 STREAM_ENDS_S = 60.0
 OPEN_S = 60.0
+UNUSED_S_MAX = 20.0
 
 Say = Callable[[str, dict[str, Any]], None]
 
@@ -52,7 +53,8 @@ def complete(split: Split, *, drop: bool, dry_run: bool, say: Say) -> list[dict[
         begun = retiring is not None
         if retiring is None:
             require_prepared(split, source)
-            recover(split, source, holding_lock=True)
+            if not dry_run:
+                recover(split, source, holding_lock=True)
             _require_moved(split, source)
             retiring = [table.name for table in _sources(split)]
         if not dry_run:
@@ -71,7 +73,8 @@ def abort(split: Split, *, dry_run: bool, say: Say) -> list[dict[str, str]]:
     """
     with _alone(split) as source:
         if require_same_plan(split.plan, source):
-            recover(split, source, holding_lock=True)
+            if not dry_run:
+                recover(split, source, holding_lock=True)
             now = state.phases(source, split.name)
             moved = [s for s, p in now.items() if p in (Phase.MOVED, Phase.COMPLETED)]
             if moved:
@@ -195,19 +198,21 @@ def _drop_slot(connection: Connection, slot: str, where: str) -> Iterator[Step]:
         "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", [slot]
     ).fetchone()
     if row and row[0]:
-        yield Step(f"drop slot {slot}", where, partial(_drop_inactive_slot, connection, slot))
+        what, statement = f"slot {slot}", sql.SQL("SELECT pg_drop_replication_slot({})")
+        drop = partial(_drop_unused, connection, statement.format(slot), what)
+        yield Step(f"drop {what}", where, drop)
 
 
-def _drop_inactive_slot(connection: Connection, slot: str) -> None:
-    deadline = time.monotonic() + 20
+def _drop_unused(connection: Connection, statement: sql.Composed, what: str) -> None:
+    deadline = time.monotonic() + UNUSED_S_MAX
     while True:
         try:
-            connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            connection.execute(statement)
         except psycopg.errors.ObjectInUse:
-            # The sender of a process that has just ended may live a moment longer.
+            # A backend of the process that has just ended may live a moment longer.
             if time.monotonic() > deadline:
                 raise NotReady(
-                    f"slot {slot} is in use", hint="stop the stream process, then repeat"
+                    f"{what} is in use", hint="stop the stream process, then repeat"
                 ) from None
             time.sleep(0.1)
         else:
@@ -229,9 +234,9 @@ def _drop_origin(connection: Connection, origin: str, where: str) -> Iterator[St
         "SELECT count(*) FROM pg_replication_origin WHERE roname = %s", [origin]
     ).fetchone()
     if row and row[0]:
-        yield _sql(
-            connection, sql.SQL("SELECT pg_replication_origin_drop({})").format(origin), where
-        )
+        what, statement = f"origin {origin}", sql.SQL("SELECT pg_replication_origin_drop({})")
+        drop = partial(_drop_unused, connection, statement.format(origin), what)
+        yield Step(f"drop {what}", where, drop)
 
 
 def _unfence(connection: Connection, tables: list[Table], where: str) -> Iterator[Step]:
@@ -256,7 +261,8 @@ def _restore_identities(split: Split, source: Connection) -> Iterator[Step]:
         return
     rows = source.execute(
         "SELECT table_schema, table_name, replica_identity, index_name"
-        " FROM dbsplit.identity_before WHERE split = %s ORDER BY 1, 2",
+        " FROM dbsplit.identity_before WHERE split = %s AND"
+        " to_regclass(format('%%I.%%I', table_schema, table_name)) IS NOT NULL ORDER BY 1, 2",
         [split.name],
     ).fetchall()
     kinds = {"d": sql.SQL("DEFAULT"), "n": sql.SQL("NOTHING"), "f": sql.SQL("FULL")}

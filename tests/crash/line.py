@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,7 +33,7 @@ STREAM_S_MAX = 60.0
 WRITE_AGAIN_S_MAX = 20.0
 KILLED = -signal.SIGKILL
 
-ROOT = Path.cwd()
+ROOT = Path(__file__).parents[2]
 DBSPLIT = (sys.executable, "-c", "from toolkit.cli.main import main; main()")
 PLANTED = (sys.executable, "-m", "tests.crash.planted")
 
@@ -74,6 +75,7 @@ class Line:
         self.kills = 0
         self._directory = directory
         self.routing = directory / "routing.json"
+        self.history = directory / "history"
         self._steps = directory / "switch.log"
         self._stream: subprocess.Popen[bytes] | None = None
         self._number = 0
@@ -84,7 +86,7 @@ class Line:
         )
         write_routing(self.routing, dict.fromkeys(SERVICES, source))
         set_up_source(source)
-        self.traffic = Traffic(self.routing, directory / "history")
+        self.traffic = Traffic(self.routing, self.history)
 
     # ------------------------------------------------------------------- verbs
 
@@ -346,7 +348,7 @@ def _drop_origins(line: Line, servers: tuple[Server, ...]) -> None:
             query = "SELECT roname FROM pg_replication_origin WHERE roname LIKE %s"
             names = admin.execute(query, (f"dbsplit_{line.split.replace('-', '_')}%",)).fetchall()
             for (name,) in names:
-                wait_until(lambda name=name: _dropped(admin, name), timeout_s=10)
+                wait_until(partial(_dropped, admin, name), timeout_s=10)
 
 
 def _dropped(admin: psycopg.Connection[Any], name: str) -> bool:

@@ -19,7 +19,7 @@ def unfenced(table: str) -> None:
     def all_but_one(*args: Any) -> list[Fence]:
         return [fence for fence in fences(*args) if fence.table.name.name != table]
 
-    sides.source_fences = all_but_one
+    vars(sides)["source_fences"] = all_but_one
 
 
 def main() -> None:

@@ -102,11 +102,12 @@ SHEETS = RowSubject("sheet", DESK, "sheet", "token::text", "amount::text")
 SHEET_COUNTS = CountSubject("sheet.n", DESK, "sheet", "token::text", "n")
 READINGS = RowSubject("reading", BOOKS, "reading", "token::text")
 READING_COUNTS = CountSubject("reading.n", BOOKS, "reading", "token::text", "n", "day::text")
-SUBJECTS = by_name(
-    *(ENTRIES, ENTRY_COUNTS, BALANCES, PROFILES, PROFILES_BOOKS, PROFILES_DESK),
-    *(*MESSAGES.values(), *MESSAGE_COUNTS.values(), SHEETS, SHEET_COUNTS),
-    *(READINGS, READING_COUNTS),
-)
+SUBJECTS = {
+    **by_name(ENTRIES, ENTRY_COUNTS, BALANCES, PROFILES, PROFILES_BOOKS, PROFILES_DESK),
+    **by_name(*MESSAGES.values()),
+    **by_name(*MESSAGE_COUNTS.values()),
+    **by_name(SHEETS, SHEET_COUNTS, READINGS, READING_COUNTS),
+}
 
 
 def set_up_source(dsn: str) -> None:
@@ -122,6 +123,7 @@ class Traffic:
 
     def __init__(self, routing: Path, history_dir: Path, *, rate: float = 100.0) -> None:
         seed = secrets.token_hex(4)
+        self._started = False
         self._history_dir = history_dir
         ledger = Routing(routing)
         self._ledger = LedgerWriters(
@@ -156,6 +158,7 @@ class Traffic:
         )
 
     def start(self) -> None:
+        self._started = True
         self._ledger.start()
         for crew in self._crews.values():
             crew.start()
@@ -172,6 +175,9 @@ class Traffic:
             crew.resume()
 
     def stop(self) -> None:
+        if not self._started:
+            return
+        self._started = False
         self._ledger.stop()
         for crew in self._crews.values():
             crew.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -52,13 +51,18 @@ def abort_leaves_nothing(shop: SmallShop, before: Catalogs) -> None:
     assert shop.everything() == begun, "a dry run changes nothing"
     done = shop.verbs.json("abort", "--yes")
     assert done["outcome"] == "removed"
-    assert [step["what"] for step in done["steps"]] == [step["what"] for step in planned["steps"]]
+    assert _whats(done) == _whats(planned)
     after = shop.everything()
     for place, found in after.items():
         for kind, rows in found.items():
             assert rows == before[place][kind], f"{kind} of {place}"
     assert shop.verbs.json("abort", "--yes")["steps"] == [], "twice does no harm"
     assert shop.everything() == before
+
+
+def _whats(result: dict[str, Any]) -> list[str]:
+    # Fences of an attempt whose process died fall before the steps begin.
+    return [step["what"] for step in result["steps"] if "fences" not in step["what"]]
 
 
 @pytest.mark.parametrize("point", ["prepare.schema", "prepare.publication"])

@@ -10,29 +10,24 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-import pytest
 
-import tests.leaky_stream
 from plans.crm_shop.workload.check import check_history
 from plans.crm_shop.workload.history import Outcome, RowEffect, read_histories
 from plans.crm_shop.workload.subjects import AUDIT, MATERIALS
-from plans.names import APPLIER_SETTING
-from toolkit.demo.run import Options, run_demo
-from toolkit.demo.stage import SPLIT, Stage
-from toolkit.demo.telling import Telling
 from toolkit.servers_watchdog import wait_until
 
-SCALE: Final = 0.002
+SCALE: Final = 0.01
 DEMO_S_MAX: Final = 600.0
 END_S_MAX: Final = 60.0
-MARK: Final = "DBSPLIT_TEST_MARK"
+PROGRAM: Final = (sys.executable, "-m", "toolkit.cli.main")
+LEAKY: Final = (sys.executable, str(Path(__file__).parents[1] / "leaky_demo.py"))
 
 
 @dataclass
@@ -42,14 +37,13 @@ class Demo:
     process: subprocess.Popen[str]
     mark: str
     temporary: Path
-    directory: Path
 
     def lines(self) -> Iterator[dict[str, Any]]:
         for line in self.process.stdout or ():
             yield json.loads(line)
 
     def processes(self) -> set[int]:
-        """Everything that descends from it, and still lives."""
+        """Everything that it has started, directly or not, and that still lives."""
         found = set()
         for entry in Path("/proc").iterdir():
             try:
@@ -67,39 +61,56 @@ class Demo:
 
 
 @contextmanager
-def demo(directory: Path, pg_version: str) -> Iterator[Demo]:
+def demo(
+    directory: Path, pg_version: str, *more: str, program: Sequence[str] = PROGRAM
+) -> Iterator[Demo]:
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory(prefix="dbsplit-test-") as temporary:
         Path(temporary).chmod(0o755)  # PostgreSQL may run as another user
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "toolkit.cli.main", "demo", "--json"),
-                *("--scale", str(SCALE), "--dir", str(directory), "--pg-version", pg_version),
+                *(*program, "demo", "--json", "--scale", str(SCALE), "--dir", str(directory)),
+                *("--pg-version", pg_version, *more),
             ],
-            env={**os.environ, MARK: mark, "TMPDIR": temporary},
+            env={**os.environ, "DBSPLIT_TEST_MARK": mark, "TMPDIR": temporary},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,
         )
+        run = Demo(process, mark, Path(temporary))
         try:
-            yield Demo(process, mark, Path(temporary), directory)
+            yield run
         finally:
             process.kill()
             process.communicate(timeout=END_S_MAX)
+            for pid in run.processes():  # none, unless the test has failed
+                os.kill(pid, signal.SIGKILL)
 
 
-def test_the_demo_splits_moves_back_and_forth_and_loses_nothing(
+def test_the_demo_splits_moves_back_and_forth_and_every_figure_is_true(
     tmp_path: Path, pg_version: str
 ) -> None:
-    with demo(tmp_path / "demo", pg_version) as run:
+    directory = tmp_path / "demo"
+    with demo(directory, pg_version, "--keep") as run:
         *told, result = run.lines()
-        assert run.process.wait(DEMO_S_MAX) == 0, (result, run.process.stderr)
+        assert run.process.wait(DEMO_S_MAX) == 0, result
+        check_result(result)
+        check_steps(told)
+        check_report(Path(result["report"]))
+        certificates = [*directory.glob("*-cutover-*.json"), *directory.glob("*-rollback-*.json")]
+        assert len(certificates) == 3
+        check_against_sabotage(result, directory)
+
+        assert len(result["stop"]) == 4
+        for command in result["stop"]:
+            subprocess.run(["sh", "-c", command], check=True, timeout=END_S_MAX)  # noqa: S607
         assert run.has_left_nothing()
 
+
+def check_result(result: dict[str, Any]) -> None:
     assert result["ok"] is True
     assert result["rows"] > 1000
-    assert result["changes"] > 0
+    assert result["changes"] > 1000
     assert result["acknowledged"] > 100
     wrong = ("missing", "doubled", "phantom", "altered", "torn", "differences")
     assert [result[name] for name in wrong] == [0] * len(wrong)
@@ -107,67 +118,45 @@ def test_the_demo_splits_moves_back_and_forth_and_loses_nothing(
     assert len(result["write_pause_ms"]) == 3
     assert all(ms > 0 for ms in result["write_pause_ms"])
 
-    steps = [line["step"] for line in told if line["event"] == "end"]
+
+def check_steps(told: list[dict[str, Any]]) -> None:
+    ended = {line["step"]: line["summary"] for line in told if line["event"] == "end"}
     order = ["check", "prepare", "copy", "stream", "cutover-1", "rollback", "cutover-2"]
-    assert [step for step in steps if step in order] == order
-    refused = next(line for line in told if (line["event"], line.get("step")) == ("end", "orders"))
-    assert "cannot go from CLOSED to PRODUCTION" in refused["summary"]
-
-    report = Path(result["report"]).read_text(encoding="utf-8")
-    assert "Every acknowledged write is there, once" in report
-    assert "<svg" in report
-    assert not re.search(r"""(src|href)=["']?(https?:)?//""", report)
-    assert "<script" not in report
-    stays = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert {"report.html", "plan.yaml"} < stays
-    assert sum(name.endswith(".json") for name in stays) == 3  # the certificates
-    assert not stays & {"history", "log", "routing.json"}
+    assert [step for step in ended if step in order] == order
+    assert "cannot go from CLOSED to PRODUCTION" in ended["orders"]
+    samples = [line for line in told if line["event"] == "sample"]
+    assert {"following", "moved"} <= {sample["phases"].get("shop") for sample in samples}
 
 
-def test_ctrl_c_ends_the_demo_with_all_that_it_has_started(tmp_path: Path, pg_version: str) -> None:
-    directory = tmp_path / "demo"
-    with demo(directory, pg_version) as run:
-        followed = next(
-            line for line in run.lines() if (line["event"], line.get("step")) == ("end", "stream")
+def check_report(report: Path) -> None:
+    text = report.read_text(encoding="utf-8")
+    assert "Every acknowledged write is there, once" in text
+    assert "<svg" in text
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|<script|@import""", text)
+
+
+def check_against_sabotage(result: dict[str, Any], directory: Path) -> None:
+    """What the demo has looked at is what shows a lost row, and a doubled one."""
+    dsns = dict(
+        re.findall(
+            r"^export DBSPLIT_(\w+)_DSN='(.*)'$", (directory / "servers.sh").read_text(), re.M
         )
-        assert followed
-        assert len(run.processes()) > 6  # four servers, the applications, the stream
-        run.process.send_signal(signal.SIGINT)
-        run.process.communicate(timeout=END_S_MAX)
-        assert run.process.returncode == 130
-        assert run.has_left_nothing()
-    assert not directory.exists()
+    )
+    places = {"crm": dsns["CRM"], "shop": dsns["SHOP"]}
+    history = directory / "history"
+    before = check_history(history, places)
+    assert before.whole
+    assert before.acknowledged == result["acknowledged"]
 
-
-def silent(_: Telling) -> None:
-    """Nobody watches."""
-
-
-def options(tmp_path: Path, pg_version: str) -> Options:
-    return Options(directory=tmp_path / "demo", scale=SCALE, version=pg_version, dwell_s=0.5)
-
-
-def test_a_write_that_is_lost_or_doubled_after_all_is_reported(
-    tmp_path: Path, pg_version: str
-) -> None:
-    def sabotage(stage: Stage, history: Path) -> None:
-        whole = check_history(history, {name: stage.dsn(name) for name in ("crm", "shop")})
-        assert whole.whole  # so it is the sabotage that is found
-        lost, doubled = added(history, MATERIALS.name), added(history, AUDIT.name)
-        plant(stage.dsn("shop"), "DELETE FROM materials WHERE code = %s", lost.key)
-        plant(
-            stage.dsn("crm"),
-            "INSERT INTO audit_log SELECT * FROM audit_log WHERE subject = %s",
-            doubled.key,
+    lost, doubled = added(history, MATERIALS.name), added(history, AUDIT.name)
+    with psycopg.connect(places["shop"]) as shop:
+        shop.execute("DELETE FROM materials WHERE code = %s", [lost.key])
+    with psycopg.connect(places["crm"]) as crm:
+        crm.execute(
+            "INSERT INTO audit_log SELECT * FROM audit_log WHERE subject = %s", [doubled.key]
         )
-
-    outcome = run_demo(options(tmp_path, pg_version), silent, before_check=sabotage)
-    result = outcome.result()
-    assert not result["ok"]
-    assert result["missing"] == 1
-    assert result["doubled"] == 1
-    assert "1 acknowledged write is missing" in outcome.report.read_text(encoding="utf-8")
-    assert (tmp_path / "demo/history").is_dir()  # it is needed to find out why
+    after = check_history(history, places)
+    assert (after.missing, after.doubled, after.faults) == (1, 1, 2)
 
 
 def added(history: Path, subject: str) -> RowEffect:
@@ -180,28 +169,41 @@ def added(history: Path, subject: str) -> RowEffect:
     return next(found[0] for found in effects.values() if [e.change for e in found] == [1])
 
 
-def plant(dsn: str, statement: str, key: str) -> None:
-    with psycopg.connect(dsn) as connection:
-        connection.execute("SET session_replication_role = replica")
-        connection.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, SPLIT])
-        assert connection.execute(statement.encode(), [key]).rowcount == 1
-
-
-def test_a_stream_that_loses_rows_is_found_before_anything_is_moved(
+def test_a_stream_that_loses_rows_fails_the_demo_before_anything_is_moved(
     tmp_path: Path, pg_version: str
 ) -> None:
-    leaky = (sys.executable, str(tests.leaky_stream.__file__))
-    steps: list[str] = []
-
-    def watch(telling: Telling) -> None:
-        steps.append(getattr(telling, "step", ""))
-
-    outcome = run_demo(options(tmp_path, pg_version), watch, follower=leaky)
-    result = outcome.result()
-    assert not result["ok"]
+    directory = tmp_path / "demo"
+    with demo(directory, pg_version, program=LEAKY) as run:
+        *told, result = run.lines()
+        assert run.process.wait(DEMO_S_MAX) == 1, result
+        assert run.has_left_nothing()
+    assert result["ok"] is False
     assert result["differences"] > 0
     assert "rows differ" in result["stopped"]
     assert result["missing"] is None  # not looked at is not zero
+    steps = [line.get("step") for line in told]
     assert "validate" in steps
     assert "cutover-1" not in steps
-    assert "differ" in outcome.report.read_text(encoding="utf-8")
+    assert "differ" in Path(result["report"]).read_text(encoding="utf-8")
+    assert (directory / "log/stream.log").exists()  # it is needed to find out why
+
+
+def test_ctrl_c_ends_the_demo_with_all_that_it_has_started(tmp_path: Path, pg_version: str) -> None:
+    directory = tmp_path / "demo"
+    with demo(directory, pg_version) as run:
+        assert any((line["event"], line.get("step")) == ("end", "stream") for line in run.lines())
+        assert len(run.processes()) > 6  # four servers, the applications, the stream
+        run.process.send_signal(signal.SIGINT)
+        run.process.communicate(timeout=END_S_MAX)
+        assert run.process.returncode == 130
+        assert run.has_left_nothing()
+    assert not directory.exists()
+
+
+def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path, pg_version: str) -> None:
+    (tmp_path / "mine").touch()
+    with demo(tmp_path, pg_version) as run:
+        *_, result = run.lines()
+        assert run.process.wait(END_S_MAX) == 4
+    assert "is not empty" in result["error"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -6,6 +6,7 @@ shell completion answer at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -60,8 +61,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    cli(auto_envvar_prefix="DBSPLIT")
+    """Run the command line; NO_COLOR is heeded on terminals too (no-color.org)."""
+    cli(auto_envvar_prefix="DBSPLIT", color=False if os.environ.get("NO_COLOR") else None)
 
 
 @cli.command()
@@ -120,8 +121,6 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
     dbsplit plan check plan.yaml --format github
     """
     with told(as_json=as_json) as talk:
-        import os
-
         from cdc.connect import connect
         from plans.check import check_source
         from plans.findings import has_blocker, render_findings
@@ -159,8 +158,6 @@ def doctor(plan: Path, *, as_json: bool) -> None:
     dbsplit doctor plan.yaml --json | tail -1 | jq '.needs[] | select(.ok | not)'
     """
     with told(as_json=as_json) as talk:
-        import os
-
         from plans.load import load_plan
         from toolkit.ready import check_servers
 
@@ -444,8 +441,6 @@ def abort(plan: Path, *, as_json: bool, dry_run: bool, yes: bool) -> None:
 
 
 def _prepare(plan: Path, talk: Talk, *, create: bool) -> None:
-    import os
-
     from plans.load import load_plan
     from toolkit.prepare import prepare as prepare_split
     from toolkit.ready import create_databases

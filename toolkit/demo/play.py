@@ -8,7 +8,7 @@ for each write that was acknowledged to them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +35,6 @@ _POLL_S: Final = 1.0  # each look is a process that loads the plan and four cata
 _ATTEMPTS: Final = 3  # of a move that a busy machine makes give up
 _AWAITED: Final = frozenset({"stream", "lag", "retained_wal", "dirty_keys"})
 
-BeforeCheck = Callable[[Stage, Path], None]
-
 
 @dataclass(slots=True, kw_only=True)
 class Play:
@@ -47,7 +45,6 @@ class Play:
     dwell_s: float
     tell: Tell
     follower: Sequence[str]
-    before_check: BeforeCheck | None
     facts: Facts = field(default_factory=Facts)
     samples: Sequence[Sample] = ()
     stage: Stage = field(init=False)
@@ -129,7 +126,6 @@ class Play:
         """Move, again if it was given up: nothing is lost by that."""
         attempt = 1
         while True:
-            self._await_ready(what)
             try:
                 options = ("--yes", "--certificates", str(self.directory))
                 return self._verb(verb, options=options, step=what)
@@ -137,7 +133,8 @@ class Play:
                 self._note(f"{what}, attempt {attempt}: {error}")
                 if attempt == _ATTEMPTS:
                     raise
-                attempt += 1
+            attempt += 1
+            self._await_ready(what)
 
     def _dwell(self, step: str, title: str) -> None:
         with self.step(step, title) as said:
@@ -149,8 +146,6 @@ class Play:
 
     def _look_for_writes(self) -> None:
         history = self.applications.history
-        if self.before_check is not None:
-            self.before_check(self.stage, history)
         with self.step("history", "Look for every write that was acknowledged") as said:
             places = {service: self.stage.dsn(service) for service in ("crm", "shop")}
             found = self.facts.history = check_history(history, places)

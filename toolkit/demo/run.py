@@ -12,7 +12,7 @@ from typing import Any
 
 from toolkit.demo import stage
 from toolkit.demo.facts import Facts
-from toolkit.demo.play import BeforeCheck, Play
+from toolkit.demo.play import Play
 from toolkit.demo.report import write_report
 from toolkit.demo.stage import SOURCE
 from toolkit.demo.telling import Tell
@@ -44,22 +44,20 @@ class Outcome:
 
     def result(self) -> dict[str, Any]:
         """The result object that scripts read."""
-        files = {"report": str(self.report), "plan": str(self.plan)}
-        return {**self.facts.result(**files), "took_s": round(self.took_s, 1)}
+        result = {
+            **self.facts.result(report=str(self.report), plan=str(self.plan)),
+            "took_s": round(self.took_s, 1),
+        }
+        if self.environment is not None:
+            result |= {"environment": str(self.environment), "stop": list(self.stop_commands)}
+        return result
 
 
-def run_demo(
-    options: Options,
-    tell: Tell,
-    *,
-    before_check: BeforeCheck | None = None,
-    follower: Sequence[str] = PROGRAM,
-) -> Outcome:
+def run_demo(options: Options, tell: Tell, *, follower: Sequence[str] = PROGRAM) -> Outcome:
     """Play it all; what stays is in the options' directory.
 
-    `before_check` is called with the servers and the directory of the histories when all
-    is at rest and has been compared, `follower` is the program that streams: a test breaks
-    something by them, to see that it is found.
+    `follower` is the program that streams: a test has one that loses rows, to see that
+    it is found.
 
     Raises SplitError if a step fails.  That rows differ, or writes are missing, is an outcome.
     """
@@ -71,7 +69,6 @@ def run_demo(
         dwell_s=options.dwell_s,
         tell=tell,
         follower=follower,
-        before_check=before_check,
     )
     try:
         outcome = _play(play, options)

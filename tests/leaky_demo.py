@@ -1,15 +1,19 @@
-"""`dbsplit` with a stream that loses rows, for the test that this is found.
+"""`dbsplit demo` with a stream that loses every fiftieth row, for the test that this is found.
 
-Run as a program in place of the real one: every fiftieth inserted row never arrives.
+This file is both programs: the demo is told to stream with it.
 """
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from itertools import count
 
+import toolkit.cli.demo
 from cdc.compaction import NetChanges
 from cdc.pgoutput import Tuple
 from toolkit.cli.main import main
+from toolkit.demo.run import run_demo
 
 LOST_EVERY = 50
 
@@ -24,4 +28,5 @@ def _insert_most(self: NetChanges, new: Tuple) -> None:
 
 if __name__ == "__main__":
     NetChanges.insert = _insert_most  # type: ignore[method-assign]
+    toolkit.cli.demo.run_demo = partial(run_demo, follower=(sys.executable, __file__))
     main()

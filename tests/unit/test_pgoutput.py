@@ -1,0 +1,189 @@
+"""The decoder against messages built by the protocol's definition (manual, chapter 54.9)."""
+
+from __future__ import annotations
+
+from struct import pack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.lsn import LSN
+from cdc.pgoutput import (
+    UNCHANGED,
+    Begin,
+    Commit,
+    Delete,
+    Event,
+    Insert,
+    Message,
+    Origin,
+    Relation,
+    RelationColumn,
+    Truncate,
+    Tuple,
+    Update,
+    Value,
+    decode,
+)
+
+# ------------------------------------------------------- an encoder, by the manual
+
+
+def string(text: str) -> bytes:
+    return text.encode() + b"\0"
+
+
+def encode_value(value: Value) -> bytes:
+    if value is None:
+        return b"n"
+    if value is UNCHANGED:
+        return b"u"
+    assert isinstance(value, bytes)
+    return b"t" + pack("!i", len(value)) + value
+
+
+def encode_tuple(values: Tuple) -> bytes:
+    return pack("!h", len(values)) + b"".join(map(encode_value, values))
+
+
+def encode(event: Event) -> bytes:  # noqa: PLR0911 - one return per kind of message
+    match event:
+        case Begin(lsn, time, xid):
+            return b"B" + pack("!QqI", lsn.value, time, xid)
+        case Commit(lsn, end, time):
+            return b"C" + b"\0" + pack("!QQq", lsn.value, end.value, time)
+        case Origin(name):
+            return b"O" + pack("!Q", 7) + string(name)
+        case Relation(oid, schema, name, identity, columns):
+            head = pack("!I", oid) + string(schema) + string(name) + identity.encode()
+            parts = (
+                pack("!b", c.in_key) + string(c.name) + pack("!Ii", c.type_oid, c.type_mod)
+                for c in columns
+            )
+            return b"R" + head + pack("!h", len(columns)) + b"".join(parts)
+        case Insert(relation, new):
+            return b"I" + pack("!I", relation) + b"N" + encode_tuple(new)
+        case Update(relation, None, new):
+            return b"U" + pack("!I", relation) + b"N" + encode_tuple(new)
+        case Update(relation, old, new):
+            assert old is not None
+            both = b"K" + encode_tuple(old) + b"N" + encode_tuple(new)
+            return b"U" + pack("!I", relation) + both
+        case Delete(relation, old):
+            return b"D" + pack("!I", relation) + b"O" + encode_tuple(old)
+        case Truncate(relations):
+            head = pack("!ib", len(relations), 3)  # CASCADE and RESTART IDENTITY
+            return b"T" + head + b"".join(pack("!I", oid) for oid in relations)
+        case Message(transactional, lsn, prefix, content):
+            head = pack("!bQ", transactional, lsn.value) + string(prefix)
+            return b"M" + head + pack("!i", len(content)) + content
+
+
+lsns = st.integers(0, 2**64 - 1).map(LSN)
+oids = st.integers(0, 2**32 - 1)
+times = st.integers(-(2**63), 2**63 - 1)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+values = st.one_of(st.none(), st.just(UNCHANGED), st.binary(max_size=40))
+tuples: st.SearchStrategy[Tuple] = st.lists(values, max_size=8).map(tuple)
+columns = st.builds(RelationColumn, names, oids, st.integers(-1, 2**31 - 1), st.booleans())
+events = st.one_of(
+    st.builds(Begin, lsns, times, oids),
+    st.builds(Commit, lsns, lsns, times),
+    st.builds(Origin, names),
+    # An empty schema is pg_catalog, so that one does not come back as it was.
+    st.builds(
+        Relation,
+        oids,
+        names.filter(bool),
+        names,
+        st.sampled_from("dnfi"),
+        st.lists(columns, max_size=5).map(tuple),
+    ),
+    st.builds(Insert, oids, tuples),
+    st.builds(Update, oids, st.none() | tuples, tuples),
+    st.builds(Delete, oids, tuples),
+    st.builds(Truncate, st.lists(oids, max_size=5).map(tuple)),
+    st.builds(Message, st.booleans(), lsns, names, st.binary(max_size=40)),
+)
+
+
+@given(events)
+def test_what_is_encoded_is_decoded(event: Event) -> None:
+    assert decode(encode(event)) == event
+
+
+# --------------------------------------------------------------- messages by hand
+
+BY_HAND = {
+    "begin": (
+        "42 00000001b374d848 0002d5c1e3a4b5c6 000002f1",
+        Begin(LSN.parse("1/B374D848"), 0x0002D5C1E3A4B5C6, 753),
+    ),
+    "commit": (
+        "43 00 0000000000000010 0000000000000040 ffffffffffffffff",
+        Commit(LSN(0x10), LSN(0x40), -1),
+    ),
+    "origin": ("4f 0000000000000010 6e6f646500", Origin("node")),
+    "relation": (
+        "52 00004000 7075626c696300 7400 64 0002 01 696400 00000017 ffffffff"
+        " 00 7600 00000413 0000000e",
+        Relation(
+            16384,
+            "public",
+            "t",
+            "d",
+            (
+                RelationColumn("id", 23, -1, in_key=True),
+                RelationColumn("v", 1043, 14, in_key=False),
+            ),
+        ),
+    ),
+    "relation of pg_catalog": (
+        "52 00000001 00 7400 6e 0000",
+        Relation(1, "pg_catalog", "t", "n", ()),
+    ),
+    "insert": ("49 00004000 4e 0002 74 00000001 31 6e", Insert(16384, (b"1", None))),
+    "update that leaves a large value alone": (
+        "55 00004000 4e 0002 74 00000001 31 75",
+        Update(16384, None, (b"1", UNCHANGED)),
+    ),
+    "update of the key": (
+        "55 00004000 4b 0002 74 00000001 31 6e 4e 0002 74 00000001 32 74 00000000",
+        Update(16384, (b"1", None), (b"2", b"")),
+    ),
+    "update with the old row": (
+        "55 00004000 4f 0001 74 00000001 31 4e 0001 74 00000001 32",
+        Update(16384, (b"1",), (b"2",)),
+    ),
+    "delete by key": ("44 00004000 4b 0002 74 00000001 31 6e", Delete(16384, (b"1", None))),
+    "delete with the old row": ("44 00004000 4f 0001 74 00000001 31", Delete(16384, (b"1",))),
+    "truncate": ("54 00000002 01 00004000 00004001", Truncate((16384, 16385))),
+    "message": (
+        "4d 01 0000000000000010 6400 00000002 0041",
+        Message(transactional=True, lsn=LSN(16), prefix="d", content=b"\0A"),
+    ),
+    "message outside of transactions": (
+        "4d 00 0000000000000010 00 00000000",
+        Message(transactional=False, lsn=LSN(16), prefix="", content=b""),
+    ),
+    "the name of a type": ("59 00004002 7075626c696300 6d6f6f6400", None),
+}
+
+
+@pytest.mark.parametrize("kind", BY_HAND)
+def test_each_kind_of_message(kind: str) -> None:
+    hexadecimal, event = BY_HAND[kind]
+    assert decode(bytes.fromhex(hexadecimal)) == event
+
+
+def test_an_unknown_kind_of_message_is_no_message_without_meaning() -> None:
+    for kind in set(range(256)) - set(b"BCORYIUDTM"):
+        with pytest.raises(ValueError, match="unknown pgoutput message"):
+            decode(bytes([kind]) + bytes(40))
+
+
+def test_a_value_in_a_form_that_was_not_asked_for_is_refused() -> None:
+    binary = bytes.fromhex("49 00004000 4e 0001 62 00000001 31")
+    with pytest.raises(ValueError, match="unknown kind of value 'b'"):
+        decode(binary)
