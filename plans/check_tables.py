@@ -75,21 +75,25 @@ def check_way_back(subject: Subject) -> Iterator[Finding]:
 
 
 def _check_inserts(subject: Subject, route: Route) -> Iterator[Finding]:
-    held = held_columns(route)
-    missing = [
-        column.name
-        for column in route.source.columns
-        if column.name not in held and _needs_value(column)
-    ]
-    if missing:
+    if missing := unfilled_columns(route):
         yield subject.finding(
             Severity.WARNING, "insert-incomplete", route.id, route.source.name,
             f"{', '.join(missing)}: NOT NULL without default in the source, and not in"
             f" {route.service}'s part",
             why=f"rows that {route.service} inserts cannot travel back, so its inserts are"
             " refused from the cutover until complete",
-            remedy="give the columns a default in the source, or drop their NOT NULL there",
+            remedy="give the columns a default in the source before prepare",
         )  # fmt: skip
+
+
+def unfilled_columns(route: Route) -> tuple[str, ...]:
+    """Columns without which the source takes no row, and which the route does not hold."""
+    held = held_columns(route)
+    return tuple(
+        column.name
+        for column in route.source.columns
+        if column.name not in held and _needs_value(column)
+    )
 
 
 def _needs_value(column: Column) -> bool:

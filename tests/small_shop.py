@@ -165,7 +165,8 @@ CATALOGS: Mapping[str, LiteralString] = {
     " 'information_schema') AND relnamespace::regnamespace::text !~ '^pg_temp|^pg_toast_temp'"
     " ORDER BY 1",
     "columns": "SELECT attrelid::regclass::text, attnum, attname, atttypid::regtype::text,"
-    " attacl::text FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = attrelid WHERE attrelid >= 16384"
+    " attacl::text FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = attrelid"
+    " WHERE attrelid >= 16384"
     " AND relkind NOT IN ('t', 'i') AND relnamespace::regnamespace::text NOT IN ('pg_toast')"
     " AND relpersistence <> 't' ORDER BY 1, 2",
     "functions": "SELECT oid::regprocedure::text FROM pg_proc WHERE oid >= 16384 ORDER BY 1",

@@ -84,7 +84,7 @@ def move(
                 "no stream process is running, and without it nothing follows",
                 hint=f"start it, in a process of its own: dbsplit stream {split.plan.path}",
             )
-        with open_sides(split, direction, chosen, now) as sides:
+        with open_sides(split, direction, chosen, now, source=control) as sides:
             return _attempt(sides, directory=directory, say=say, rehearse=rehearse)
 
 

@@ -26,6 +26,7 @@ from plans.names import APPLIER_SETTING
 
 TRIGGER = "dbsplit_fence"
 TRUNCATE_TRIGGER = "dbsplit_fence_truncate"  # beside a row trigger, which cannot see TRUNCATE
+INSERT_TRIGGER = "dbsplit_fence_insert"  # on a side that leads, and is open for all but inserts
 SQLSTATE = "25006"  # read_only_sql_transaction: what drivers take for "not here any more"
 
 _REFUSE = sql.SQL(
@@ -53,6 +54,7 @@ class Fence:
     message: str
     hint: str
     parts: tuple[Part, ...] = ()  # () fences the whole table
+    inserts_only: bool = False
 
     @property
     def relations(self) -> tuple[TableName, ...]:
@@ -81,6 +83,19 @@ def not_yet(split: str, table: Table, service: str) -> Fence:
         table,
         f"table {table.name.name} has not moved to service {service}",
         "write to the source; this database follows it",
+    )
+
+
+def no_inserts(split: str, table: Table, service: str, missing: Iterable[str]) -> Fence:
+    """What stays of a fence where rows that the service inserts could not travel back."""
+    return Fence(
+        split,
+        table,
+        f"rows of {table.name.name} cannot be inserted by service {service} until the split is "
+        f"complete: the source needs {', '.join(missing)}, and a rollback would not have it",
+        "let the service that owns these columns insert the row, or give them a default in the "
+        "source before the cutover",
+        inserts_only=True,
     )
 
 
@@ -134,7 +149,7 @@ def drop_fences(
     deadline: float,
 ) -> None:
     """Let writers in again; harmless where there is no fence."""
-    standing = fenced(connection)
+    standing = fenced(connection, TRIGGER, INSERT_TRIGGER)
     for table in sorted(tables, key=lambda table: table.name):
         for relation in (table.name, *table.leaves):
             if relation not in standing:
@@ -156,13 +171,13 @@ def unfenced(connection: Connection, fences: Iterable[Fence]) -> list[TableName]
     ]
 
 
-def fenced(connection: Connection) -> frozenset[TableName]:
+def fenced(connection: Connection, *triggers: str) -> frozenset[TableName]:
     """The relations of a database that carry a fence which is always enabled."""
     rows = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid"
         " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE t.tgname = %s AND t.tgenabled = 'A'",
-        [TRIGGER],
+        " WHERE t.tgname = ANY (%s) AND t.tgenabled = 'A'",
+        [list(triggers or (TRIGGER,))],
     ).fetchall()
     return frozenset(TableName(schema, name) for schema, name in rows)
 
@@ -172,14 +187,17 @@ def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
         APPLIER_SETTING, fence.split
     )
     steps = list(_drop(relation))
+    trigger = sql.Identifier(INSERT_TRIGGER if fence.inserts_only else TRIGGER)
     if not fence.parts:
+        events = "INSERT" if fence.inserts_only else "INSERT OR UPDATE OR DELETE OR TRUNCATE"
         steps.append(
             sql.SQL(
-                "CREATE TRIGGER {trigger} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
+                "CREATE TRIGGER {trigger} BEFORE {events} ON {table}"
                 " FOR EACH STATEMENT WHEN ({passing})"
                 " EXECUTE FUNCTION dbsplit.refuse({message}, {hint})"
             ).format(
-                trigger=sql.Identifier(TRIGGER),
+                trigger=trigger,
+                events=sql.SQL(events),
                 table=relation.identifier,
                 passing=passing,
                 message=fence.message,
@@ -189,9 +207,7 @@ def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
     else:
         steps += _create_partial(fence, relation, passing)
     steps.append(
-        sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(
-            relation.identifier, sql.Identifier(TRIGGER)
-        )
+        sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(relation.identifier, trigger)
     )
     return tuple(steps)
 
@@ -283,7 +299,7 @@ def _drop(relation: TableName) -> tuple[sql.Composed, ...]:
         sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
             sql.Identifier(trigger), relation.identifier
         )
-        for trigger in (TRIGGER, TRUNCATE_TRIGGER)
+        for trigger in (TRIGGER, TRUNCATE_TRIGGER, INSERT_TRIGGER)
     )
 
 

@@ -41,13 +41,18 @@ class Readiness:
     differences: int | None  # None: not compared, or not to the end
     drifted: tuple[str, ...]  # tables whose columns are not what was prepared
     unpublished: tuple[str, ...] = ()  # tables whose changes the stream does not get
-    back_live: bool | None = None  # None: not asked for yet
 
 
 def decide(facts: Readiness, limits: Limits) -> list[Gate]:
     """All gates; a cutover begins only when each is open."""
-    gates = [
-        Gate("stream", facts.stream_live, facts.stream_live, True, "start `dbsplit stream PLAN`"),
+    return [
+        Gate(
+            "stream",
+            facts.stream_live,
+            "live" if facts.stream_live else "not running",
+            "live",
+            "start `dbsplit stream PLAN`",
+        ),
         Gate(
             "lag",
             facts.lag_bytes <= limits.lag_bytes_max,
@@ -98,17 +103,6 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             "changes may be missing: abort and start again; a publication must not be altered",
         ),
     ]
-    if facts.back_live is not None:
-        gates.append(
-            Gate(
-                "way_back",
-                facts.back_live,
-                facts.back_live,
-                True,
-                "the stream process must follow the target too: see its output",
-            )
-        )
-    return gates
 
 
 def require_open(gates: Iterable[Gate]) -> None:

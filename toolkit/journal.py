@@ -65,6 +65,15 @@ def steps_done(connection: Connection, split: str, attempt: int) -> dict[str, An
     return dict(rows)
 
 
+def steps_begun(connection: Connection, split: str, attempt: int) -> frozenset[str]:
+    """The steps of an attempt that were begun, whether they were done or not."""
+    rows = connection.execute(
+        "SELECT DISTINCT step FROM dbsplit.journal WHERE split = %s AND attempt = %s",
+        [split, attempt],
+    ).fetchall()
+    return frozenset(row[0] for row in rows)
+
+
 def verify_chain(connection: Connection, split: str) -> int:
     """The number of rows, if the chain is whole; ValueError names the first that does not fit."""
     previous: bytes | None = None

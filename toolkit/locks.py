@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,11 @@ _VERBS = {
     STREAM: "a `dbsplit stream`",
     CUTOVER: "a `dbsplit cutover` or `rollback`",
 }
+RECOVERY = "recovery"
+"""How the stream process names itself while it ends what a dead cutover left."""
+
+RECOVERY_S_MAX = 30.0
+POLL_S = 0.1
 
 
 def lock_key(split: str, role: Role) -> int:
@@ -27,14 +33,23 @@ def lock_key(split: str, role: Role) -> int:
 
 
 @contextmanager
-def sole_runner(dsn: str, split: str, role: Role) -> Iterator[Connection]:
-    """Hold the role until the end of the block; the lock goes with the process.
+def sole_runner(
+    dsn: str, split: str, role: Role, *, name: str | None = None
+) -> Iterator[Connection]:
+    """Hold the role until the end of the block; the lock goes with the connection.
 
-    Raises NotReady if another process has it, with what is known of that one.
+    What has to end with the role is to be done on this very connection.  Raises
+    NotReady if another process has the role, with what is known of that one; a
+    recovery, which is over in a moment, is waited for.
     """
     # The server keeps 63 bytes of the name; it tells others who we are.
-    with connect(dsn, name=f"dbsplit {role} of {myself()}"[:63]) as connection:
-        if not _try(connection, split, role):
+    with connect(dsn, name=f"dbsplit {name or role} of {myself()}"[:63]) as connection:
+        deadline = time.monotonic() + RECOVERY_S_MAX
+        while not (mine := _try(connection, split, role)):
+            if name or not _recovers(connection, split, role) or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_S)
+        if not mine:
             who = _who(connection, split, role)
             raise NotReady(
                 f"{_VERBS[role]} of split {split} is running already{who}",
@@ -67,6 +82,16 @@ def _holder(connection: Connection, split: str, role: Role) -> int | None:
         [key >> 32, key & 0xFFFFFFFF],
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def _recovers(connection: Connection, split: str, role: Role) -> bool:
+    """Whether the role is held on behalf of a dead process, or not any more."""
+    holder = _holder(connection, split, role)
+    row = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND application_name NOT LIKE %s",
+        [holder, f"dbsplit {RECOVERY} of %"],
+    ).fetchone()
+    return not (row and row[0])
 
 
 def _who(connection: Connection, split: str, role: Role) -> str:

@@ -29,7 +29,7 @@ from toolkit.back import ensure_way_back
 from toolkit.gates import Gate, decide, require_open
 from toolkit.observe import fingerprints, lag_bytes, observe
 from toolkit.renumber import renumber
-from toolkit.sides import Sides, source_fences, target_fences
+from toolkit.sides import Sides, insert_guards, source_fences, target_fences
 from toolkit.state import Direction, Phase
 from toolkit.switch import SwitchFailed, run_switch
 
@@ -114,23 +114,39 @@ def make_ready(move: Move) -> None:
 
 def pause(move: Move) -> None:
     """From the first refused write to the decision; GivenUp if time runs out."""
-    sides, limits = move.sides, _limits(move.sides)
-    seconds = limits.write_pause_s_max
+    sides = move.sides
+    seconds = _limits(sides).write_pause_s_max
     state.set_deadline(sides.source, move.attempt, seconds)
     state.set_phase(sides.source, sides.split.name, sides.services, Phase.DRAINING)
     move.paused_at = time.monotonic()
     move.deadline = move.paused_at + seconds
     crash_point("cutover.paused")
+    _fence_leaders(move)
+    _drain_to_marker(move)
+    _verify(move)
+    with move.step("sequences") as details:
+        details["sequences"] = renumber(sides)
+        crash_point("cutover.sequences")
+    with move.step("way_back") as details:
+        _require_way_back(move)
+    _in_time(move, "the decision")
+
+
+def _fence_leaders(move: Move) -> None:
     with move.step("fence") as details:
-        for connection, fences in sides.leader_fences():
+        for connection, fences in move.sides.leader_fences():
             fence.set_up(connection)
             details |= fence.raise_fences(
                 connection,
                 fences,
-                lock_timeout_ms=limits.lock_timeout_ms,
+                lock_timeout_ms=_limits(move.sides).lock_timeout_ms,
                 deadline=move.deadline,
             )
         crash_point("cutover.fenced")
+
+
+def _drain_to_marker(move: Move) -> None:
+    sides = move.sides
     with move.step("marker") as details:
         emitted = {s: markers.emit(sides.leader(s)) for s in sides.movers}
         details["markers"] = emitted
@@ -142,6 +158,10 @@ def pause(move: Move) -> None:
             details["source"] = _drain_source(move)
         state.set_phase(sides.source, sides.split.name, sides.services, Phase.SETTLED)
         crash_point("cutover.drained")
+
+
+def _verify(move: Move) -> None:
+    sides = move.sides
     with move.step("verify") as details:
         details |= validation.verify_dirty(sides, move.deadline)
         details["fingerprints"] = fingerprints(sides)
@@ -151,12 +171,6 @@ def pause(move: Move) -> None:
                 hint="undo the change, or abort and prepare again",
             )
         crash_point("cutover.verified")
-    with move.step("sequences") as details:
-        details["sequences"] = renumber(sides)
-        crash_point("cutover.sequences")
-    with move.step("way_back") as details:
-        _require_way_back(move)
-    _in_time(move, "the decision")
 
 
 def decide_move(move: Move) -> None:
@@ -334,6 +348,9 @@ def _let_in(sides: Sides, connection: Connection, tables: Sequence[Table], deadl
     keep = []
     if connection is sides.source:
         keep = source_fences(sides.split, _others_gone(sides), {})
+    else:
+        guards = insert_guards(sides.split, sides.services)
+        keep = [g for s, some in guards.items() if connection is sides.targets[s] for g in some]
     kept = {f.table.name for f in keep}
     lock_timeout_ms = _limits(sides).lock_timeout_ms
     fence.drop_fences(
@@ -363,7 +380,7 @@ def _switch_back(sides: Sides) -> None:
 
 
 def _recheck(sides: Sides) -> None:
-    """After the marker: is the fence still what it was?"""
+    """Check, after the marker, that the fence is still what it was."""
     for connection, fences in sides.leader_fences():
         missing = fence.unfenced(connection, fences)
         if missing:

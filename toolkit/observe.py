@@ -21,7 +21,13 @@ def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
     return Readiness(
         stream_live=locks.is_held(sides.source, split.name, locks.STREAM),
         lag_bytes=max((lag_bytes(sides, service) for service in sides.movers), default=0),
-        retained_bytes=retained_bytes(sides.source, names.slot(split.name)),
+        retained_bytes=max(
+            retained_bytes(sides.source, names.slot(split.name)),
+            *(
+                retained_bytes(sides.targets[s], names.back_slot(split.name, s))
+                for s in sides.services
+            ),
+        ),
         prepared_transactions=sum(
             prepared_transactions(connection)
             for connection in {sides.leader(s) for s in sides.services}

@@ -129,7 +129,8 @@ def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
     with connect(split.dsn(service), name="dbsplit prepare") as target:
         target.execute(
             "UPDATE dbsplit.split SET settings = settings"
-            " || jsonb_build_object('undoing', %s::jsonb) WHERE split = %s AND NOT settings ? 'undoing'",
+            " || jsonb_build_object('undoing', %s::jsonb)"
+            " WHERE split = %s AND NOT settings ? 'undoing'",
             [json.dumps(undoing), split.name],
         )
 
@@ -201,7 +202,8 @@ def _has_unique(connection: Connection, table: Table, key: tuple[str, ...]) -> b
     rows = connection.execute(
         "SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_index AS i"
         " JOIN pg_class AS c ON c.oid = i.indrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey[:i.indnkeyatts-1])"
+        " JOIN pg_attribute AS a ON a.attrelid = c.oid"
+        " AND a.attnum = ANY (i.indkey[:i.indnkeyatts-1])"
         " WHERE n.nspname = %s AND c.relname = %s AND i.indisunique AND i.indpred IS NULL"
         " AND i.indexprs IS NULL AND i.indimmediate GROUP BY i.indexrelid",
         [table.name.schema, table.name.name],
@@ -304,7 +306,8 @@ def _publish(split: Split, source: Connection) -> None:
                 source.execute("SET LOCAL lock_timeout = '500ms'")
                 source.execute(
                     sql.SQL(
-                        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
+                        "CREATE PUBLICATION {} FOR TABLE {}"
+                        " WITH (publish_via_partition_root = false)"
                     ).format(
                         sql.Identifier(publication),
                         sql.SQL(", ").join(table.identifier for table in tables),

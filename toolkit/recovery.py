@@ -43,7 +43,7 @@ class Remedy(Enum):
 
 
 def remedy(outcome: str | None, steps: frozenset[str], *, closed: bool = False) -> Remedy:
-    """What to do about an attempt: its outcome, the steps done, and whether its leader is closed."""
+    """What an attempt needs, by its outcome, its steps, and whether its leader is closed."""
     if outcome is None:
         return Remedy.GIVE_UP
     if outcome == "aborted":
@@ -69,13 +69,14 @@ def recover(
     if not todo:
         return []
     if holding_lock:
-        return [(a, _carry_out(split, a, r, directory, say)) for a, r in todo]
+        return [(a, _carry_out(split, control, a, r, directory, say)) for a, r in todo]
     if locks.is_held(control, split.name, locks.CUTOVER):
         return []
     try:
-        with locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER):
-            todo = pending(split, control)
-            return [(a, _carry_out(split, a, r, directory, say)) for a, r in todo]
+        dsn = split.plan.source.dsn
+        with locks.sole_runner(dsn, split.name, locks.CUTOVER, name=locks.RECOVERY) as own:
+            todo = pending(split, own)
+            return [(a, _carry_out(split, own, a, r, directory, say)) for a, r in todo]
     except NotReady:
         return []
 
@@ -122,14 +123,24 @@ def _relations(tables: Iterable[Table]) -> set[TableName]:
 
 
 def _carry_out(
-    split: Split, attempt: Attempt, what: Remedy, directory: Path | None, say: Say | None
+    split: Split,
+    control: Connection,
+    attempt: Attempt,
+    what: Remedy,
+    directory: Path | None,
+    say: Say | None,
 ) -> Remedy:
-    with open_sides(split, attempt.direction, attempt.services, {}) as sides:
+    # To let writers into the source again, no target has to answer.
+    alone = attempt.direction is Direction.CUTOVER and what is not Remedy.FINISH
+    with open_sides(
+        split, attempt.direction, attempt.services, {}, source=control, without_targets=alone
+    ) as sides:
         now = state.phases(sides.source, split.name)
         # What the phases were before the attempt: its own services', and the others' now.
         before = now | dict.fromkeys(attempt.services, attempt.direction.before)
         move = Move(replace(sides, phases=before), attempt.id, say or _silent)
-        move.announced = "announce" in journal.steps_done(sides.source, split.name, attempt.id)
+        # A step that was begun may have been done, only not journaled.
+        move.announced = "announce" in journal.steps_begun(sides.source, split.name, attempt.id)
         match what:
             case Remedy.GIVE_UP:
                 give_up(move, GivenUp("the process that ran it has gone"))

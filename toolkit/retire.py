@@ -241,7 +241,7 @@ def _drop_origin(connection: Connection, origin: str, where: str) -> Iterator[St
 
 def _unfence(connection: Connection, tables: list[Table], where: str) -> Iterator[Step]:
     """Drop the fences that are there."""
-    fenced = fence.fenced(connection)
+    fenced = fence.fenced(connection, fence.TRIGGER, fence.INSERT_TRIGGER)
     standing = [t for t in tables if fenced & {t.name, *t.leaves}]
     if standing:
         yield Step(

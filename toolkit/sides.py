@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cdc.connect import Connection, connect
 from plans import names
 from plans.catalog import Table
+from plans.check_tables import unfilled_columns
 from plans.routes import Kind, Route
 from toolkit import fence
 from toolkit.fence import Fence, Part
@@ -80,13 +81,21 @@ def open_sides(
     direction: Direction,
     services: tuple[str, ...],
     phases: Mapping[str, Phase],
+    *,
+    source: Connection | None = None,
+    without_targets: bool = False,
 ) -> Iterator[Sides]:
-    """Connect to all sides of a move."""
+    """Connect to all sides of a move.
+
+    `source` is the connection that holds the role: a process that has lost the role
+    without knowing it, its connection having been cut, can then change nothing there.
+    """
     with ExitStack() as stack:
-        source = stack.enter_context(connect(split.plan.source.dsn, name="dbsplit cutover"))
+        if source is None:
+            source = stack.enter_context(connect(split.plan.source.dsn, name="dbsplit cutover"))
         targets = {
             service: stack.enter_context(connect(split.dsn(service), name="dbsplit cutover"))
-            for service in services
+            for service in (() if without_targets else services)
         }
         for connection in (source, *targets.values()):
             connection.execute("SET synchronous_commit = on")
@@ -138,6 +147,17 @@ def target_fences(split: Split, service: str, *, owned: bool) -> list[Fence]:
             else fence.copy_of(split.name, table, split.owners(route.source.name))
         )
     return list(fences.values())
+
+
+def insert_guards(split: Split, services: Iterable[str]) -> dict[str, list[Fence]]:
+    """What stays closed on the targets of services that lead, by service."""
+    guards: dict[str, list[Fence]] = {}
+    for route in split.owned(services):
+        if missing := unfilled_columns(route):
+            guards.setdefault(route.service, []).append(
+                fence.no_inserts(split.name, split.target_table(route), route.service, missing)
+            )
+    return guards
 
 
 def _part(route: Route) -> Part:

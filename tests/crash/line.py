@@ -119,6 +119,16 @@ class Line:
         self.kills += ended.code == KILLED
         return ended.code == KILLED
 
+    @contextmanager
+    def running(self, verb: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A verb that is left to itself for a while; it has to end with the block."""
+        running = self._start(verb, **more)
+        try:
+            yield running.process
+        finally:
+            running.process.kill()
+            running.process.wait()
+
     def follow(self) -> None:
         """From nothing to a live stream, under load, with nobody killed."""
         self.traffic.start()
@@ -238,6 +248,16 @@ class Line:
         wait_until(lambda: self.phases() == phases, timeout_s=WRITE_AGAIN_S_MAX)
         assert self.phases() == phases
 
+    def cut(self, verb: str) -> int:
+        """Cut the connection by which a verb holds its role; returns how many there were."""
+        with psycopg.connect(self.source, autocommit=True) as connection:
+            rows = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE %s",
+                (f"dbsplit {verb} of %",),
+            )
+            return len(rows.fetchall())
+
     def await_moved(self, services: set[str]) -> None:
         """Wait until the traffic of these services, and no other, was switched."""
         wait_until(lambda: self.moved() == services, timeout_s=WRITE_AGAIN_S_MAX)
@@ -246,6 +266,15 @@ class Line:
     def await_switched(self, steps: int) -> None:
         """Wait until the traffic switch was told so many steps."""
         wait_until(lambda: len(self.switched()) >= steps, timeout_s=WRITE_AGAIN_S_MAX)
+
+    def try_to_write_to_source(self) -> str:
+        """What the source says to an application that did not follow the switch."""
+        try:
+            with psycopg.connect(self.source) as connection:
+                connection.execute("UPDATE account SET balance = balance")
+        except psycopg.Error as error:
+            return str(error)
+        return ""
 
     def prove(self) -> None:
         """Both sides are equal, and everything that was acknowledged is there once."""

@@ -1,7 +1,8 @@
-"""The traffic switch of these tests: it writes down each step, and kills whom it is told to.
+"""The traffic switch of these tests: it writes down each step, and strikes whom it is told to.
 
 ``DBSPLIT_TEST_KILL=prepare:123`` kills process 123 in the step prepare, ``prepare:parent``
-the process that called.  The step's work is done by then, but nobody has been told.
+the process that called; ``DBSPLIT_TEST_STOP`` halts it in the same way.  The step's work
+is done by then, but nobody has been told.  ``DBSPLIT_TEST_SLOW=2`` takes two seconds more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 
@@ -22,9 +24,15 @@ def main() -> None:
         new = routing.with_name(f"{routing.name}.{os.getpid()}")
         new.write_text(json.dumps(json.loads(os.environ["DBSPLIT_ROUTES"])))
         new.replace(routing)
-    when, _, whom = os.environ.get("DBSPLIT_TEST_KILL", "").partition(":")
+    time.sleep(float(os.environ.get("DBSPLIT_TEST_SLOW", "0")))
+    strike("DBSPLIT_TEST_STOP", signal.SIGSTOP, step)
+    strike("DBSPLIT_TEST_KILL", signal.SIGKILL, step)
+
+
+def strike(variable: str, signum: signal.Signals, step: str) -> None:
+    when, _, whom = os.environ.get(variable, "").partition(":")
     if when == step:
-        os.kill(os.getppid() if whom == "parent" else int(whom), signal.SIGKILL)
+        os.kill(os.getppid() if whom == "parent" else int(whom), signum)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import signal
+from pathlib import Path
 
 import pytest
 
 from tests.crash.line import KILLED, Line
 from tests.crash.points import MOVE
 from tests.crash.traffic import BOOKS, DESK, SERVICES
+from toolkit.servers_watchdog import wait_until
 
 RANDOM_KILLS = 6
 DECIDED = MOVE[MOVE.index("cutover.owns") :]
@@ -125,6 +128,40 @@ def test_both_killed_after_the_decision(following: Line) -> None:
     line.done("cutover")
     line.prove()
     line.done("rollback")
+
+
+def test_a_move_called_again_while_the_stream_is_ending_it(following: Line) -> None:
+    """The command waits for the recovery instead of refusing."""
+    line = following
+    line.kill_stream()
+    line.start_stream(DBSPLIT_TEST_SLOW="4")
+    line.killed_at("cutover.owns", "cutover")
+    assert line.done("cutover").result["outcome"] == "moved"
+    line.prove()
+    line.done("rollback")
+
+
+def test_a_process_that_lost_its_role_changes_nothing(following: Line) -> None:
+    """One that was asleep while it was given up and another took its place wakes too late."""
+    line = following
+    with line.running("cutover", DBSPLIT_TEST_STOP="prepare:parent") as asleep:
+        told = len(line.switched())
+        line.await_switched(told + 1)
+        assert wait_until(lambda: _is_stopped(asleep.pid), timeout_s=10)
+        assert line.cut("cutover") == 1
+        line.await_switched(told + 2)  # the stream process has given it up
+        line.done("cutover")
+        asleep.send_signal(signal.SIGCONT)
+        assert asleep.wait(60) == 9
+        assert line.phases() == dict.fromkeys(SERVICES, "moved")
+    refused = line.try_to_write_to_source()
+    assert "has moved to service books" in refused
+    line.prove()
+    line.done("rollback")
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.parametrize("first", [BOOKS, DESK])

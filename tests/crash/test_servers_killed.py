@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -38,4 +40,20 @@ def test_a_server_killed_under_load(
         line.writes_flow()
     line.prove()
     line.done("rollback" if moved else "cutover")
+    line.prove()
+
+
+def test_a_target_and_the_cutover_killed_within_the_pause(
+    line: Line, target_server: Server
+) -> None:
+    """To let the writers into the source again, no target has to answer."""
+    line.follow()
+    stop = f"prepare:{line.stream_pid}"  # or it would be quicker than we are
+    line.killed_at("cutover.fenced", "cutover", DBSPLIT_TEST_STOP=stop)
+    target_server.kill()
+    os.kill(line.stream_pid, signal.SIGCONT)
+    line.writes_flow()
+    target_server.start()
+    line.ensure_stream()
+    line.done("cutover")
     line.prove()

@@ -18,7 +18,6 @@ READY = Readiness(
     dirty_keys=10,
     differences=0,
     drifted=(),
-    back_live=True,
 )
 
 
@@ -38,7 +37,6 @@ def test_everything_at_its_limit_is_open() -> None:
         ({"differences": None}, "validated"),
         ({"drifted": ("public.orders",)}, "schema"),
         ({"unpublished": ("public.orders",)}, "publication"),
-        ({"back_live": False}, "way_back"),
     ],
 )
 def test_each_fact_closes_its_gate_and_no_other(change: dict[str, Any], gate: str) -> None:

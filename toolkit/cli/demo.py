@@ -121,7 +121,13 @@ class _Picture:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(
+        self._spinner = Spinner("dots", style="cyan")
+        self._title = ""
+        self._began = time.monotonic()
+        self._said = ""
+        self._sample: Sample | None = None
+        self._rates: deque[float] = deque(maxlen=_SHOWN)
+        self._live = Live(  # last: it draws at once
             console=console,
             get_renderable=self._draw,
             refresh_per_second=8,
@@ -129,12 +135,6 @@ class _Picture:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._spinner = Spinner("dots", style="cyan")
-        self._title = ""
-        self._began = time.monotonic()
-        self._said = ""
-        self._sample: Sample | None = None
-        self._rates: deque[float] = deque(maxlen=_SHOWN)
 
     def __enter__(self) -> _Picture:
         self._live.start()

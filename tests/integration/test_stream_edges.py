@@ -1,0 +1,195 @@
+"""Where copy and stream meet: transactions in progress, prepared ones, interrupted copies."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.following import Following, following
+from toolkit.servers import Server, running_server
+
+TABLES = [f"t{n}" for n in range(6)]
+PLAN = "".join(f"{name}: {{owner: {'ab'[n % 2]}, reference_in: [hub]}}\n" for n, name in enumerate(TABLES))  # fmt: skip
+SCHEMA = "CREATE SCHEMA odd;" + "".join(
+    f"CREATE TABLE {name} (id int PRIMARY KEY, v int, w text);"
+    f" INSERT INTO {name} SELECT n, 0, 'w' FROM generate_series(1, 300) n;"
+    for name in TABLES
+)
+DBSPLIT = Path(sys.executable).parent / "dbsplit"
+HELD_S = 0.5
+KILLED = -9
+
+
+@pytest.fixture
+def databases(source_server: Server, target_server: Server, tmp_path: Path) -> Iterator[Following]:
+    with following(source_server, target_server, tmp_path, tables=PLAN) as one:
+        one.execute(SCHEMA)
+        yield one
+
+
+def is_equal(databases: Following) -> None:
+    split = databases.open()
+    for route in split.routes:
+        assert databases.differences(split, route) == ([], []), route.id
+
+
+@contextmanager
+def writing(dsn: str, writers: int = 3) -> Iterator[None]:
+    """Transactions of all lengths, over all tables, while the block runs."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def write(seed: int) -> None:
+        dice = random.Random(seed)
+        try:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                while not stop.is_set():
+                    try:
+                        transaction(connection, dice)
+                    except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
+                        continue
+        except BaseException as error:  # noqa: BLE001 - raised by the test's thread
+            failures.append(error)
+
+    def transaction(connection: psycopg.Connection, dice: random.Random) -> None:
+        with connection.transaction(force_rollback=dice.random() < 0.2):
+            for _ in range(dice.randint(1, 4)):
+                one(connection, dice)
+                if dice.random() < 0.3:
+                    time.sleep(dice.random() * 0.2)
+
+    def one(connection: psycopg.Connection, dice: random.Random) -> None:
+        table, key, other = dice.choice(TABLES), dice.randint(1, 400), dice.randint(1, 400)
+        statement = dice.choice(
+            [
+                f"INSERT INTO {table} VALUES ({key}, 1, 'new') ON CONFLICT DO NOTHING",
+                f"UPDATE {table} SET v = v + 1 WHERE id = {key}",
+                f"UPDATE {table} SET id = {other} WHERE id = {key}"
+                f" AND NOT EXISTS (SELECT FROM {table} WHERE id = {other})",
+                f"DELETE FROM {table} WHERE id = {key}",
+            ]
+        )
+        connection.execute(statement.encode())
+
+    threads = [threading.Thread(target=write, args=[seed]) for seed in range(writers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures, failures
+
+
+@contextmanager
+def held_up(work: Callable[[], object]) -> Iterator[None]:
+    """`work` runs in a thread, waits for what the block does, and then ends well."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised by the test's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(HELD_S)
+    assert thread.is_alive(), failures or "it did not wait"
+    yield
+    thread.join()
+    assert not failures, failures
+
+
+def test_transactions_in_progress_at_the_slot_and_at_the_snapshot(databases: Following) -> None:
+    with writing(databases.source):
+        databases.prepare()
+        databases.copy()
+        databases.stream()
+    databases.stream()
+    is_equal(databases)
+
+
+def test_tables_that_were_copied_at_different_times(databases: Following) -> None:
+    databases.prepare()
+    with writing(databases.source):
+        for passes in (3, 4):
+            killed = subprocess.run(
+                [str(DBSPLIT), "copy", str(databases.path)],
+                env={**os.environ, "DBSPLIT_CRASH_AT": f"copy.table:{passes}"},
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            assert killed.returncode == KILLED, killed
+        databases.copy()
+        databases.stream()
+    horizons = {
+        row for service in databases.targets for row in databases.rows(service, "SELECT horizon::text FROM dbsplit.copied")
+    }  # fmt: skip
+    assert len(horizons) == 3
+    databases.stream()
+    is_equal(databases)
+
+
+def test_a_row_that_the_target_has_already(databases: Following) -> None:
+    databases.prepare()
+    databases.copy()
+    databases.stream()
+    databases.execute_on(
+        "a",
+        "BEGIN; SET LOCAL session_replication_role = replica;"
+        " INSERT INTO t0 VALUES (500, 7, 'foreign'), (501, 7, 'foreign'); COMMIT",
+    )
+    databases.execute("INSERT INTO t0 VALUES (500, 1, 'ours')", "INSERT INTO t0 VALUES (501, 1, 'ours')",
+                      "UPDATE t0 SET id = 502 WHERE id = 501")  # fmt: skip
+    databases.stream()
+    query = "SELECT * FROM t0 WHERE id >= 500 ORDER BY id"
+    assert (500, 1, "ours") in databases.rows("a", query)
+    assert (502, 1, "ours") in databases.rows("a", query)
+
+
+@pytest.fixture(scope="module")
+def two_phase_server(pg_version: str) -> Iterator[Server]:
+    settings = {"max_prepared_transactions": "10"}
+    with running_server(version=pg_version, settings=settings) as server:
+        yield server
+
+
+def prepare_transaction(databases: Following, name: str, *statements: str) -> None:
+    databases.execute(f"BEGIN; {'; '.join(statements)}; PREPARE TRANSACTION '{name}'")
+
+
+def test_two_phase_transactions_across_each_step(
+    two_phase_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    with following(two_phase_server, target_server, tmp_path, tables=PLAN) as databases:
+        databases.execute(SCHEMA)
+        prepare_transaction(databases, "before", "UPDATE t0 SET v = 1 WHERE id <= 10")
+        with held_up(databases.prepare):
+            databases.execute("COMMIT PREPARED 'before'")
+        prepare_transaction(databases, "at copy", "UPDATE t0 SET v = 2 WHERE id <= 5")
+        prepare_transaction(databases, "given up", "DELETE FROM t1")
+        with held_up(databases.copy):
+            databases.execute("COMMIT PREPARED 'at copy'", "ROLLBACK PREPARED 'given up'")
+        prepare_transaction(databases, "streamed", "INSERT INTO t2 VALUES (900, 9, 'x')")
+        prepare_transaction(databases, "not streamed", "INSERT INTO t2 VALUES (901, 9, 'x')")
+        databases.execute("UPDATE t0 SET v = 3 WHERE id = 1")
+        databases.stream()
+        assert databases.rows("a", "SELECT count(*) FROM t2 WHERE id >= 900") == [(0,)]
+        databases.execute("COMMIT PREPARED 'streamed'", "ROLLBACK PREPARED 'not streamed'")
+        databases.stream()
+        assert databases.rows("a", "SELECT id FROM t2 WHERE id >= 900") == [(900,)]
+        is_equal(databases)
