@@ -26,6 +26,8 @@ class CompiledFlow:
         self.empty = _texts(composed.empty)
         self.empty_leaves = {leaf: _texts(composed.empty_of(leaf)) for leaf in flow.follower_leaves}
         self.incomplete = b""
+        self.remove_only: tuple[bytes, ...] = ()
+        self._composed = composed
         if not flow.key:
             hashed, back = b"SET LOCAL enable_hashjoin = on", b"SET LOCAL enable_hashjoin = off"
             self.remove = (hashed, *_texts(composed.remove_rows), back)
@@ -35,6 +37,7 @@ class CompiledFlow:
             return
         self.incomplete = _text(composed.incomplete)
         self.remove = _texts(composed.delete_gone)
+        self.remove_only = _texts(composed.delete_only_gone)
         self.drop_left = _texts(composed.delete_left)
         self.add_missing = _texts(composed.add_missing)
         self.rewrite = _texts(*composed.rewrite)
@@ -45,6 +48,10 @@ class CompiledFlow:
             self.add_partial = _texts(composed.update_partial, composed.upsert)
         else:
             self.add = self.add_partial = _texts(composed.update, composed.add_missing)
+
+    def rename(self, number: int) -> bytes:
+        """The statement that gives one row of a part its new key; rare, so composed anew."""
+        return _text(self._composed.rename(number))
 
 
 @dataclass(slots=True)

@@ -32,6 +32,8 @@ class NetChanges:
         self._now: dict[Key, Tuple | None] = {}
         self._before: dict[Key, Tuple | None] = {}
         self._moved: set[Key] = set()
+        self._new: set[Key] = set()  # rows that were inserted
+        self._origin: dict[Key, Key] = {}  # rows that were not, but had another key
 
     def __len__(self) -> int:
         return len(self._now)
@@ -41,6 +43,8 @@ class NetChanges:
         self._now.clear()
         self._before.clear()
         self._moved.clear()
+        self._new.clear()
+        self._origin.clear()
 
     def insert(self, new: Tuple) -> None:
         """A row appears."""
@@ -48,6 +52,7 @@ class NetChanges:
         if key not in self._now:
             self._before[key] = None
         self._now[key] = new
+        self._new.add(key)
 
     def update(self, old: Tuple | None, new: Tuple) -> None:
         """A row changes, perhaps its key too, which `old` then tells."""
@@ -68,6 +73,8 @@ class NetChanges:
         if key not in self._now:
             self._before[key] = old
         self._now[key] = None
+        self._new.discard(key)
+        self._origin.pop(key, None)
 
     def complete(self, image: Tuple, read: Tuple | None) -> None:
         """Take what `image`, a present one, lacks from the row as it was read.
@@ -75,7 +82,12 @@ class NetChanges:
         None means that the row does not exist any more, which the stream will tell.
         """
         key = self.key_of(image)
-        self._now[key] = None if read is None else take(image, read)
+        if read is None:
+            self._now[key] = None
+            self._new.discard(key)
+            self._origin.pop(key, None)
+        else:
+            self._now[key] = take(image, read)
 
     def present(self) -> Iterator[Tuple]:
         """The last images of the rows that exist."""
@@ -84,10 +96,28 @@ class NetChanges:
                 yield image
 
     def gone(self) -> Iterator[Tuple]:
-        """Images, with the key at least, of rows that existed before and do not now."""
+        """Images, with the key at least, of rows that existed before and do not now.
+
+        Not those that only have another key now, see `renamed`; but those whose key
+        such a row or a new one has taken.
+        """
+        renamed = set(self._origin.values())
         for key, image in self._now.items():
-            if image is None and (before := self._before[key]) is not None:
+            before = self._before[key]
+            another = image is None or key in self._origin or key in self._new
+            if before is not None and another and key not in renamed:
                 yield before
+
+    def renamed(self) -> Iterator[tuple[Tuple, Tuple]]:
+        """Rows that have another key than before: the old image and the new one.
+
+        In an order in which each new key is free when its turn comes, unless rows
+        exchanged their keys.
+        """
+        for key, origin in self._origin.items():
+            before, now = self._before[origin], self._now[key]
+            if before is not None and now is not None:
+                yield before, now
 
     def before(self) -> Iterator[Tuple]:
         """What rows that exist now, and did before, looked like before."""
@@ -108,6 +138,11 @@ class NetChanges:
 
     def _move(self, old_key: Key, key: Key, new: Tuple) -> None:
         self._now[old_key] = None
+        if old_key in self._new:
+            self._new.remove(old_key)
+            self._new.add(key)
+        elif (origin := self._origin.pop(old_key, old_key)) != key:
+            self._origin[key] = origin
         if key not in self._now:
             self._before[key] = None
         if UNCHANGED in new:

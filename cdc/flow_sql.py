@@ -18,17 +18,20 @@ from plans.catalog import TableName
 from plans.routes import RouteColumn
 
 OP = sql.Identifier("_dbsplit_op")
-"""'u' is a row that is present, 'g' one that is gone, 'b' a present one as it was before."""
+"""'u' is a row that is present, 'g' one that is gone, 'b' a present one as it was before,
+'k' one as it was before it got another key."""
 
 COUNT = sql.Identifier("_dbsplit_count")
-"""In a multiset: how many copies to add, or below zero to remove."""
+"""In a multiset: how many copies to add, or below zero to remove.  Else the same number
+with a 'k' row and the 'u' row that it has become."""
 
 UNCHANGED_NAMES = sql.Identifier("_dbsplit_unchanged")
 """The columns whose value was not sent, NULL if all were."""
 
 _PRESENT = sql.SQL("{} = 'u'").format(OP)
 _GONE = sql.SQL("{} = 'g'").format(OP)
-_OLD = sql.SQL("{} IN ('g', 'b')").format(OP)
+_GONE_FROM_ITS_KEY = sql.SQL("{} IN ('g', 'k')").format(OP)
+_OLD = sql.SQL("{} IN ('g', 'b', 'k')").format(OP)
 _WHOLE = sql.SQL("{} IS NULL").format(UNCHANGED_NAMES)
 
 
@@ -49,7 +52,7 @@ class FlowSQL:
         has nothing to delete.
         """
         if self.flow.identifies:
-            gone = self._keys(_GONE)
+            gone = self._keys(_GONE_FROM_ITS_KEY)
         else:
             # EXCEPT and not NOT EXISTS, which would be a nested loop: hash joins are off.
             gone = sql.SQL("{} EXCEPT {}").format(
@@ -57,6 +60,31 @@ class FlowSQL:
             )
         return sql.SQL("DELETE FROM {follower} AS f USING ({gone}) AS g WHERE {same}").format(
             follower=self.flow.follower.identifier, gone=gone, same=self._same_key("f", "g")
+        )
+
+    @property
+    def delete_only_gone(self) -> sql.Composed:
+        """Delete what is gone, and not what only has another key now."""
+        return sql.SQL("DELETE FROM {follower} AS f USING ({gone}) AS g WHERE {same}").format(
+            follower=self.flow.follower.identifier,
+            gone=self._keys(_GONE),
+            same=self._same_key("f", "g"),
+        )
+
+    def rename(self, number: int) -> sql.Composed:
+        """Give one row its new key, and leave all else of it as it is."""
+        pair = sql.SQL("{} = {}").format(COUNT, sql.Literal(number))
+        pairs = sql.SQL(", ").join(
+            sql.SQL("{c} = n.{c}").format(c=sql.Identifier(name)) for name in self.flow.key
+        )
+        return sql.SQL(
+            "UPDATE {follower} AS f SET {pairs} FROM ({old}) AS o, ({new}) AS n WHERE {same}"
+        ).format(
+            follower=self.flow.follower.identifier,
+            pairs=pairs,
+            old=self._keys(_and(sql.SQL("{} = 'k'").format(OP), pair)),
+            new=self._keys(_and(_PRESENT, pair)),
+            same=self._same_key("f", "o"),
         )
 
     @property

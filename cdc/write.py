@@ -34,6 +34,7 @@ class _Staged:
     present: bool
     removed: bool  # rows that are gone, or old images by which others are
     partial: bool  # some of the present rows lack values
+    renamed: int = 0  # rows that have another key than before
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class BatchWriter:
             self._send(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
             for staged in every:
                 for flow in staged.batch.flows:
-                    self._remove(staged, flow)
+                    self._remove(staged, flow, manner)
             for staged in every:
                 for flow in staged.batch.flows:
                     self._add(staged, flow, manner)
@@ -94,14 +95,23 @@ class BatchWriter:
         line = batch.stage.line
         rows = list(changes.present())
         gone = [line(row, b"g") for row in changes.gone()]
+        renamed = list(changes.renamed())
+        gone += [line(old, b"k", str(number).encode()) for number, (old, _) in enumerate(renamed)]
         if batch.needs_full_rows:
             gone += [line(row, b"b") for row in changes.before()]
+        numbers = {changes.key_of(new): str(n).encode() for n, (_, new) in enumerate(renamed)}
+        present = (
+            [line(row, b"u", numbers.get(changes.key_of(row), b"\\N")) for row in rows]
+            if numbers
+            else [line(row, b"u") for row in rows]
+        )
         return _Staged(
             batch,
-            [line(row, b"u") for row in rows] + gone,
+            present + gone,
             present=bool(rows),
             removed=bool(gone),
             partial=any(UNCHANGED in row for row in rows),
+            renamed=len(renamed),
         )
 
     def _complete(self, batch: TableBatch, changes: NetChanges) -> None:
@@ -132,15 +142,24 @@ class BatchWriter:
         for row in rows:
             changes.complete(row, found.get(changes.key_of(row)))
 
-    def _remove(self, staged: _Staged, flow: CompiledFlow) -> None:
+    def _remove(self, staged: _Staged, flow: CompiledFlow, manner: _Manner) -> None:
         if staged.lines:
             self._send_all(flow.dirty)
         if staged.batch.emptied:
             self._send_all(flow.empty)
-        if staged.removed:
+        if staged.removed and self._is_part(flow, manner):
+            # The other columns of the row are not ours to lose with its old key.
+            self._send_all(flow.remove_only)
+            for number in range(staged.renamed):
+                self._send(flow.rename(number))
+        elif staged.removed:
             self._send_all(flow.remove)
         if staged.present:
             self._send_all(flow.drop_left)
+
+    def _is_part(self, flow: CompiledFlow, manner: _Manner) -> bool:
+        """Whether the follower's row holds columns that do not come from this leader."""
+        return flow.flow.kind is Kind.COLUMNS and (self._backwards or manner.members_only)
 
     def _add(self, staged: _Staged, flow: CompiledFlow, manner: _Manner) -> None:
         if not staged.present:

@@ -1,4 +1,4 @@
-"""A split that follows, in this process: prepared, copied and streamed by the toolkit's functions."""
+"""A split that follows, in this process, by the toolkit's own functions."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 -- all of the SQL is the tests' own
 """The traps of the change stream: tables, and what is done to them while it flows."""
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ TOAST = (
         """CREATE TABLE toast_moved (id int PRIMARY KEY, n int, body text);
            ALTER TABLE toast_moved ALTER body SET STORAGE EXTERNAL""",
         "toast_moved: a\n",
-        rows=f"INSERT INTO toast_moved SELECT n, n, repeat(md5(n::text), 100)"
+        rows="INSERT INTO toast_moved SELECT n, n, repeat(md5(n::text), 100)"
         " FROM generate_series(1, 12) n",
         changes=(
             "UPDATE toast_moved SET id = 101, n = 0 WHERE id = 1",
@@ -168,7 +169,7 @@ TOAST = (
             "BEGIN; UPDATE toast_unique SET code = 'tmp' WHERE id = 1;"
             " UPDATE toast_unique SET code = 'c1' WHERE id = 2;"
             " UPDATE toast_unique SET code = 'c2' WHERE id = 1; COMMIT",
-            f"BEGIN; UPDATE toast_unique SET code = 'tmp' WHERE id = 3;"
+            "BEGIN; UPDATE toast_unique SET code = 'tmp' WHERE id = 3;"
             f" UPDATE toast_unique SET code = 'c3', body = {big('v')} WHERE id = 4;"
             " UPDATE toast_unique SET code = 'c4' WHERE id = 3; COMMIT",
         ),
@@ -575,9 +576,10 @@ VALUES = (
                id uuid PRIMARY KEY, e colour, es colour[], d positive, ds colours,
                c point3, cs point3[], r int4range, tr tstzrange, mr nummultirange, s span, ss spans,
                j json, jb jsonb, b bytea, bits bit(5), vb varbit, i inet, ci cidr,
-               mac macaddr, m money, tv tsvector, tq tsquery, iv interval, ch char(4), vc varchar(9),
-               n numeric, f4 float4, f8 float8, dt date, t time, tt timetz, ts timestamp,
-               tz timestamptz, bo bool, o oid, nm name, pt point, bx box, pth path, cir circle,
+               mac macaddr, m money, tv tsvector, tq tsquery, iv interval, ch char(4),
+               vc varchar(9), n numeric, f4 float4, f8 float8, dt date, t time, tt timetz,
+               ts timestamp, tz timestamptz, bo bool, o oid, nm name, pt point, bx box,
+               pth path, cir circle,
                ar int[], ar2 text[][], lsn pg_lsn, jp jsonpath, cc "char", v8 int8, v2 int2
            )""",
         "typed: {owner: a, reference_in: [b]}\n",
@@ -602,8 +604,9 @@ VALUES = (
             """UPDATE typed SET n = '-Infinity', f4 = 1e-45, f8 = 5e-324, dt = '5874897-12-31',
                 ts = '1699-12-31 23:59:59.999999', tz = '2240-01-01 00:00:00.000001+00'
                 WHERE id = md5('4')::uuid""",
-            """UPDATE typed SET n = 1.500, f8 = 0.1 + 0.2::float8, f4 = 1.1, v8 = -9223372036854775808,
-                v2 = -32768, o = 4294967295, bo = false, nm = 'name', pt = '(1e300,-0)',
+            """UPDATE typed SET n = 1.500, f8 = 0.1 + 0.2::float8, f4 = 1.1,
+                v8 = -9223372036854775808, v2 = -32768, o = 4294967295, bo = false,
+                nm = 'name', pt = '(1e300,-0)',
                 bx = '(1,2),(3,4)', pth = '[(0,0),(1,1)]', cir = '<(1,2),3>', lsn = 'FF/1',
                 jp = '$.a[*] ? (@ > 1)', cc = 'c' WHERE id = md5('5')::uuid""",
             """UPDATE typed SET n = 0.00000000000000000000000000001, f8 = '-0', jb = 'null',
@@ -677,7 +680,8 @@ ROUTES = (
       where: active
 """,
         derived="CREATE TABLE public.contacts (email text PRIMARY KEY, member int, v int);",
-        rows="INSERT INTO members SELECT n, 'e' || n % 10, n <= 10, n FROM generate_series(1, 20) n",
+        rows="INSERT INTO members SELECT n, 'e' || n % 10, n <= 10, n"
+        " FROM generate_series(1, 20) n",
         changes=(
             # Rows that do not flow have the keys of rows that do.
             "UPDATE members SET v = 0 WHERE id IN (11, 12)",

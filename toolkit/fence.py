@@ -25,8 +25,11 @@ from plans.errors import GivenUp
 from plans.names import APPLIER_SETTING
 
 TRIGGER = "dbsplit_fence"
-TRUNCATE_TRIGGER = "dbsplit_fence_truncate"  # beside a row trigger, which cannot see TRUNCATE
+PART_TRIGGER = "dbsplit_fence_part"  # for each row, where others still write the table
+TRUNCATE_TRIGGER = "dbsplit_fence_truncate"  # beside that one, which cannot see TRUNCATE
 INSERT_TRIGGER = "dbsplit_fence_insert"  # on a side that leads, and is open for all but inserts
+ON_LEAVES = (TRIGGER, TRUNCATE_TRIGGER, INSERT_TRIGGER)  # a leaf's row trigger is its table's
+ALL_TRIGGERS = (*ON_LEAVES, PART_TRIGGER)
 SQLSTATE = "25006"  # read_only_sql_transaction: what drivers take for "not here any more"
 
 _REFUSE = sql.SQL(
@@ -58,11 +61,15 @@ class Fence:
 
     @property
     def relations(self) -> tuple[TableName, ...]:
-        """The relations that carry the trigger: leaves can be written directly.
+        """The relations that carry a trigger: leaves can be written directly."""
+        return (self.table.name, *self.table.leaves)
 
-        Row triggers of a partitioned table reach its leaves by themselves.
-        """
-        return (self.table.name,) if self.parts else (self.table.name, *self.table.leaves)
+    @property
+    def trigger(self) -> str:
+        """The trigger by which each of the relations tells that the fence stands."""
+        if self.parts:
+            return PART_TRIGGER
+        return INSERT_TRIGGER if self.inserts_only else TRIGGER
 
 
 def moved(split: str, table: Table, services: Iterable[str]) -> Fence:
@@ -149,14 +156,14 @@ def drop_fences(
     deadline: float,
 ) -> None:
     """Let writers in again; harmless where there is no fence."""
-    standing = fenced(connection, TRIGGER, INSERT_TRIGGER)
+    standing = fenced(connection, *ALL_TRIGGERS)
     for table in sorted(tables, key=lambda table: table.name):
         for relation in (table.name, *table.leaves):
             if relation not in standing:
                 continue
             _retry(
                 connection,
-                _drop(relation),
+                _drop(relation, ALL_TRIGGERS if relation == table.name else ON_LEAVES),
                 lock_timeout_ms=lock_timeout_ms,
                 deadline=deadline,
                 what=f"the lock that opens {relation}",
@@ -165,9 +172,14 @@ def drop_fences(
 
 def unfenced(connection: Connection, fences: Iterable[Fence]) -> list[TableName]:
     """The relations whose fence is not there, or not enabled always."""
-    standing = fenced(connection)
+    standing = {
+        trigger: fenced(connection, trigger) for trigger in (PART_TRIGGER, INSERT_TRIGGER, TRIGGER)
+    }
     return [
-        relation for fence in fences for relation in fence.relations if relation not in standing
+        relation
+        for fence in fences
+        for relation in fence.relations
+        if relation not in standing[fence.trigger]
     ]
 
 
@@ -177,7 +189,7 @@ def fenced(connection: Connection, *triggers: str) -> frozenset[TableName]:
         "SELECT n.nspname, c.relname FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid"
         " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
         " WHERE t.tgname = ANY (%s) AND t.tgenabled = 'A'",
-        [list(triggers or (TRIGGER,))],
+        [list(triggers or (TRIGGER, PART_TRIGGER))],
     ).fetchall()
     return frozenset(TableName(schema, name) for schema, name in rows)
 
@@ -186,41 +198,59 @@ def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
     passing = sql.SQL("current_setting({}, true) IS DISTINCT FROM {}").format(
         APPLIER_SETTING, fence.split
     )
-    steps = list(_drop(relation))
-    trigger = sql.Identifier(INSERT_TRIGGER if fence.inserts_only else TRIGGER)
-    if not fence.parts:
-        events = "INSERT" if fence.inserts_only else "INSERT OR UPDATE OR DELETE OR TRUNCATE"
-        steps.append(
-            sql.SQL(
-                "CREATE TRIGGER {trigger} BEFORE {events} ON {table}"
-                " FOR EACH STATEMENT WHEN ({passing})"
-                " EXECUTE FUNCTION dbsplit.refuse({message}, {hint})"
-            ).format(
-                trigger=trigger,
-                events=sql.SQL(events),
-                table=relation.identifier,
-                passing=passing,
-                message=fence.message,
-                hint=fence.hint,
-            )
-        )
-    else:
-        steps += _create_partial(fence, relation, passing)
+    if fence.parts:
+        on_leaf = relation != fence.table.name
+        return tuple(_create_partial(fence, relation, passing, on_leaf=on_leaf))
+    # A partial fence stays below one around the whole table.  Without it, leaves
+    # would be open from its end until their own turn.
+    steps = list(_drop(relation, ON_LEAVES))
+    events = "INSERT" if fence.inserts_only else "INSERT OR UPDATE OR DELETE OR TRUNCATE"
     steps.append(
-        sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(relation.identifier, trigger)
+        sql.SQL(
+            "CREATE TRIGGER {trigger} BEFORE {events} ON {table}"
+            " FOR EACH STATEMENT WHEN ({passing})"
+            " EXECUTE FUNCTION dbsplit.refuse({message}, {hint})"
+        ).format(
+            trigger=sql.Identifier(fence.trigger),
+            events=sql.SQL(events),
+            table=relation.identifier,
+            passing=passing,
+            message=fence.message,
+            hint=fence.hint,
+        )
     )
+    steps.append(_enable(relation, fence.trigger))
     return tuple(steps)
 
 
-def _create_partial(fence: Fence, relation: TableName, passing: sql.Composed) -> list[sql.Composed]:
+def _create_partial(
+    fence: Fence, relation: TableName, passing: sql.Composed, *, on_leaf: bool
+) -> list[sql.Composed]:
     """A fence around some rows or columns; the rest of the table stays writable.
 
     The trigger comes AFTER the row: the table's own BEFORE triggers may change it
-    yet, and in which order they run depends on their names.
+    yet, and in which order they run depends on their names.  That of a partitioned
+    table reaches its leaves by itself, but for TRUNCATE.
     """
     function = _refusing(relation)
+    truncate = [
+        sql.SQL(
+            "CREATE TRIGGER {trigger} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
+            " WHEN ({passing}) EXECUTE FUNCTION dbsplit.refuse({message}, {hint})"
+        ).format(
+            trigger=sql.Identifier(TRUNCATE_TRIGGER),
+            table=relation.identifier,
+            passing=passing,
+            message=fence.message,
+            hint=fence.hint,
+        ),
+        _enable(relation, TRUNCATE_TRIGGER),
+    ]
+    if on_leaf:
+        return [*_drop(relation, ON_LEAVES), *truncate]
     tests = sql.SQL(" ").join(_test(part, fence) for part in fence.parts)
     return [
+        *_drop(relation, ALL_TRIGGERS),
         sql.SQL(
             "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql"
             " SET search_path = {schema}, pg_catalog AS {body}"
@@ -237,25 +267,20 @@ def _create_partial(fence: Fence, relation: TableName, passing: sql.Composed) ->
             "CREATE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {table}"
             " FOR EACH ROW WHEN ({passing}) EXECUTE FUNCTION {function}()"
         ).format(
-            trigger=sql.Identifier(TRIGGER),
+            trigger=sql.Identifier(PART_TRIGGER),
             table=relation.identifier,
             passing=passing,
             function=function,
         ),
-        sql.SQL(
-            "CREATE TRIGGER {trigger} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
-            " WHEN ({passing}) EXECUTE FUNCTION dbsplit.refuse({message}, {hint})"
-        ).format(
-            trigger=sql.Identifier(TRUNCATE_TRIGGER),
-            table=relation.identifier,
-            passing=passing,
-            message=fence.message,
-            hint=fence.hint,
-        ),
-        sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(
-            relation.identifier, sql.Identifier(TRUNCATE_TRIGGER)
-        ),
+        _enable(relation, PART_TRIGGER),
+        *truncate,
     ]
+
+
+def _enable(relation: TableName, trigger: str) -> sql.Composed:
+    return sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(
+        relation.identifier, sql.Identifier(trigger)
+    )
 
 
 def _refusing(relation: TableName) -> sql.Identifier:
@@ -294,12 +319,12 @@ def _test(part: Part, fence: Fence) -> sql.Composed:
     ).format(old, new, refuse)
 
 
-def _drop(relation: TableName) -> tuple[sql.Composed, ...]:
+def _drop(relation: TableName, triggers: Iterable[str]) -> tuple[sql.Composed, ...]:
     return tuple(
         sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
             sql.Identifier(trigger), relation.identifier
         )
-        for trigger in (TRIGGER, TRUNCATE_TRIGGER, INSERT_TRIGGER)
+        for trigger in triggers
     )
 
 

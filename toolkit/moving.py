@@ -124,11 +124,7 @@ def pause(move: Move) -> None:
     _fence_leaders(move)
     _drain_to_marker(move)
     _verify(move)
-    with move.step("sequences") as details:
-        details["sequences"] = renumber(sides)
-        crash_point("cutover.sequences")
-    with move.step("way_back") as details:
-        _require_way_back(move)
+    _ready_follower(move)
     _in_time(move, "the decision")
 
 
@@ -171,6 +167,14 @@ def _verify(move: Move) -> None:
                 hint="undo the change, or abort and prepare again",
             )
         crash_point("cutover.verified")
+
+
+def _ready_follower(move: Move) -> None:
+    with move.step("sequences") as details:
+        details["sequences"] = renumber(move.sides)
+        crash_point("cutover.sequences")
+    with move.step("way_back"):
+        _require_way_back(move)
 
 
 def decide_move(move: Move) -> None:

@@ -241,7 +241,7 @@ def _drop_origin(connection: Connection, origin: str, where: str) -> Iterator[St
 
 def _unfence(connection: Connection, tables: list[Table], where: str) -> Iterator[Step]:
     """Drop the fences that are there."""
-    fenced = fence.fenced(connection, fence.TRIGGER, fence.INSERT_TRIGGER)
+    fenced = fence.fenced(connection, *fence.ALL_TRIGGERS)
     standing = [t for t in tables if fenced & {t.name, *t.leaves}]
     if standing:
         yield Step(
@@ -378,7 +378,18 @@ def _sql(connection: Connection, statement: sql.Composed, where: str) -> Step:
     def run() -> None:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '10s'")
-            connection.execute(statement)
+            try:
+                connection.execute(statement)
+            except psycopg.errors.DependentObjectsStillExist as error:
+                raise NotReady(
+                    f"{where}: {error.diag.message_primary}: {error.diag.message_detail}",
+                    hint="drop what depends on it, or move it to a service, then repeat",
+                ) from None
+            except psycopg.errors.LockNotAvailable:
+                raise NotReady(
+                    f"{where}: a lock could not be had within 10 s for {statement.as_string()}",
+                    hint="end long transactions (pg_stat_activity, xact_start), then repeat",
+                ) from None
 
     return Step(statement.as_string(connection), where, run)
 

@@ -121,7 +121,7 @@ def set_up_source(dsn: str) -> None:
 class Traffic:
     """Writers of both services, in threads of this process; they follow the routing file."""
 
-    def __init__(self, routing: Path, history_dir: Path, *, rate: float = 100.0) -> None:
+    def __init__(self, routing: Path, history_dir: Path, *, rate: float = 60.0) -> None:
         seed = secrets.token_hex(4)
         self._started = False
         self._history_dir = history_dir

@@ -103,6 +103,24 @@ def test_our_own_applier_passes(source: psycopg.Connection) -> None:
         source.execute("UPDATE a.b_c SET kind = 'here'")
 
 
+def test_the_rest_may_follow_and_come_back(source: psycopg.Connection) -> None:
+    """Leaves that were fenced by themselves get a part's row trigger, and the other way round."""
+    parted = read_catalog(source, ["a"]).tables[TableName("a", "parted")]
+    whole = Fence("s", parted, "all has gone", "go there")
+    part = Fence("s", parted, "a part has gone", "go there", (ROWS,))
+    for fences in (whole, part, whole, part):
+        fence.raise_fences(source, [fences], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
+        assert fence.unfenced(source, [fences]) == []
+        for write in ("UPDATE a.leaf SET kind = 'x' WHERE id = 1", "TRUNCATE a.leaf"):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                source.execute(write)
+        if fences is part:
+            source.execute("UPDATE a.leaf SET kind = 'x' WHERE id = 2")
+        else:
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                source.execute("UPDATE a.leaf SET kind = 'x' WHERE id = 2")
+
+
 def test_nothing_is_left_of_it(source: psycopg.Connection) -> None:
     tables = read_catalog(source, ["a", "a_b"]).tables
     fence.drop_fences(

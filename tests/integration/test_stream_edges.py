@@ -1,3 +1,4 @@
+# ruff: noqa: S608 -- all of the SQL is the tests' own
 """Where copy and stream meet: transactions in progress, prepared ones, interrupted copies."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -19,7 +20,10 @@ from tests.following import Following, following
 from toolkit.servers import Server, running_server
 
 TABLES = [f"t{n}" for n in range(6)]
-PLAN = "".join(f"{name}: {{owner: {'ab'[n % 2]}, reference_in: [hub]}}\n" for n, name in enumerate(TABLES))  # fmt: skip
+PLAN = "".join(
+    f"{name}: {{owner: {service}, reference_in: [hub]}}\n"
+    for name, service in zip(TABLES, "ababab", strict=True)
+)
 SCHEMA = "CREATE SCHEMA odd;" + "".join(
     f"CREATE TABLE {name} (id int PRIMARY KEY, v int, w text);"
     f" INSERT INTO {name} SELECT n, 0, 'w' FROM generate_series(1, 300) n;"
@@ -43,34 +47,37 @@ def is_equal(databases: Following) -> None:
         assert databases.differences(split, route) == ([], []), route.id
 
 
-@contextmanager
-def writing(dsn: str, writers: int = 3) -> Iterator[None]:
-    """Transactions of all lengths, over all tables, while the block runs."""
-    stop = threading.Event()
-    failures: list[BaseException] = []
+class Writer(threading.Thread):
+    """Transactions of all lengths, over all tables."""
 
-    def write(seed: int) -> None:
-        dice = random.Random(seed)
+    def __init__(self, dsn: str, seed: int, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.failure: BaseException | None = None
+        self._dsn = dsn
+        self._dice = random.Random(seed)  # noqa: S311 - not a secret
+        self._halt = stop
+
+    def run(self) -> None:
         try:
-            with psycopg.connect(dsn, autocommit=True) as connection:
-                while not stop.is_set():
-                    try:
-                        transaction(connection, dice)
-                    except (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
-                        continue
+            with psycopg.connect(self._dsn, autocommit=True) as connection:
+                while not self._halt.is_set():
+                    with suppress(psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
+                        self._transaction(connection)
         except BaseException as error:  # noqa: BLE001 - raised by the test's thread
-            failures.append(error)
+            self.failure = error
 
-    def transaction(connection: psycopg.Connection, dice: random.Random) -> None:
+    def _transaction(self, connection: psycopg.Connection) -> None:
+        dice = self._dice
         with connection.transaction(force_rollback=dice.random() < 0.2):
             for _ in range(dice.randint(1, 4)):
-                one(connection, dice)
+                connection.execute(self._statement().encode())
                 if dice.random() < 0.3:
                     time.sleep(dice.random() * 0.2)
 
-    def one(connection: psycopg.Connection, dice: random.Random) -> None:
+    def _statement(self) -> str:
+        dice = self._dice
         table, key, other = dice.choice(TABLES), dice.randint(1, 400), dice.randint(1, 400)
-        statement = dice.choice(
+        return dice.choice(
             [
                 f"INSERT INTO {table} VALUES ({key}, 1, 'new') ON CONFLICT DO NOTHING",
                 f"UPDATE {table} SET v = v + 1 WHERE id = {key}",
@@ -79,9 +86,13 @@ def writing(dsn: str, writers: int = 3) -> Iterator[None]:
                 f"DELETE FROM {table} WHERE id = {key}",
             ]
         )
-        connection.execute(statement.encode())
 
-    threads = [threading.Thread(target=write, args=[seed]) for seed in range(writers)]
+
+@contextmanager
+def writing(dsn: str, writers: int = 3) -> Iterator[None]:
+    """Writers are at work while the block runs."""
+    stop = threading.Event()
+    threads = [Writer(dsn, seed, stop) for seed in range(writers)]
     for thread in threads:
         thread.start()
     try:
@@ -90,7 +101,7 @@ def writing(dsn: str, writers: int = 3) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join()
-    assert not failures, failures
+    assert [thread.failure for thread in threads] == [None] * writers
 
 
 @contextmanager
@@ -136,9 +147,8 @@ def test_tables_that_were_copied_at_different_times(databases: Following) -> Non
             assert killed.returncode == KILLED, killed
         databases.copy()
         databases.stream()
-    horizons = {
-        row for service in databases.targets for row in databases.rows(service, "SELECT horizon::text FROM dbsplit.copied")
-    }  # fmt: skip
+    query = "SELECT horizon::text FROM dbsplit.copied"
+    horizons = {row for service in databases.targets for row in databases.rows(service, query)}
     assert len(horizons) == 3
     databases.stream()
     is_equal(databases)
@@ -153,8 +163,11 @@ def test_a_row_that_the_target_has_already(databases: Following) -> None:
         "BEGIN; SET LOCAL session_replication_role = replica;"
         " INSERT INTO t0 VALUES (500, 7, 'foreign'), (501, 7, 'foreign'); COMMIT",
     )
-    databases.execute("INSERT INTO t0 VALUES (500, 1, 'ours')", "INSERT INTO t0 VALUES (501, 1, 'ours')",
-                      "UPDATE t0 SET id = 502 WHERE id = 501")  # fmt: skip
+    databases.execute(
+        "INSERT INTO t0 VALUES (500, 1, 'ours')",
+        "INSERT INTO t0 VALUES (501, 1, 'ours')",
+        "UPDATE t0 SET id = 502 WHERE id = 501",
+    )
     databases.stream()
     query = "SELECT * FROM t0 WHERE id >= 500 ORDER BY id"
     assert (500, 1, "ours") in databases.rows("a", query)

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 -- all of the SQL is the tests' own
 """Flows in both directions, and the SQL that they become."""
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ SOURCE = Table(
 
 def plain(name: str, source: str | None = None, type_: str = "integer") -> RouteColumn:
     read = source or name
-    return RouteColumn(name, sql.Identifier(read).as_string(), frozenset({read}), type_, read, True)
+    return RouteColumn(
+        name, sql.Identifier(read).as_string(), frozenset({read}), type_, read, binary=True
+    )
 
 
 def computed(name: str, expression: str, *reads: str) -> RouteColumn:
@@ -60,7 +63,10 @@ DERIVED = replace(
     WHOLE,
     kind=Kind.DERIVED,
     target=TableName("public", "claim"),
-    columns=(plain("order_id", "id"), computed("via", "'it''s'"), computed("up", "upper(state)", "state")),
+    columns=(
+        plain("order_id", "id"), computed("via", "'it''s'"),
+        computed("up", "upper(state)", "state"),
+    ),
     key=("order_id", "via"),
     fixed=(("via", "'it''s'"),),
 )  # fmt: skip
@@ -127,7 +133,7 @@ def test_what_is_not_owned_does_not_flow_back(kind: Kind) -> None:
 
 
 def test_a_computed_column_has_no_way_back() -> None:
-    with pytest.raises(ValueError, match="column up of route shop:public.orders has no inverse"):
+    with pytest.raises(ValueError, match=r"column up of route .* has no inverse"):
         back(replace(WHOLE, columns=(plain("id"), computed("up", "upper(state)", "state"))), SOURCE)
 
 
@@ -198,7 +204,7 @@ def test_a_key_that_does_not_identify_is_deleted_by_the_old_row() -> None:
     flow = compiled(forward(route, SOURCE))
     assert flow.delete_left is None
     gone = text(flow.delete_gone)
-    assert """"_dbsplit_op" IN ('g', 'b') AND (state = 'web') EXCEPT SELECT""" in gone
+    assert """"_dbsplit_op" IN ('g', 'b', 'k') AND (state = 'web') EXCEPT SELECT""" in gone
     assert f"{PRESENT} AND (state = 'web')) AS g" in gone
 
 
@@ -246,7 +252,7 @@ def test_rows_are_written_anew_where_no_update_can() -> None:
 def test_what_does_not_flow_is_kept_when_a_row_is_written_anew() -> None:
     flow = compiled(back(COLUMNS, PART))
     old, delete, _, insert, missing, _, drop = map(text, flow.rewrite)
-    assert old.startswith('CREATE TEMPORARY TABLE dbsplit_old ON COMMIT DROP AS SELECT f.*')
+    assert old.startswith("CREATE TEMPORARY TABLE dbsplit_old ON COMMIT DROP AS SELECT f.*")
     assert delete.endswith('USING dbsplit_old AS o WHERE "f"."id" = "o"."id"')
     assert '("id", "state", "note") OVERRIDING SYSTEM VALUE SELECT' in insert
     assert 'o."note" FROM (' in insert

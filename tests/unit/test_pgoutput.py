@@ -47,7 +47,26 @@ def encode_tuple(values: Tuple) -> bytes:
     return pack("!h", len(values)) + b"".join(map(encode_value, values))
 
 
-def encode(event: Event) -> bytes:  # noqa: PLR0911 - one return per kind of message
+def encode_rows(event: Insert | Update | Delete) -> bytes:
+    head = pack("!I", event.relation)
+    match event:
+        case Insert(_, new):
+            return b"I" + head + b"N" + encode_tuple(new)
+        case Update(_, None, new):
+            return b"U" + head + b"N" + encode_tuple(new)
+        case Update(_, old, new):
+            assert old is not None
+            return b"U" + head + b"K" + encode_tuple(old) + b"N" + encode_tuple(new)
+        case Delete(_, old):
+            return b"D" + head + b"O" + encode_tuple(old)
+
+
+def encode_column(column: RelationColumn) -> bytes:
+    flags, types = pack("!b", column.in_key), pack("!Ii", column.type_oid, column.type_mod)
+    return flags + string(column.name) + types
+
+
+def encode_bounds(event: Begin | Commit | Origin) -> bytes:
     match event:
         case Begin(lsn, time, xid):
             return b"B" + pack("!QqI", lsn.value, time, xid)
@@ -55,23 +74,17 @@ def encode(event: Event) -> bytes:  # noqa: PLR0911 - one return per kind of mes
             return b"C" + b"\0" + pack("!QQq", lsn.value, end.value, time)
         case Origin(name):
             return b"O" + pack("!Q", 7) + string(name)
+
+
+def encode(event: Event) -> bytes:
+    match event:
+        case Insert() | Update() | Delete():
+            return encode_rows(event)
+        case Begin() | Commit() | Origin():
+            return encode_bounds(event)
         case Relation(oid, schema, name, identity, columns):
             head = pack("!I", oid) + string(schema) + string(name) + identity.encode()
-            parts = (
-                pack("!b", c.in_key) + string(c.name) + pack("!Ii", c.type_oid, c.type_mod)
-                for c in columns
-            )
-            return b"R" + head + pack("!h", len(columns)) + b"".join(parts)
-        case Insert(relation, new):
-            return b"I" + pack("!I", relation) + b"N" + encode_tuple(new)
-        case Update(relation, None, new):
-            return b"U" + pack("!I", relation) + b"N" + encode_tuple(new)
-        case Update(relation, old, new):
-            assert old is not None
-            both = b"K" + encode_tuple(old) + b"N" + encode_tuple(new)
-            return b"U" + pack("!I", relation) + both
-        case Delete(relation, old):
-            return b"D" + pack("!I", relation) + b"O" + encode_tuple(old)
+            return b"R" + head + pack("!h", len(columns)) + b"".join(map(encode_column, columns))
         case Truncate(relations):
             head = pack("!ib", len(relations), 3)  # CASCADE and RESTART IDENTITY
             return b"T" + head + b"".join(pack("!I", oid) for oid in relations)

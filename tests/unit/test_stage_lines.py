@@ -18,9 +18,7 @@ SPECIAL = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v"
 def unescape(field: bytes) -> bytes | None:
     if field == b"\\N":
         return None
-    return re.sub(
-        rb"\\(.)", lambda match: SPECIAL.get(match[1], match[1]), field, flags=re.DOTALL
-    )
+    return re.sub(rb"\\(.)", lambda match: SPECIAL.get(match[1], match[1]), field, flags=re.DOTALL)
 
 
 def stage(*names: str, generated: str = "") -> Stage:
@@ -79,7 +77,10 @@ def test_a_count() -> None:
     assert fields(stage("a"), (b"x",), b"g", b"-3") == [b"x", b"g", b"-3", b"\\N"]
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1), min_size=1, max_size=4, unique=True))  # fmt: skip
+NAMES = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=4, unique=True))
 def test_names_of_values_that_were_not_sent(names: list[str]) -> None:
     line = fields(stage(*names), tuple(UNCHANGED for _ in names))
     array = unescape(line[-1])
