@@ -100,6 +100,7 @@ def test_the_line_ends_in_complete(shop: SmallShop) -> None:
         _writers_are_told_where_to_go(shop)
         _the_way_back_has_every_write(shop)
         _numbers_never_meet(shop)
+        _a_split_row_keeps_its_parts_when_its_key_changes(shop)
         every_row_is_equal(shop)
         _roll_back(shop)
         every_row_is_equal(shop)
@@ -190,6 +191,20 @@ def _numbers_never_meet(shop: SmallShop) -> None:
     arrives(shop, "source", "SELECT count(*) FROM notes WHERE body = 'number'", 10)
     arrives(shop, "source", "SELECT count(*) FROM orders", 504)
     arrives(shop, "source", "SELECT count(*) FROM billing.invoices", 255)
+
+
+def _a_split_row_keeps_its_parts_when_its_key_changes(shop: SmallShop) -> None:
+    """The shop's row comes back with the shop's columns; the CRM's must stay with it."""
+    shop.ask("shop", "INSERT INTO customers (id, email) VALUES (900001, 'key@example.org')")
+    arrives(shop, "crm", "SELECT count(*) FROM customers WHERE id = 900001", 1)
+    shop.ask("crm", "UPDATE customers SET full_name = 'Kay', phone = '1' WHERE id = 900001")
+    arrives(shop, "source", "SELECT full_name FROM customers WHERE id = 900001", "Kay")
+    shop.ask("shop", "UPDATE customers SET id = 900002 WHERE id = 900001")
+    for place in ("source", "crm"):
+        arrives(shop, place, "SELECT count(*) FROM customers WHERE id = 900001", 0)
+        arrives(shop, place, "SELECT full_name || phone FROM customers WHERE id = 900002", "Kay1")
+    shop.ask("shop", "DELETE FROM customers WHERE id = 900002")
+    arrives(shop, "crm", "SELECT count(*) FROM customers WHERE id = 900002", 0)
 
 
 def _roll_back(shop: SmallShop) -> None:
