@@ -14,7 +14,6 @@ from typing import Literal
 
 from psycopg import sql
 
-
 _NAME_PART = re.compile(r'"(?:[^"]|"")*"|[^."]+')
 
 

@@ -29,6 +29,7 @@ from toolkit.opened import Split, require_prepared
 from toolkit.recovery import recover
 from toolkit.sides import Sides, open_sides
 from toolkit.state import Direction, Phase
+from toolkit.validation import open_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +117,7 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
     attempt = state.begin_attempt(sides.source, split.name, sides.services, sides.direction)
     moving = Move(sides, attempt, say)
     try:
-        make_ready(moving)
-        pause(moving)
-        if rehearse:
-            raise _Rehearsed("rehearsal: everything up to the decision was done, and undone")
-        decide_move(moving)
+        _until_decided(moving, rehearse=rehearse)
     except BaseException as error:
         if not is_expected(error):
             give_up(moving, error)
@@ -139,6 +136,15 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
         moving.steps_ms,
         tuple(moving.gates),
     )
+
+
+def _until_decided(moving: Move, *, rehearse: bool) -> None:
+    with open_ends(moving.sides) as moving.ends:
+        make_ready(moving)
+        pause(moving)
+        if rehearse:
+            raise _Rehearsed("rehearsal: everything up to the decision was done, and undone")
+        decide_move(moving)
 
 
 class _Rehearsed(SplitError):

@@ -12,7 +12,7 @@ alone which way to go.  `toolkit.recovery` does that with the functions here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,7 @@ from toolkit.renumber import renumber
 from toolkit.sides import Sides, insert_guards, source_fences, target_fences
 from toolkit.state import Direction, Phase
 from toolkit.switch import SwitchFailed, run_switch
+from validators.session import Ends
 
 LAG_S_MAX = 30.0
 WAY_BACK_S_MAX = 60.0
@@ -48,6 +49,7 @@ class Move:
     sides: Sides
     attempt: int
     say: Say
+    ends: Mapping[str, Ends] = field(default_factory=dict)  # for comparing keys
     deadline: float = 0.0  # of time.monotonic(), once the pause has begun
     paused_at: float = 0.0
     steps_ms: dict[str, float] = field(default_factory=dict)
@@ -106,7 +108,7 @@ def make_ready(move: Move) -> None:
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
     with move.step("recheck") as details:
-        details["dirty_keys"] = validation.shrink_dirty(sides)
+        details["dirty_keys"] = validation.shrink_dirty(sides, move.ends)
     with move.step("announce"):
         move.announced = True
         run_switch(sides.split.plan.switch, "prepare", routes_after(sides))
@@ -159,7 +161,7 @@ def _drain_to_marker(move: Move) -> None:
 def _verify(move: Move) -> None:
     sides = move.sides
     with move.step("verify") as details:
-        details |= validation.verify_dirty(sides, move.deadline)
+        details |= validation.verify_dirty(sides, move.ends, move.deadline)
         details["fingerprints"] = fingerprints(sides)
         if details["fingerprints"] != move.fingerprints:
             raise GivenUp(

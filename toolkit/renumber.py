@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from cdc.connect import Connection
 from plans.catalog import TableName
 from toolkit import sequences
 from toolkit.opened import Split

@@ -111,7 +111,7 @@ def _further(one: int, other: int, state: State) -> int:
     return max(one, other) if state.increment > 0 else min(one, other)
 
 
-def next_numbers(
+def next_numbers(  # noqa: PLR0913  (keywords, each with a default that does nothing)
     sequence: TableName,
     state: State,
     highest_used: int,

@@ -43,7 +43,7 @@ def _run(switch: CommandSwitch, step: str, routes: Mapping[str, str]) -> None:
         "DBSPLIT_ROUTES": json.dumps(dict(routes), sort_keys=True),
     }
     try:
-        done = subprocess.run(  # noqa: S603  (the plan's command, as its author wrote it)
+        done = subprocess.run(
             list(switch.command),
             env=environment,
             stdin=subprocess.DEVNULL,

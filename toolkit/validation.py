@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +118,19 @@ def validate_all(split: Split, routes: Sequence[Route], source: Connection, say:
     return Compared(tuple(results))
 
 
-def shrink_dirty(sides: Sides) -> int:
+@contextmanager
+def open_ends(sides: Sides) -> Iterator[Mapping[str, Ends]]:
+    """Connections for comparing keys, by service: opened before anybody has to wait for them."""
+    with ExitStack() as stack:
+        ends = {}
+        for service in sides.movers:
+            dsns = sides.split.plan.source.dsn, sides.split.dsn(service)
+            ordered = dsns if sides.direction is Direction.CUTOVER else dsns[::-1]
+            ends[service] = stack.enter_context(connected(*ordered))
+        yield ends
+
+
+def shrink_dirty(sides: Sides, ends: Mapping[str, Ends]) -> int:
     """Prove dirty keys equal while writers go on, so that fewer are left for the pause.
 
     A key that is equal now needs no proof later unless it changes again, which the
@@ -128,40 +141,43 @@ def shrink_dirty(sides: Sides) -> int:
         left = 0
         for service in sides.movers:
             leader, follower = sides.leader(service), sides.follower(service)
-            with _ends(sides, service) as ends:
-                for route in sides.split.owned([service]):
-                    if route.key and (keys := _dirty(follower, route.id)):
-                        left += _shrink(sides, ends, route, keys, leader, follower)
+            for route, keys in _with_dirty(sides, service):
+                if route.key:
+                    left += _shrink(sides, ends[service], route, keys, leader, follower)
         if left <= SHRUNK:
             break
     return left
 
 
-def verify_dirty(sides: Sides, deadline: float) -> dict[str, Any]:
+def verify_dirty(sides: Sides, ends: Mapping[str, Ends], deadline: float) -> dict[str, Any]:
     """Compare, at the fence, every key that changed since it was last proven equal.
 
     Raises GivenUp if one differs, or if that cannot be told.
     """
-    told: dict[str, int] = {}
-    for service in sides.movers:
-        routes = {
-            route.id: (route, keys)
-            for route in sides.split.owned([service])
-            if (keys := _dirty(sides.follower(service), route.id))
+
+    def verify(service: str) -> dict[str, int]:
+        return {
+            route.id: _verify(
+                ends[service], _pair(sides.split, route, sides.direction), keys, deadline
+            )
+            for route, keys in dirty[service]
         }
-        if not routes:
-            continue
-        with _ends(sides, service) as ends:
-            for name, (route, keys) in routes.items():
-                pair = _pair(sides.split, route, sides.direction)
-                told[name] = _verify(ends, pair, keys, deadline)
+
+    dirty = {service: _with_dirty(sides, service) for service in sides.movers}
+    with ThreadPoolExecutor(max(1, len(dirty)), thread_name_prefix="verify") as pool:
+        found = list(pool.map(verify, dirty))
+    told = {route: count for counts in found for route, count in counts.items()}
     return {"dirty_keys": told, "compared": sum(told.values())}
 
 
-def _ends(sides: Sides, service: str) -> AbstractContextManager[Ends]:
-    source, target = sides.split.plan.source.dsn, sides.split.dsn(service)
-    cutover = sides.direction is Direction.CUTOVER
-    return connected(source, target) if cutover else connected(target, source)
+def _with_dirty(sides: Sides, service: str) -> list[tuple[Route, list[Key]]]:
+    """The routes of a service that have dirty keys, with these."""
+    rows = sides.follower(service).execute(
+        "SELECT route, jsonb_agg(key) FROM dbsplit.dirty WHERE route = ANY (%s) GROUP BY route",
+        [[route.id for route in sides.split.owned([service])]],
+    )
+    keys = {route: [tuple(key) for key in some] for route, some in rows.fetchall()}
+    return [(r, keys[r.id]) for r in sides.split.owned([service]) if r.id in keys]
 
 
 def _shrink(
@@ -253,7 +269,7 @@ class _CatchUp:
         return name(self.split.name, self.service)
 
     def _nothing_pending(self) -> bool:
-        """Without a stream process: does its slot hold changes that are not applied?"""
+        """Whether, without a stream process, its slot holds nothing that is not applied."""
         split, service = self.split.name, self.service
         if self.direction is Direction.CUTOVER:
             slot, publication = names.slot(split), names.publication(split)
@@ -314,11 +330,6 @@ def _note(
         follower.execute(
             "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn", [result.route, since]
         )
-
-
-def _dirty(follower: Connection, route: str) -> list[Key]:
-    rows = follower.execute("SELECT key FROM dbsplit.dirty WHERE route = %s", [route]).fetchall()
-    return [tuple(row[0]) for row in rows]
 
 
 def _require_equal(route: str, state: str, what: str, reason: str) -> None:

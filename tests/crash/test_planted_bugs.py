@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc import apply, follow
+from cdc import apply, follow, write
 from cdc.connect import connect
 from cdc.follow import Feed, Follower
 from cdc.lsn import LSN
@@ -95,15 +95,29 @@ def following(*feeds: Feed) -> Iterator[list[Follower]]:
 
 
 class Crash:
-    """Ends the desk's applier at a named point, as a kill would: with its session."""
+    """Ends the desk's applier at a named point, as a kill would: with its session.
+
+    It lets pass what writes progress only, which an idle stream does as well.
+    """
 
     def __init__(self, point: str, times: int, *, after: Callable[[], None] | None = None) -> None:
         self.left = times
         self._point = point
         self._after = after
+        self._staged = False
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the place of the real crash points."""
+        for module in (apply, write):
+            monkeypatch.setattr(module, "crash_point", self)
 
     def __call__(self, point: str) -> None:
-        if self.left and point == self._point and threading.current_thread().name.endswith(DESK):
+        if not self.left or not threading.current_thread().name.endswith(DESK):
+            return
+        if point == "stream.staged":
+            self._staged = True
+        elif point == self._point and self._staged:
+            self._staged = False
             if self._after is not None:
                 self._after()
             self.left -= 1
@@ -120,7 +134,7 @@ def test_progress_commits_with_the_data(
 ) -> None:
     """I4.  Planted: the data are committed first, and the progress row after them."""
     crash = Crash(point, CRASHES)
-    monkeypatch.setattr(apply, "crash_point", crash)
+    crash.install(monkeypatch)
     if planted:
         commit = apply.Applier._commit
 
@@ -162,7 +176,7 @@ def test_the_slot_is_confirmed_only_to_what_is_committed(
         if planted:
             monkeypatch.setattr(follow._Reader, "_confirm", _confirm_received)
         crash = Crash("stream.applied", 1, after=confirmed)
-        monkeypatch.setattr(apply, "crash_point", crash)
+        crash.install(monkeypatch)
         copied.write(copied.line.source)
         written = _end_of_log(copied.line.source)
         assert wait_until(lambda: not crash.left, timeout_s=WAIT_S_MAX)

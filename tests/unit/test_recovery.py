@@ -1,9 +1,10 @@
 """Walk every state that a move can be left in, and check where recovery leads.
 
 The world is what the two servers and the attempt's row say.  The command goes
-through its steps, may die between any two of them, and so may whoever recovers;
-a second process may recover while the first still believes in its attempt.  `remedy` must lead every such world to exactly one
-open side, and no world may ever have two.
+through its steps and may die between any two of them, and so may whoever recovers;
+a second process may recover while the first still believes in its attempt.
+`remedy` must lead every such world to exactly one open side, and no world may ever
+have two.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class World:
                 return replace(done, follower_open=True)
             case "certify":
                 return replace(done, journal=done.journal | {"certificate"}, alive=False)
-        raise AssertionError(step)
+            case _:
+                raise AssertionError(step)
 
     def recovered(self) -> Iterator[World]:
         """What recovery may have done when it ends or dies itself."""
@@ -108,7 +110,7 @@ def test_recovery_that_lives_leaves_exactly_one_side_open() -> None:
         if world.alive:
             continue
         for _ in range(3):
-            *_, world = world.recovered()  # noqa: PLW2901  (the run that is not killed)
+            *_, world = world.recovered()
         assert world.leader_open is not world.follower_open
         assert world.remedy() is Remedy.NONE
 
