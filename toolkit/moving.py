@@ -107,11 +107,11 @@ def make_ready(move: Move) -> None:
         move.gates = decide(observe(sides, compared=compared), _limits(sides))
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
-    with move.step("recheck") as details:
-        details["dirty_keys"] = validation.shrink_dirty(sides, move.ends)
     with move.step("announce"):
         move.announced = True
         run_switch(sides.split.plan.switch, "prepare", routes_after(sides))
+    with move.step("recheck") as details:
+        details["dirty_keys"] = validation.shrink_dirty(sides, move.ends)
 
 
 def pause(move: Move) -> None:
