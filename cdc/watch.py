@@ -124,12 +124,19 @@ class Watch:
                 hint="nothing wrong was written; undo it if no row was written since, or"
                 " `dbsplit abort` and prepare again",
             )
-        announced = {c.name: _Type(c.type_oid, c.type_mod, "") for c in relation.columns}
-        plain = {column: type_._replace(written="") for column, type_ in expected.items()}
-        if announced != plain:
-            self.check()  # says what has changed, unless it was changed back
-            _require_same(root, _in_words(plain), _in_words(announced))
+        announced = {c.name: (c.type_oid, c.type_mod) for c in relation.columns}
+        if announced != {name: (type_.oid, type_.mod) for name, type_ in expected.items()}:
+            _require_same(
+                root,
+                {name: type_.written for name, type_ in expected.items()},
+                {name: self._in_words(*type_) for name, type_ in announced.items()},
+            )
         return root
+
+    def _in_words(self, oid: int, mod: int) -> str:
+        """A type that the catalog may not show: it is of the past, or not committed yet."""
+        row = self._connection.execute("SELECT format_type(%s::oid, %s)", [oid, mod]).fetchone()
+        return str(row[0]) if row else "???"
 
     def _check_published(self) -> None:
         rows = self._connection.execute(_PUBLISHED, [self._publication]).fetchall()
@@ -165,10 +172,6 @@ class Watch:
 
     def _names(self) -> list[list[str]]:
         return [[t.schema for t in self._tables], [t.name for t in self._tables]]
-
-
-def _in_words(columns: _Columns) -> dict[str, str]:
-    return {name: f"type {type_.oid}, modifier {type_.mod}" for name, type_ in columns.items()}
 
 
 def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -> None:

@@ -223,8 +223,8 @@ def test_what_comes_back_is_not_sent_again(copied: Copied, planted: bool) -> Non
 def test_every_table_is_fenced(line: Line, planted: bool) -> None:  # noqa: FBT001
     """I2.  Planted: one table has no fence, and an application is late to follow the switch."""
     line.follow()
-    late = _late_writer(line)
-    with Crew([late]):
+    late, prompt = _writer(line, LATE_S), _writer(line, 0.0)
+    with Crew([late, prompt]):
         plant = {"DBSPLIT_TEST_PLANT": "unfenced:account"} if planted else {}
         ended = line.run("cutover", **plant)
         assert ended.code == 0, ended
@@ -239,8 +239,8 @@ def test_every_table_is_fenced(line: Line, planted: bool) -> None:  # noqa: FBT0
     assert report.missing, report
 
 
-def _late_writer(line: Line) -> Writer:
-    """An application that goes on writing to the source for a while after the switch."""
+def _writer(line: Line, late_s: float) -> Writer:
+    """An application that goes on writing to the source for so long after the switch."""
     routing = Routing(line.routing)
     switched_at = float("inf")
 
@@ -249,14 +249,14 @@ def _late_writer(line: Line) -> Writer:
         place = routing.place(BOOKS, BOOKS)
         if place != line.source:
             switched_at = min(switched_at, time.monotonic())
-        return place if time.monotonic() > switched_at + LATE_S else line.source
+        return place if time.monotonic() >= switched_at + late_s else line.source
 
     return Writer(
-        "late",
+        f"late by {late_s:g} s",
         (Operation("revise", 1, _revise),),
         place=place,
         history_dir=line.history,
-        interval_s=0.02,
+        interval_s=0.01,
         seed="late",
     )
 
