@@ -129,14 +129,19 @@ class Watch:
             _require_same(
                 root,
                 {name: type_.written for name, type_ in expected.items()},
-                {name: self._in_words(*type_) for name, type_ in announced.items()},
+                {
+                    name: expected[name].written
+                    if name in expected and expected[name][:2] == type_
+                    else self._in_words(*type_)
+                    for name, type_ in announced.items()
+                },
             )
         return root
 
     def _in_words(self, oid: int, mod: int) -> str:
         """A type that the catalog may not show: it is of the past, or not committed yet."""
         row = self._connection.execute("SELECT format_type(%s::oid, %s)", [oid, mod]).fetchone()
-        return str(row[0]) if row else "???"
+        return f"{row[0] if row else '???'} (type {oid})"
 
     def _check_published(self) -> None:
         rows = self._connection.execute(_PUBLISHED, [self._publication]).fetchall()

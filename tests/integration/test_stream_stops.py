@@ -20,6 +20,9 @@ SCHEMA = "".join(
     for name in TABLES
 )
 PARTED = """
+CREATE TYPE mood AS ENUM ('calm');
+CREATE TABLE remade (id int PRIMARY KEY, v varchar(5), legacy int DEFAULT 1, m mood);
+INSERT INTO remade VALUES (1, 'one');
 CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1, 2);
 CREATE TABLE parted_2 PARTITION OF parted FOR VALUES IN (3, 4);
@@ -38,6 +41,7 @@ PLAN = (
 unidentified:
   owner: a
   derive: [{into: hub.known, key: {v: v}, columns: {id: id}}]
+remade: a
 parted: a
 derived_parted:
   owner: a
@@ -101,13 +105,20 @@ WITH_ROWS = {
         "ALTER TABLE retyped ALTER legacy TYPE text USING 'n' || legacy",
         "UPDATE retyped SET v = 'two'",
         "ALTER TABLE retyped ALTER legacy TYPE int USING 1",
-        "public.retyped has column legacy as text instead of integer",
+        "public.retyped has column legacy as text",
     ),
     "relengthed": (
         "ALTER TABLE relengthed ALTER v TYPE varchar(2) USING left(v, 2)",
         "UPDATE relengthed SET legacy = 2",
         "ALTER TABLE relengthed ALTER v TYPE varchar(5)",
-        "public.relengthed has column v as character varying(2) instead of character varying(5)",
+        "public.relengthed has column v as character varying(2)",
+    ),
+    "remade": (
+        "CREATE TYPE mood_2 AS ENUM ('calm'); ALTER TABLE remade ALTER m TYPE mood_2"
+        " USING 'calm'; DROP TYPE mood; ALTER TYPE mood_2 RENAME TO mood",
+        "UPDATE remade SET v = 'two'",
+        "ALTER TABLE remade ALTER m TYPE mood",
+        "public.remade has column m as public.mood (type ",
     ),
     "moved": (
         "ALTER TABLE moved RENAME TO moved_away",
@@ -135,7 +146,7 @@ def test_a_changed_table_stops_the_stream_before_its_next_row(
     if table == "unidentified":  # a key is enough for the whole copy, not for the derived one
         assert databases.rows("hub", "SELECT * FROM known") == [("one", 1)]
     else:
-        assert databases.rows("a", f"SELECT * FROM {table}") == [(1, "one", 1)]
+        assert databases.rows("a", f"SELECT id, v, legacy FROM {table}") == [(1, "one", 1)]
     databases.execute(undo)
     databases.forgive()
     databases.stream()

@@ -1,0 +1,1 @@
+"""Measurements against what people would use otherwise; run.py is the command."""
