@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Kill real processes at every crash point."""
     _install(session)
-    session.run("pytest", "-m", "crash", *session.posargs)
+    session.run("pytest", "-m", "crash or long", *session.posargs)
 
 
 @nox.session
@@ -62,7 +62,7 @@ def wheel(session: nox.Session) -> None:
     session.install("--force-reinstall", "--no-deps", str(newest))
     session.install(f"{newest}[demo]")
     # -P keeps the working tree, whose packages have the same names, off the path.
-    session.run("python", "-P", "-m", "pytest", "-m", "not integration and not crash")
+    session.run("python", "-P", "-m", "pytest", "-m", "not integration and not crash and not long")
 
 
 @nox.session
@@ -76,4 +76,4 @@ def demo(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Check that the documents' commands and links lead somewhere."""
     _install(session)
-    session.run("pytest", "tests/unit/test_frame.py")
+    session.run("pytest", "tests/unit/test_frame.py", "tests/unit/test_docs.py")

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ POLL_S = 0.02
 OURS = "dbsplit"
 DUMP = "pg_dump, pg_restore"
 NATIVE = "native subscription"
+NATIVE_ASYNC = "native subscription, synchronous_commit off"  # the default of subscriptions
+COMMITS = {NATIVE: "on", NATIVE_ASYNC: "off"}
 
 PLAN = """\
 split: bench
@@ -153,7 +156,7 @@ def started(number: int, scale: int) -> Iterator[Round]:
             _execute(server.dsn(), sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
             return server
 
-        now = Round(number, directory, start(), {one: start() for one in (OURS, DUMP, NATIVE)})
+        now = Round(number, directory, start(), {one: start() for one in (OURS, DUMP, *COMMITS)})
         plan = PLAN + "".join(f"  {name}: bank\n" for name in TABLES)
         (directory / "plan.yaml").write_text(plan)
         now.run("pgbench", "-i", "-q", "-s", str(scale), now.source_dsn())
@@ -162,20 +165,29 @@ def started(number: int, scale: int) -> Iterator[Round]:
 
 def copy(now: Round) -> Iterator[Time]:
     """All rows and indexes, to an empty database."""
-    ways = [(OURS, _copy_ours), (DUMP, _copy_dumped), (NATIVE, _copy_native)]
+    ways: list[tuple[str, Way]] = [
+        (OURS, _copy_ours),
+        (DUMP, _copy_dumped),
+        (NATIVE, partial(_copy_native, NATIVE)),
+    ]
     for contestant, way in _in_turn(now, ways):
         yield _take("copy", contestant, now, way(now))
 
 
 def stream(now: Round) -> Iterator[Time]:
     """Drain what was committed while nobody followed."""
-    _execute(now.target_dsn(NATIVE), "ALTER SUBSCRIPTION native DISABLE")
-    _wait(now.source_dsn(), "SELECT NOT active FROM pg_replication_slots WHERE slot_name='native'")
+    _copy_native(NATIVE_ASYNC, now)()
+    for contestant in COMMITS:
+        _execute(now.target_dsn(contestant), "ALTER SUBSCRIPTION native DISABLE")
+    _wait(now.source_dsn(), "SELECT NOT bool_or(active) FROM pg_replication_slots")
     now.run(
         *("pgbench", "-n", "-c", str(CLIENTS), "-t", str(TRANSACTIONS_PER_CLIENT)),
         now.source_dsn(),
     )
-    ways = [(OURS, _drain_ours), (NATIVE, _drain_native)]
+    ways: list[tuple[str, Way]] = [
+        (OURS, _drain_ours),
+        *((one, partial(_drain_native, one)) for one in COMMITS),
+    ]
     for contestant, way in _in_turn(now, ways):
         yield _take("stream", contestant, now, way(now))
 
@@ -202,23 +214,31 @@ def _copy_dumped(now: Round) -> Work:
     return work
 
 
-def _copy_native(now: Round) -> Work:
-    schema, target = str(now.directory / "schema.sql"), now.target_dsn(NATIVE)
+def _copy_native(contestant: str, now: Round) -> Work:
+    schema, target = str(now.directory / "schema.sql"), now.target_dsn(contestant)
     now.run(
         *("pg_dump", "-s", "-f", schema, "--no-publications"),
         *("-t", "public.pgbench_*", "-d", now.source_dsn()),
     )
     now.run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", schema, "-o", os.devnull, "-d", target)
     published = sql.SQL(", ").join(map(sql.Identifier, TABLES))
-    _execute(now.source_dsn(), sql.SQL("CREATE PUBLICATION native FOR TABLE {}").format(published))
+    publication = sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(
+        sql.Identifier(_name(contestant)), published
+    )
+    _execute(now.source_dsn(), publication)
 
     def work() -> None:
         _execute(
             target,
             sql.SQL(
-                "CREATE SUBSCRIPTION native CONNECTION {} PUBLICATION native"
-                " WITH (copy_data = true, binary = true, synchronous_commit = 'on')"
-            ).format(now.source_dsn()),
+                "CREATE SUBSCRIPTION native CONNECTION {} PUBLICATION {}"
+                " WITH (slot_name = {}, binary = true, synchronous_commit = {})"
+            ).format(
+                now.source_dsn(),
+                sql.Identifier(_name(contestant)),
+                _name(contestant),
+                COMMITS[contestant],
+            ),
         )
         _wait(
             target,
@@ -234,22 +254,27 @@ def _drain_ours(now: Round) -> Work:
     return lambda: now.dbsplit("stream", "--until-caught-up")
 
 
-def _drain_native(now: Round) -> Work:
+def _drain_native(contestant: str, now: Round) -> Work:
     def work() -> None:
         with psycopg.connect(now.source_dsn()) as source:
             # As dbsplit does: up to where the source's log ended at the start.
             (goal,) = source.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone() or ("",)
-        _execute(now.target_dsn(NATIVE), "ALTER SUBSCRIPTION native ENABLE")
+        _execute(now.target_dsn(contestant), "ALTER SUBSCRIPTION native ENABLE")
         # A subscription confirms what it has applied and flushed.
         _wait(
             now.source_dsn(),
             sql.SQL(
                 "SELECT confirmed_flush_lsn >= {}::pg_lsn FROM pg_replication_slots"
-                " WHERE slot_name = 'native'"
-            ).format(goal),
+                " WHERE slot_name = {}"
+            ).format(goal, _name(contestant)),
         )
 
     return work
+
+
+def _name(contestant: str) -> str:
+    """Of a subscription's publication and slot."""
+    return f"native_{COMMITS[contestant]}"
 
 
 def _in_turn(now: Round, ways: Sequence[tuple[str, Way]]) -> Sequence[tuple[str, Way]]:
@@ -281,7 +306,12 @@ def compare(times: Sequence[Time]) -> list[Ratio]:
     seconds = {(t.contest, t.contestant, t.round): t.seconds for t in times}
     rounds = sorted({t.round for t in times})
     ratios = []
-    for contest, peer in (("copy", DUMP), ("copy", NATIVE), ("stream", NATIVE)):
+    for contest, peer in (
+        ("copy", DUMP),
+        ("copy", NATIVE),
+        ("stream", NATIVE),
+        ("stream", NATIVE_ASYNC),
+    ):
         each = [seconds[contest, peer, n] / seconds[contest, OURS, n] for n in rounds]
         ratios.append(
             Ratio(
@@ -334,14 +364,14 @@ def _run(command: list[str], cwd: Path, environment: Mapping[str, str] | None = 
 
 
 def _execute(dsn: str, statement: sql.SQL | sql.Composed | str) -> None:
-    query = sql.SQL(statement) if isinstance(statement, str) else statement  # type: ignore[arg-type]
+    query = sql.SQL(statement) if isinstance(statement, str) else statement
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(query)
 
 
 def _wait(dsn: str, question: sql.SQL | sql.Composed | str) -> None:
     """Return as soon as the answer is true."""
-    query = sql.SQL(question) if isinstance(question, str) else question  # type: ignore[arg-type]
+    query = sql.SQL(question) if isinstance(question, str) else question
     deadline = time.monotonic() + STEP_S_MAX
     with psycopg.connect(dsn, autocommit=True) as connection:
         while connection.execute(query).fetchone() != (True,):

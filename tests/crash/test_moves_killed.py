@@ -32,7 +32,7 @@ def test_a_move_killed_and_called_again(following: Line, point: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["cutover", "rollback"])
-@pytest.mark.parametrize("point", ["cutover.paused", "cutover.fence_table", "cutover.sequences"])
+@pytest.mark.parametrize("point", ["cutover.fence_table", "cutover.sequences"])
 def test_a_move_killed_within_the_pause_and_never_called_again(
     following: Line, verb: str, point: str
 ) -> None:
