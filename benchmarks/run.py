@@ -46,6 +46,7 @@ STEP_S_MAX = 900.0
 POLL_S = 0.02
 
 OURS = "dbsplit"
+IDLE = "dbsplit, nothing left to do"  # what its process costs: imports, checks, the way out
 DUMP = "pg_dump, pg_restore"
 NATIVE = "native subscription"
 NATIVE_ASYNC = "native subscription, synchronous_commit off"  # the default of subscriptions
@@ -156,7 +157,8 @@ def started(number: int, scale: int) -> Iterator[Round]:
             _execute(server.dsn(), sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
             return server
 
-        now = Round(number, directory, start(), {one: start() for one in (OURS, DUMP, *COMMITS)})
+        targets = {one: start() for one in (OURS, DUMP, *COMMITS)}
+        now = Round(number, directory, start(), {**targets, IDLE: targets[OURS]})
         plan = PLAN + "".join(f"  {name}: bank\n" for name in TABLES)
         (directory / "plan.yaml").write_text(plan)
         now.run("pgbench", "-i", "-q", "-s", str(scale), now.source_dsn())
@@ -172,6 +174,7 @@ def copy(now: Round) -> Iterator[Time]:
     ]
     for contestant, way in _in_turn(now, ways):
         yield _take("copy", contestant, now, way(now))
+    yield _take("copy", IDLE, now, lambda: now.dbsplit("copy"))
 
 
 def stream(now: Round) -> Iterator[Time]:
@@ -190,6 +193,7 @@ def stream(now: Round) -> Iterator[Time]:
     ]
     for contestant, way in _in_turn(now, ways):
         yield _take("stream", contestant, now, way(now))
+    yield _take("stream", IDLE, now, _drain_ours(now))
 
 
 Work = Callable[[], None]
@@ -327,7 +331,11 @@ def table(times: Sequence[Time], ratios: Sequence[Ratio]) -> str:
     ratio_of = {(one.contest, one.peer): one for one in ratios}
     for contest, contestant in dict.fromkeys((t.contest, t.contestant) for t in times):
         taken = [t.seconds for t in times if (t.contest, t.contestant) == (contest, contestant)]
-        rates = [f"{CHANGES / s:,.0f}" for s in taken] if contest == "stream" else []
+        rates = (
+            [f"{CHANGES / s:,.0f}" for s in taken]
+            if contest == "stream" and contestant != IDLE
+            else []
+        )
         against = ratio_of.get((contest, contestant))
         ratio = (
             f"{' · '.join(map(str, against.rounds))}, median {against.median}" if against else ""
