@@ -237,10 +237,12 @@ def test_a_base_directory_that_the_server_cannot_enter_is_refused(tmp_path: Path
 # --- The parent ends in every way that there is.
 
 PARENT: Final = """
-    import json, os, sys, time
+    import json, os, signal, sys, time
     from pathlib import Path
     from toolkit.servers import running_server, start_server
     base, ending = Path(sys.argv[1]), sys.argv[2]
+    # A shell lets what it starts in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     server = start_server(base_dir=base)
     if ending == "fork" and os.fork() == 0:
         time.sleep(60)

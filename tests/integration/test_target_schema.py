@@ -15,13 +15,14 @@ from psycopg import sql
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_routes
-from plans.errors import PlanInvalid
+from plans.errors import NotReady, PlanInvalid
 from plans.load import load_plan
 from plans.routes import Kind, Route, RouteColumn
 from plans.schema.ddl import LeftOut, Statement, Target, TargetSchema
 from plans.schema.staging import staging_types
 from plans.schema.target import target_schema
-from toolkit.servers import running_server
+from tests.conftest import fresh_database
+from toolkit.servers import find_binaries, running_server
 
 HERE = Path(__file__).parent / "schemas"
 ENV = {f"DBSPLIT_{name}_DSN": f"dbname={name}" for name in ("SOURCE", "CRM", "SHOP")}
@@ -116,6 +117,12 @@ class Case:
 
 @pytest.fixture
 def case(source_db: str, target_db: str) -> Iterator[Case]:
+    with opened(source_db, target_db) as case:
+        yield case
+
+
+@contextmanager
+def opened(source_db: str, target_db: str) -> Iterator[Case]:
     with (
         psycopg.connect(source_db, autocommit=True) as source,
         psycopg.connect(target_db, autocommit=True) as target,
@@ -321,11 +328,24 @@ def test_a_renamed_table_is_refused(case: Case) -> None:
         replace(case, routes=routes).schema("shop")
 
 
-def test_functions_of_extensions_come_with_their_extension(case: Case) -> None:
-    for conn in (case.source, case.target):
-        row = conn.execute("SELECT FROM pg_available_extensions WHERE name = 'citext'").fetchone()
-        if row is None:
-            pytest.skip("no contrib modules in this build; PostgreSQL of Debian has them")
+@pytest.fixture
+def case_with_extensions() -> Iterator[Case]:
+    """The embedded builds have no contrib modules; Debian's PostgreSQL has."""
+    try:
+        find_binaries("15")
+    except NotReady as error:
+        pytest.skip(f"{error}; to have it: {error.hint}")
+    with (
+        running_server(version="15") as server,
+        fresh_database(server) as source_db,
+        fresh_database(server) as target_db,
+        opened(source_db, target_db) as case,
+    ):
+        yield case
+
+
+def test_functions_of_extensions_come_with_their_extension(case_with_extensions: Case) -> None:
+    case = case_with_extensions
     case.source.execute("CREATE EXTENSION citext; ALTER TABLE no_key ADD c citext")
     routes = compile_routes(load_plan(HERE / "nasty.yaml", ENV), _catalog(case.source))
     schema = replace(case, routes=routes).schema("shop")
