@@ -7,6 +7,8 @@ import os
 import subprocess
 from collections.abc import Mapping
 
+from psycopg.conninfo import conninfo_to_dict
+
 from plans.errors import NotReady
 from plans.model import CommandSwitch, NoSwitch, PgbouncerSwitch
 
@@ -61,8 +63,16 @@ def _run(switch: CommandSwitch, step: str, routes: Mapping[str, str]) -> None:
             f"the switch command could not be started: {error}", hint="see switch.command"
         ) from None
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[-SAID_MAX:]
+        said = _without_secrets(done.stderr.decode(errors="replace").strip(), routes)[-SAID_MAX:]
         raise SwitchFailed(
             f"the switch command failed with exit code {done.returncode} in step {step}: {said}",
             hint="see switch.command in the plan",
         )
+
+
+def _without_secrets(text: str, routes: Mapping[str, str]) -> str:
+    """What the command said, without the passwords that it was given."""
+    for dsn in routes.values():
+        if password := conninfo_to_dict(dsn).get("password"):
+            text = text.replace(str(password), "********")
+    return text
