@@ -37,7 +37,7 @@ def test_a_failure_is_told_without_the_passwords() -> None:
 
 
 def test_a_command_that_hangs_or_does_not_exist_has_failed() -> None:
-    with pytest.raises(SwitchFailed, match="longer than 0.2 s"):
+    with pytest.raises(SwitchFailed, match=r"longer than 0\.2 s"):
         run_switch(python("import time; time.sleep(9)", timeout_s=0.2), "switch", ROUTES)
     with pytest.raises(SwitchFailed, match="could not be started"):
         run_switch(CommandSwitch(kind="command", command=("/no/such",)), "switch", ROUTES)
