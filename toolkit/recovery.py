@@ -84,17 +84,24 @@ def recover(
 def pending(
     split: Split, control: Connection, *, thorough: bool = True
 ) -> list[tuple[Attempt, Remedy]]:
-    """The attempts that need something, the oldest first."""
+    """The attempts that need something, the oldest first.
+
+    While one is unfinished its services' phases do not tell who leads, so that only
+    when none is left the leaders are looked at for fences.
+    """
+    attempts = state.attempts(control, split.name)
+    steps = {a.id: frozenset(journal.steps_done(control, split.name, a.id)) for a in attempts}
+    unfinished = [(a, remedy(a.outcome, steps[a.id])) for a in attempts]
+    unfinished = [(a, what) for a, what in unfinished if what is not Remedy.NONE]
+    if unfinished or not thorough:
+        return unfinished[::-1]
     found: list[tuple[Attempt, Remedy]] = []
     later: set[str] = set()
-    for attempt in state.attempts(control, split.name):
-        steps = frozenset(journal.steps_done(control, split.name, attempt.id))
+    for attempt in attempts:
         last = not later & set(attempt.services)
         later |= set(attempt.services)
-        look = thorough and last and attempt.outcome is not None
-        closed = look and _leader_closed(split, attempt)
-        if (what := remedy(attempt.outcome, steps, closed=closed)) is not Remedy.NONE:
-            found.append((attempt, what))
+        if last and _leader_closed(split, attempt):
+            found.append((attempt, remedy(attempt.outcome, steps[attempt.id], closed=True)))
     return found[::-1]
 
 
@@ -104,7 +111,7 @@ def _leader_closed(split: Split, attempt: Attempt) -> bool:
     targets_lead = (attempt.outcome == "moved") if cutover else (attempt.outcome == "aborted")
     if not targets_lead:
         with connect(split.plan.source.dsn, name="dbsplit recovery") as source:
-            now = state.phases(source, split.name)
+            now = state.settled_phases(source, split.name)
             gone = {s for s, p in now.items() if p in (Phase.MOVED, Phase.COMPLETED)}
             led = [
                 t for t in source_tables(split, attempt.services) if not split.owners(t.name) & gone
@@ -135,7 +142,7 @@ def _carry_out(
     with open_sides(
         split, attempt.direction, attempt.services, {}, source=control, without_targets=alone
     ) as sides:
-        now = state.phases(sides.source, split.name)
+        now = state.settled_phases(sides.source, split.name)
         # What the phases were before the attempt: its own services', and the others' now.
         before = now | dict.fromkeys(attempt.services, attempt.direction.before)
         move = Move(replace(sides, phases=before), attempt.id, say or _silent)

@@ -69,6 +69,20 @@ def phases(connection: Connection, split: str) -> dict[str, Phase]:
     return {service: Phase(phase) for service, phase in rows}
 
 
+def settled_phases(connection: Connection, split: str) -> dict[str, Phase]:
+    """The phases as they are once every attempt under way has been given up.
+
+    A service between two sides is led by the side that led before.
+    """
+    now = phases(connection, split)
+    between = {s for s, phase in now.items() if phase in (Phase.DRAINING, Phase.SETTLED)}
+    for attempt in attempts(connection, split) if between else ():
+        for service in between & set(attempt.services):
+            now[service] = attempt.direction.before
+        between -= set(attempt.services)
+    return now
+
+
 def set_phase(connection: Connection, split: str, services: Iterable[str], phase: Phase) -> None:
     """Write the phase of some services."""
     connection.execute(
