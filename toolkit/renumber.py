@@ -111,6 +111,10 @@ def _numbers(sides: Sides, issuer: _Issuer, observed: _Observed) -> list[tuple[s
     away = [service for service in services if service in gone]
     # Place 0 is the source's: it goes on issuing numbers as long as one owner stays.
     places = len(services) + 1 if len(services) > 1 and away else 1
+    if sides.direction is Direction.ROLLBACK and set(services) - set(away) - set(sides.services):
+        # Somebody draws from it there already, beside the numbers of those who come back.
+        # Were it changed now and the rollback given up, it would meet them.
+        return []
     highest = observed.highest[issuer.sequence]
     increment = observed.increments[str(issuer.sequence)]
     numbers: list[tuple[str, Numbers]] = []

@@ -231,6 +231,16 @@ class Line:
             )
             return dict(rows.fetchall())
 
+    def step_of_numbers(self) -> int:
+        """By how much the source's sequence of a table with two owners goes on."""
+        with psycopg.connect(self.source) as connection:
+            row = connection.execute(
+                "SELECT seqincrement FROM pg_sequence"
+                " WHERE seqrelid = pg_get_serial_sequence('message', 'id')::regclass"
+            ).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def writes_flow(self) -> float:
         """Seconds until every group of writers was acknowledged something new."""
         began = time.monotonic()
