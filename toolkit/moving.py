@@ -209,6 +209,8 @@ def open_new_leader(move: Move) -> None:
     deadline = time.monotonic() + OPEN_S_MAX
     with move.step("open"):
         _tell_targets(sides)
+        if sides.direction is Direction.ROLLBACK:
+            renumber(sides, decided=True)
         try:
             for connection, tables in sides.open_follower():
                 _let_in(sides, connection, tables, deadline)

@@ -16,8 +16,12 @@ from toolkit.state import Direction, Phase
 Uses = dict[TableName, list[Use]]
 
 
-def renumber(sides: Sides) -> dict[str, Any]:
+def renumber(sides: Sides, *, decided: bool = False) -> dict[str, Any]:
     """Set every sequence of the new leader behind all that was issued anywhere.
+
+    Those of the source that somebody draws from already wait until the rollback is
+    `decided`, and are all that is set then: were it given up, they would meet the
+    numbers of those who then stay away.
 
     Returns each sequence's first new number, for the certificate.
     """
@@ -27,7 +31,7 @@ def renumber(sides: Sides) -> dict[str, Any]:
     observed = _observe(sides, issuers)
     numbers: dict[str, list[Numbers]] = {}
     for issuer in issuers:
-        for where, new in _numbers(sides, issuer, observed):
+        for where, new in _numbers(sides, issuer, observed, decided=decided):
             numbers.setdefault(where, []).append(new)
     for where, some in numbers.items():
         states = {n.sequence: observed.states[where, n.sequence] for n in some}
@@ -103,7 +107,9 @@ def _observe(sides: Sides, issuers: list[_Issuer]) -> _Observed:
     return _Observed(states, best, _own_increments(sides, on_source))
 
 
-def _numbers(sides: Sides, issuer: _Issuer, observed: _Observed) -> list[tuple[str, Numbers]]:
+def _numbers(
+    sides: Sides, issuer: _Issuer, observed: _Observed, *, decided: bool
+) -> list[tuple[str, Numbers]]:
     services, gap = issuer.services, sides.split.plan.sequences.gap
     gone = {s for s, p in sides.phases.items() if p is Phase.MOVED} | set(sides.services)
     if sides.direction is Direction.ROLLBACK:
@@ -111,9 +117,8 @@ def _numbers(sides: Sides, issuer: _Issuer, observed: _Observed) -> list[tuple[s
     away = [service for service in services if service in gone]
     # Place 0 is the source's: it goes on issuing numbers as long as one owner stays.
     places = len(services) + 1 if len(services) > 1 and away else 1
-    if sides.direction is Direction.ROLLBACK and set(services) - set(away) - set(sides.services):
-        # Somebody draws from it there already, beside the numbers of those who come back.
-        # Were it changed now and the rollback given up, it would meet them.
+    in_use = bool(set(services) - set(away) - set(sides.services))
+    if sides.direction is Direction.ROLLBACK and in_use is not decided:
         return []
     highest = observed.highest[issuer.sequence]
     increment = observed.increments[str(issuer.sequence)]
