@@ -227,6 +227,10 @@ def test_every_table_is_fenced(line: Line, planted: bool) -> None:  # noqa: FBT0
     with Crew([late, prompt]):
         plant = {"DBSPLIT_TEST_PLANT": "unfenced:account"} if planted else {}
         ended = line.run("cutover", **plant)
+        if planted and ended.code == 8:
+            # The gap showed before the decision: a write came between the marker and the proof.
+            assert "account differ at the fence" in ended.said, ended
+            return
         assert ended.code == 0, ended
         line.writes_flow()
         time.sleep(LATE_S + 1.0)

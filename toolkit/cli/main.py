@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder
+from toolkit.cli.plan import plan_group
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
@@ -24,23 +26,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PLAN = click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines; the last is the result.")
-SERVICE = click.option(
-    "--service", "services", multiple=True, help="Only this service; may be repeated."
-)
-YES = click.option("--yes", is_flag=True, help="Do not ask.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 
-
-class _InOrder(click.Group):
-    """Lists the verbs in the order of their use, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dbsplit")
 def cli() -> None:
     """Split one shared PostgreSQL database into one per service, while they keep writing.
@@ -102,49 +89,7 @@ def demo(
             sys.exit(1)
 
 
-@cli.group("plan")
-def plan_group() -> None:
-    """Read and check a plan."""
-
-
-@plan_group.command("check")
-@PLAN
-@JSON
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text"
-)
-def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
-    """Say everything that stands against PLAN; exit 3 if something blocks it.
-
-    \b
-    dbsplit plan check plan.yaml
-    dbsplit plan check plan.yaml --format github
-    """
-    with told(as_json=as_json) as talk:
-        from cdc.connect import connect
-        from plans.check import check_source
-        from plans.findings import has_blocker, render_findings
-        from plans.lists import run_lists
-        from plans.load import load_plan
-
-        loaded = load_plan(plan, os.environ)
-        with connect(loaded.source.dsn, name="dbsplit check") as source:
-            findings = check_source(loaded, source)
-        lists = _lists(loaded, run_lists, source_only=True)
-        if as_json:
-            blocked = has_blocker(findings)
-            from dataclasses import asdict
-
-            talk.result(
-                {"ok": not blocked, "findings": [asdict(one) for one in findings], "lists": lists},
-                "",
-            )
-        else:
-            click.echo(render_findings(findings, form))  # type: ignore[arg-type]
-            if form == "text":
-                _print_lists(lists)
-        if has_blocker(findings):
-            sys.exit(3)
+cli.add_command(plan_group)
 
 
 @cli.command()
@@ -492,7 +437,7 @@ def _validate(
     junit: Path | None = None,
 ) -> None:
     from cdc.connect import connect
-    from plans.lists import run_lists
+    from toolkit.cli.lists import print_lists, read_lists
     from toolkit.cli.show import validation_text
     from toolkit.junit import write_junit
     from toolkit.opened import open_split, require_prepared
@@ -504,7 +449,7 @@ def _validate(
     with connect(split.plan.source.dsn, name="dbsplit validate") as source:
         require_prepared(split, source)
         compared = validate_all(split, routes, source, talk.say_step)
-    lists = _lists(split.plan, run_lists, source_only=False)
+    lists = read_lists(split.plan, source_only=False)
     kinds = {route.id: route.kind.value for route in routes}
     if junit is not None:
         write_junit(compared.results, junit)
@@ -515,7 +460,7 @@ def _validate(
     }
     talk.result(result, validation_text(compared.results))
     if not talk.as_json:
-        _print_lists(lists)
+        print_lists(lists)
     if not compared.consistent:
         sys.exit(5)
 
@@ -577,29 +522,6 @@ def _stop_on_signals() -> threading.Event:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     return stop
-
-
-def _lists(plan: Any, run_lists: Any, *, source_only: bool) -> list[dict[str, Any]]:  # noqa: ANN401
-    from dataclasses import asdict
-
-    dsns = {"source": plan.source.dsn} | {s: plan.services[s].dsn for s in plan.services}
-    return [
-        asdict(one)
-        for one in run_lists(plan, dsns.__getitem__)
-        if not source_only or one.on == "source"
-    ]
-
-
-def _print_lists(lists: list[dict[str, Any]]) -> None:
-    for one in lists:
-        said = one["error"] or f"{one['total']} rows"
-        click.echo(f"\n{one['name']} ({one['on']}): {said}. {one['reason']}".rstrip())
-        if one["rows"]:
-            click.echo("  " + " | ".join(one["columns"]))
-        for row in one["rows"]:
-            click.echo("  " + " | ".join("" if value is None else value for value in row))
-        if one["total"] > len(one["rows"]):
-            click.echo(f"  … and {one['total'] - len(one['rows'])} more")
 
 
 if __name__ == "__main__":

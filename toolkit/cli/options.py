@@ -1,0 +1,23 @@
+"""What the verbs of the command line have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PLAN = click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines; the last is the result.")
+SERVICE = click.option(
+    "--service", "services", multiple=True, help="Only this service; may be repeated."
+)
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+
+
+class InOrder(click.Group):
+    """Lists the verbs in the order of their use, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of their definition."""
+        return list(self.commands)
