@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from plans import coherence, conninfo, names
 from plans.invalid import add_invalid
@@ -29,8 +27,9 @@ from plans.model import (
     TablePlan,
 )
 from plans.places import Path as PlanPath
-from plans.places import Places, TooManyEntries, entries
-from plans.problems import PlanProblems, Problem, Problems
+from plans.places import Places
+from plans.problems import PlanProblems, Problems
+from plans.yaml_file import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def load_plan(path: Path, env: Mapping[str, str]) -> Plan:
     Raises PlanInvalid with all problems, each with file, line, column, path and
     suggestion; OSError if the file cannot be read.
     """
-    data, places = _read(path)
+    data, places = read_yaml(path)
     problems = Problems(places)
     for entry in places.repeated:
         problems.add_at(entry.key, entry.path, f"{entry.path[-1]!r} stands here twice")
@@ -133,36 +132,6 @@ def load_plan(path: Path, env: Mapping[str, str]) -> Plan:
     coherence.check(content, problems)
     problems.raise_if_any()
     return Plan(path, content, places)
-
-
-def _read(path: Path) -> tuple[Any, Places]:
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-        found = entries(YAML(typ="rt", pure=True).compose(text))
-        reader = YAML(typ="safe", pure=True)
-        reader.allow_duplicate_keys = True  # reported by us, all of them
-        data = reader.load(text)
-    except UnicodeDecodeError as error:
-        raise _unreadable(path, f"isn't UTF-8: byte {error.start}") from None
-    except MarkedYAMLError as error:
-        raise _broken(path, error) from None
-    except (YAMLError, TooManyEntries, RecursionError, ValueError) as error:
-        raise _unreadable(path, f"isn't readable YAML: {error}") from None
-    repeated = tuple(entry for entry in found if entry.is_repeated)
-    first = {entry.path: entry for entry in reversed(found) if not entry.is_repeated}
-    return data, Places(str(path), first, repeated)
-
-
-def _broken(path: Path, error: MarkedYAMLError) -> PlanProblems:
-    mark = error.problem_mark or error.context_mark
-    place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-    what = ", ".join(part for part in (error.context, error.problem) if part)
-    return PlanProblems(str(path), [Problem(place, "", f"isn't readable YAML: {what}")])
-
-
-def _unreadable(path: Path, message: str) -> PlanProblems:
-    return PlanProblems(str(path), [Problem(f"{path}:1:1", "", message)])
 
 
 def _expand(data: Any, env: Mapping[str, str], problems: Problems) -> None:  # noqa: ANN401
