@@ -9,7 +9,9 @@ read it on the leader again.
 * The leader's row stayed the same version through two rounds, and the follower
   showed the same wrong version in both: the difference is *real*.  The version
   (xmin) matters: a row that is deleted and inserted over and over again with
-  the same content would look the same each time.
+  the same content would look the same each time.  And what the follower had
+  must be visible on the leader by then: a commit is in the log, and may be on
+  the follower, before the leader shows it.
 * Anything else is settled by another round, or never.
 """
 
@@ -51,6 +53,7 @@ class Round:
     before: Reading  # of the leader
     follower: Reading
     after: Reading  # of the leader
+    is_visible: bool = True  # in `after`, all that was in the log when the follower was read
 
 
 class Verdict(Enum):
@@ -65,7 +68,7 @@ def judge(last: Round | None, now: Round) -> Verdict:
     """What two consecutive rounds prove."""
     if now.follower.rows in (now.before.rows, now.after.rows):
         return Verdict.HEALED
-    if now.before == now.after and now == last:
+    if now.is_visible and now.before == now.after and now == last:
         return Verdict.REAL
     return Verdict.OPEN
 

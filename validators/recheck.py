@@ -12,6 +12,7 @@ from validators.evidence import ABSENT, Counts, Reading, Round, Rows, Verdict, c
 from validators.lookup import Lookup, read_keys
 from validators.session import Ends
 from validators.sides import Key, Pair, Side
+from validators.visibility import all_visible
 
 CatchUp = Callable[[float], bool]
 """Wait, at most so many seconds, until the follower has applied all that the
@@ -23,6 +24,7 @@ class Limits:
     """What one table's comparison may use."""
 
     catch_up_s: float = 30.0
+    visible_s: float = 1.0  # for commits of the leader to be seen, in each round
     rounds: int = 20  # a row that changes between all of them stays unverified
     backoff_s: float = 0.02  # doubled every round
     backoff_s_max: float = 1.0
@@ -64,12 +66,14 @@ class Recheck:
                 settled.caught_up = False
                 break
             follower = self.read_follower(settled.unsettled)
+            is_visible = all_visible(self.ends.leader, self.limits.visible_s)
             after = self.read_leader(settled.unsettled)
             rounds = {
                 key: Round(
                     before=before.get(key, ABSENT),
                     follower=follower.get(key, ABSENT),
                     after=after.get(key, ABSENT),
+                    is_visible=is_visible,
                 )
                 for key in settled.unsettled
             }
