@@ -55,7 +55,7 @@ def crash(session: nox.Session) -> None:
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel, and run the unit tests against it, as a user would have it."""
-    session.install("build", "hypothesis>=6.100", "pytest>=8")
+    session.install("build", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6")
     dist = Path(session.create_tmp(), "dist")
     session.run("python", "-m", "build", "--outdir", str(dist))
     newest = max(dist.glob("*.whl"), key=lambda path: path.stat().st_mtime)

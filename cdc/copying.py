@@ -5,7 +5,9 @@ position, the horizon.  Each route is copied under that snapshot in one
 transaction of the target, which records the horizon too; the stream, whose own
 slot is older, leaves out a route's changes before its horizon.  So the copy is
 exact without waiting, and after a crash the routes that are missing are copied
-again under a new snapshot with a later horizon, while the finished ones stay.
+again under a new snapshot with a later horizon, while the finished ones stay:
+all but those that foreign keys connect with a missing one.  Rows as of different
+moments could not be given a key.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -61,17 +63,24 @@ def copied(connection: Connection) -> dict[str, LSN]:
 
 
 def copy_routes(
-    source_dsn: str, split: str, tasks: Sequence[CopyTask], report: Report, *, jobs: int = JOBS
+    source_dsn: str,
+    split: str,
+    tasks: Sequence[CopyTask],
+    report: Report,
+    *,
+    groups: Iterable[frozenset[str]] = (),
+    jobs: int = JOBS,
 ) -> LSN | None:
     """Copy what is not copied yet, the largest tables first; returns the horizon.
 
-    None if nothing was left to do.  Raises NotReady if the snapshot cannot be
-    had within a minute, and whatever a worker met first.
+    The routes of one of the `groups` get the same horizon.  None if nothing was left
+    to do.  Raises NotReady if the snapshot cannot be had within a minute, and whatever
+    a worker met first.
     """
-    todo = [task for task in tasks if not _is_done(task)]
+    todo = unfinished(tasks, _horizons(tasks), groups)
     if not todo:
         return None
-    todo.sort(key=lambda task: -task.route.source.size_bytes)
+    todo.sort(key=largest_first)
     with ReplicationConnection(source_dsn, name="dbsplit copy snapshot") as replication:
         slot = f"dbsplit_copy_{uuid.uuid4().hex[:12]}"
         horizon, snapshot = replication.create_temporary_slot(slot, timeout_s=SNAPSHOT_WAIT_S)
@@ -91,9 +100,30 @@ def copy_routes(
     return horizon
 
 
-def _is_done(task: CopyTask) -> bool:
-    with connect(task.target_dsn, name="dbsplit copy") as connection:
-        return task.route.id in copied(connection)
+def largest_first(task: CopyTask) -> int:
+    """The order of the copy, so that no large table is left for the end."""
+    return -task.route.source.size_bytes
+
+
+def unfinished(
+    tasks: Sequence[CopyTask], horizons: Mapping[str, LSN], groups: Iterable[frozenset[str]]
+) -> list[CopyTask]:
+    """The routes to copy: missing ones, and whole groups that are not of one horizon."""
+    ids = {task.route.id for task in tasks}
+    todo = ids - set(horizons)
+    for group in groups:
+        wanted = group & ids
+        if len({horizons.get(one) for one in wanted}) > 1:
+            todo |= wanted
+    return [task for task in tasks if task.route.id in todo]
+
+
+def _horizons(tasks: Sequence[CopyTask]) -> dict[str, LSN]:
+    found: dict[str, LSN] = {}
+    for dsn in {task.target_dsn for task in tasks}:
+        with connect(dsn, name="dbsplit copy") as connection:
+            found |= copied(connection)
+    return found
 
 
 class _Crew:
@@ -133,11 +163,13 @@ class _Crew:
         with connect(task.target_dsn, name="dbsplit copy", autocommit=False) as target:
             target.execute("SET session_replication_role = replica")
             target.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, self._split])
-            fresh = task.alone and route.kind is not Kind.DERIVED
-            _empty(target, route, fresh=fresh)
-            rows, size = self._transfer(source, target, route, fresh=fresh)
+            statements = statements_of(task)
+            target.execute(statements.empty)
+            rows, size = self._transfer(source, target, route, statements)
             target.execute(
-                "INSERT INTO dbsplit.copied (route, horizon, rows, bytes) VALUES (%s, %s, %s, %s)",
+                "INSERT INTO dbsplit.copied (route, horizon, rows, bytes) VALUES (%s, %s, %s, %s)"
+                " ON CONFLICT (route) DO UPDATE SET horizon = excluded.horizon,"
+                " rows = excluded.rows, bytes = excluded.bytes, copied_at = clock_timestamp()",
                 [route.id, str(self._horizon), rows, size],
             )
             crash_point("copy.data")
@@ -145,14 +177,12 @@ class _Crew:
         self._report(CopyProgress(route, rows, size, done=True))
 
     def _transfer(
-        self, source: Connection, target: Connection, route: Route, *, fresh: bool
+        self, source: Connection, target: Connection, route: Route, statements: CopyStatements
     ) -> tuple[int, int]:
-        freeze = fresh and route.source.kind == "r"
-        read, write = _statements(route, freeze=freeze)
         size = 0
         at = time.monotonic()
         with source.cursor() as reading, target.cursor() as writing:
-            with reading.copy(read) as rows, writing.copy(write) as into:
+            with reading.copy(statements.read) as rows, writing.copy(statements.write) as into:
                 for count, block in enumerate(rows, 1):
                     into.write(block)
                     size += len(block)
@@ -167,16 +197,27 @@ class _Crew:
             return writing.rowcount, size
 
 
-def _statements(route: Route, *, freeze: bool) -> tuple[sql.Composed, sql.Composed]:
+@dataclass(frozen=True, slots=True)
+class CopyStatements:
+    """What copies one route."""
+
+    empty: sql.Composed  # on the target
+    read: sql.Composed  # on the source
+    write: sql.Composed  # on the target
+
+
+def statements_of(task: CopyTask) -> CopyStatements:
+    """The statements that copy a route; `dbsplit plan explain` shows the same."""
+    route = task.route
+    fresh = task.alone and route.kind is not Kind.DERIVED
+    read, write = _transferring(route, freeze=fresh and route.source.kind == "r")
+    return CopyStatements(_emptying(route, fresh=fresh), read, write)
+
+
+def _transferring(route: Route, *, freeze: bool) -> tuple[sql.Composed, sql.Composed]:
     binary = all(column.binary for column in route.columns)
     form = sql.SQL("binary" if binary else "text")
-    where = sql.SQL("({})").format(sql.SQL(route.where)) if route.where else sql.SQL("true")
-    read = sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT (FORMAT {})").format(
-        sql.SQL(", ").join(map(leader_value, route.columns)),
-        route.source.name.identifier,
-        where,
-        form,
-    )
+    read = sql.SQL("COPY ({}) TO STDOUT (FORMAT {})").format(rows_of(route), form)
     write = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
         route.target.identifier,
         sql.SQL(", ").join(sql.Identifier(column.name) for column in route.columns),
@@ -184,6 +225,14 @@ def _statements(route: Route, *, freeze: bool) -> tuple[sql.Composed, sql.Compos
         sql.SQL(", FREEZE true" if freeze else ""),
     )
     return read, write
+
+
+def rows_of(route: Route) -> sql.Composed:
+    """The query for a route's rows, as the source computes them."""
+    where = sql.SQL("({})").format(sql.SQL(route.where)) if route.where else sql.SQL("true")
+    return sql.SQL("SELECT {} FROM {} WHERE {}").format(
+        sql.SQL(", ").join(map(leader_value, route.columns)), route.source.name.identifier, where
+    )
 
 
 def leader_value(column: RouteColumn) -> sql.Composed:
@@ -198,17 +247,14 @@ def leader_value(column: RouteColumn) -> sql.Composed:
     return sql.SQL("({})::{}").format(sql.SQL(column.expression), sql.SQL(type_))
 
 
-def _empty(target: Connection, route: Route, *, fresh: bool) -> None:
+def _emptying(route: Route, *, fresh: bool) -> sql.Composed:
     if fresh:
-        target.execute(sql.SQL("TRUNCATE {}").format(route.target.identifier))
-        return
+        return sql.SQL("TRUNCATE {}").format(route.target.identifier)
     conditions = [
         sql.SQL("{} = ({})").format(sql.Identifier(name), sql.SQL(value))
         for name, value in route.fixed
     ]
-    target.execute(
-        sql.SQL("DELETE FROM {} WHERE {}").format(
-            route.target.identifier,
-            sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true"),
-        )
+    return sql.SQL("DELETE FROM {} WHERE {}").format(
+        route.target.identifier,
+        sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true"),
     )

@@ -9,8 +9,12 @@ from plans.catalog import Catalog, Table, TableName
 from plans.load import Plan
 from plans.model import TablePlan
 from plans.places import Path
-from plans.problems import Problems, suggestion
+from plans.problems import Problems, one_of, suggestion
 from plans.routes import Route
+
+# Each compares a name with all others.  A plan with more unknown tables is one for another
+# database, and not one with mistakes in writing.
+SUGGESTIONS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,42 +37,67 @@ class Placed:
 def assign(plan: Plan, catalog: Catalog, problems: Problems) -> list[Assignment]:
     """The plan's entries whose tables can be moved; the others are problems."""
     assigned: dict[TableName, Assignment] = {}
+    unknown = 0
     for name, entry in plan.tables.items():
         path: Path = ("tables", name)
         table = catalog.find(name)
         if table is None:
-            _add_unknown(name, path, catalog, problems)
+            unknown += 1
+            _add_unknown(name, path, catalog, problems, suggest=unknown <= SUGGESTIONS_MAX)
             continue
         if other := assigned.get(table.name):
             first = other.path[-1]
-            problems.add(path, f"{table.name} is assigned twice, as {first!r} too", at_key=True)
+            problems.add(
+                path,
+                f"{table.name} is assigned twice, as {first!r} too",
+                "keep one of the two",
+                at_key=True,
+            )
             continue
         assigned[table.name] = Assignment(path, entry, table)
     kept = {name for name, one in assigned.items() if not one.entry.dropped}
+    _check_schemas(catalog, problems)
     _check_kinds(assigned, kept, problems)
     _check_complete(assigned, catalog, problems)
     return [one for one in assigned.values() if not one.table.parent]
 
 
-def _add_unknown(name: str, path: Path, catalog: Catalog, problems: Problems) -> None:
+def _check_schemas(catalog: Catalog, problems: Problems) -> None:
+    for index, schema in enumerate(catalog.schemas):
+        if catalog.schemas_there and schema not in catalog.schemas_there:
+            problems.add(
+                ("source", "schemas", index), f"{catalog.database} has no schema {schema!r}",
+                one_of(schema, catalog.schemas_there),
+            )  # fmt: skip
+
+
+def _add_unknown(
+    name: str, path: Path, catalog: Catalog, problems: Problems, *, suggest: bool
+) -> None:
     schema, _, table = name.rpartition(".")
-    foreign = (
+    meant = (
         {TableName(schema, table)}
         if schema
         else {TableName(schema, name) for schema in catalog.schemas}
     )
-    if foreign & set(catalog.foreign_tables):
+    if not meant.isdisjoint(catalog.views):
+        problems.add(
+            path, f"{name} is a view: it has no rows of its own",
+            "take it out of the plan; each service that has all it reads gets it", at_key=True,
+        )  # fmt: skip
+        return
+    if not meant.isdisjoint(catalog.foreign_tables):
         problems.add(
             path, f"{name} is a foreign table: its rows are in another database",
             "take it out of the plan and connect the service to that database", at_key=True,
         )  # fmt: skip
         return
-    known = [*_names(catalog.tables.values())]
+    known = [*_names(catalog.tables.values())] if suggest else []
     schemas = ", ".join(catalog.schemas)
     problems.add(
         path,
         f"there is no table {name!r} in {catalog.database} (schemas: {schemas})",
-        suggestion(name, known),
+        " ".join([suggestion(name, known), "Or list its schema under source.schemas"]).strip(),
         at_key=True,
     )
 

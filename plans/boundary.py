@@ -20,6 +20,8 @@ class Cut:
     key: ForeignKey
     service: str
     has_reference: bool  # the service has a read-only copy of what is referenced
+    route: Route  # which brings the referencing rows to the service
+    owners: tuple[Route, ...]  # which bring the rows referred to; () if no service gets them
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,14 @@ class Boundary:
                         other.kind is Kind.REFERENCE and other.service == route.service
                         for other in self.by_table.get(key.references, ())
                     )
-                    yield Cut(key, route.service, reference)
+                    yield Cut(key, route.service, reference, route, self._owners(key))
+
+    def _owners(self, key: ForeignKey) -> tuple[Route, ...]:
+        return tuple(
+            route
+            for route in self.by_table.get(key.references, ())
+            if route.kind.owned and set(key.referenced_columns) <= held_columns(route)
+        )
 
     def _keeps(self, key: ForeignKey, route: Route) -> bool:
         """Whether all rows that may be referenced are the same service's.
@@ -76,6 +85,11 @@ class Boundary:
             and set(key.referenced_columns) <= held_columns(other)
             for other in self.by_table.get(key.references, ())
         )
+
+
+def names_of(key: ForeignKey) -> tuple[str, str, str]:
+    """The names by which a plan may call a foreign key; the first need not be unique."""
+    return key.name, f"{key.table.name}.{key.name}", f"{key.table}.{key.name}"
 
 
 def held_columns(route: Route) -> frozenset[str]:

@@ -117,6 +117,8 @@ class Catalog:
     tables: Mapping[TableName, Table] = field(default_factory=dict)
     foreign_keys: tuple[ForeignKey, ...] = ()
     foreign_tables: tuple[TableName, ...] = ()  # their rows are in another database
+    views: tuple[TableName, ...] = ()  # materialized ones too
+    schemas_there: tuple[str, ...] = ()  # all of the database; () if it was not asked
 
     def find(self, name: str) -> Table | None:
         """The table that a plan calls ``name`` or ``schema.name``.

@@ -60,7 +60,8 @@ class _Reader:
         self._cursor = cursor
         self._schemas = schemas
         relations = self._rows(catalog_sql.RELATIONS, schemas=list(schemas))
-        self._relations = [row for row in relations if row["kind"] != "f"]
+        self._relations = [row for row in relations if row["kind"] in "rp"]
+        self._views = tuple(sorted(_name(row) for row in relations if row["kind"] in "vm"))
         self._foreign = tuple(sorted(_name(row) for row in relations if row["kind"] == "f"))
         self._oids = [row["oid"] for row in self._relations]
         self._partitions: dict[int, list[DictRow]] = defaultdict(list)
@@ -83,6 +84,8 @@ class _Reader:
             tables={table.name: table for table in sorted(tables, key=lambda table: table.name)},
             foreign_keys=tuple(self._foreign_keys()),
             foreign_tables=self._foreign,
+            views=self._views,
+            schemas_there=tuple(server["schemas"]),
         )
 
     def _rows(self, query: LiteralString, **parameters: Any) -> list[DictRow]:  # noqa: ANN401

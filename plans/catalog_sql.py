@@ -24,7 +24,9 @@ SETTINGS: Final[tuple[LiteralString, ...]] = (
 SERVER: Final[LiteralString] = """
 SELECT current_setting('server_version_num')::int AS version,
        (SELECT system_identifier::text FROM pg_control_system()) AS identifier,
-       current_database()::text AS database
+       current_database()::text AS database,
+       ARRAY(SELECT nspname::text FROM pg_namespace
+              WHERE nspname !~ '^pg_' ORDER BY nspname) AS schemas
 """
 
 # Partitions may be in a schema that the plan doesn't name.
@@ -32,7 +34,7 @@ RELATIONS: Final[LiteralString] = """
 WITH RECURSIVE wanted AS (
     SELECT c.oid
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname = ANY (%(schemas)s) AND c.relkind IN ('r', 'p', 'f')
+     WHERE n.nspname = ANY (%(schemas)s) AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
        AND c.relpersistence <> 't'
        AND NOT EXISTS (SELECT FROM pg_depend d
                         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid

@@ -10,10 +10,18 @@ import psycopg
 from plans import catalog_sql
 from plans.catalog import Catalog
 from plans.catalog_read import read_catalog
-from plans.check_boundary import check_dependents, check_foreign_keys, check_sequences
-from plans.check_data import QUERY_TIMEOUT, check_expressions, check_rows, check_server
+from plans.check_boundary import check_dependents, check_foreign_keys
+from plans.check_data import QUERY_TIMEOUT, ROWS_CODES, check_expressions, check_rows
+from plans.check_derived import check_derived
+from plans.check_orphans import check_orphans
+from plans.check_parts import check_parts
+from plans.check_relations import check_object_columns, check_relations
+from plans.check_sequences import check_sequences, check_shared
 from plans.check_subject import Subject
+from plans.check_surroundings import check_surroundings
 from plans.check_tables import check_switch, check_tables, check_way_back
+from plans.check_targets import check_targets
+from plans.check_writers import check_roles
 from plans.compile import compile_all
 from plans.dependents import read_dependents
 from plans.findings import Finding, from_problem, ordered
@@ -28,13 +36,27 @@ def check_source(plan: Plan, conn: psycopg.Connection[Any]) -> list[Finding]:
     What keeps the plan from being compiled is among the findings, as a blocker;
     what can be checked besides is checked.  `conn` must not be in a transaction.
     """
+    _, findings = _checked(plan, conn)
+    return ordered(findings)
+
+
+def check_split(plan: Plan, conn: psycopg.Connection[Any]) -> list[Finding]:
+    """The same, and what the targets could not have; those that don't answer get a note."""
+    subject, findings = _checked(plan, conn)
+    if subject is not None:
+        findings += check_targets(subject, conn, findings)
+    return ordered(findings)
+
+
+def _checked(plan: Plan, conn: psycopg.Connection[Any]) -> tuple[Subject | None, list[Finding]]:
+    """The findings, with the subject if the plan could be compiled."""
     catalog = read_catalog(conn, plan.source.schemas)
     compiled = compile_all(plan, catalog)
-    problems = [from_problem(problem) for problem in compiled.problems]
-    if problems:
-        subject = Subject.of(plan, catalog, compiled.routes)
-        return ordered([*problems, *_from_catalog(subject)])
-    return check_plan(plan, catalog, compiled.routes, conn)
+    subject = Subject.of(plan, catalog, compiled.routes)
+    if compiled.problems:
+        problems = [from_problem(problem) for problem in compiled.problems]
+        return None, [*problems, *_from_catalog(subject)]
+    return subject, _all(subject, conn)
 
 
 def check_plan(
@@ -44,24 +66,35 @@ def check_plan(
 
     Reads the source in a transaction of its own, and changes nothing.
     """
-    subject = Subject.of(plan, catalog, routes)
+    return ordered(_all(Subject.of(plan, catalog, routes), source_conn))
+
+
+def _all(subject: Subject, conn: psycopg.Connection[Any]) -> list[Finding]:
     findings = _from_catalog(subject)
-    with source_conn.transaction():
-        source_conn.execute(catalog_sql.READ_ONLY)
-        source_conn.execute(QUERY_TIMEOUT)
-        findings += check_dependents(subject, read_dependents(source_conn, catalog))
-        findings += check_expressions(subject, source_conn)
-        findings += check_rows(subject, source_conn)
-        findings += check_server(subject, source_conn)
-    findings += check_lists(subject, source_conn)
-    return ordered(findings)
+    findings += check_dependents(subject, read_dependents(conn, subject.catalog))
+    with conn.transaction():
+        conn.execute(catalog_sql.READ_ONLY)
+        conn.execute(QUERY_TIMEOUT)
+        findings += check_relations(subject, conn)
+        findings += check_expressions(subject, conn)
+        findings += check_rows(subject, conn)
+        findings += check_orphans(subject, conn)
+        contested = {one.object for one in findings if one.code in ROWS_CODES}
+        findings += check_parts(subject, conn, contested)
+        findings += check_derived(subject, conn)
+        findings += check_sequences(subject, conn)
+        findings += check_roles(subject, conn)
+        findings += check_surroundings(subject, conn)
+    findings += check_lists(subject, conn)
+    return findings
 
 
 def _from_catalog(subject: Subject) -> list[Finding]:
     return [
         *check_switch(subject),
         *check_tables(subject),
+        *check_object_columns(subject),
         *check_way_back(subject),
         *check_foreign_keys(subject),
-        *check_sequences(subject),
+        *check_shared(subject),
     ]

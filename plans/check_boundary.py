@@ -1,11 +1,10 @@
-"""Findings on what lies across the boundary: keys, views, functions, triggers, sequences."""
+"""Findings on what lies across the boundary: keys, views, functions, triggers."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from plans.boundary import Cut, Reads, held_columns
+from plans.boundary import Cut, Reads, held_columns, names_of
 from plans.catalog import ForeignKey, TableName
 from plans.check_subject import Subject
 from plans.dependents import Dependent
@@ -13,12 +12,7 @@ from plans.findings import Finding, Severity
 from plans.places import Path
 from plans.problems import one_of
 
-_ON_DELETE = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
-
-
-def names_of(key: ForeignKey) -> tuple[str, str, str]:
-    """The names by which a plan may call a foreign key; the first need not be unique."""
-    return key.name, f"{key.table.name}.{key.name}", f"{key.table}.{key.name}"
+_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
 def check_foreign_keys(subject: Subject) -> Iterator[Finding]:
@@ -36,6 +30,15 @@ def check_foreign_keys(subject: Subject) -> Iterator[Finding]:
                 remedy=f"add reference_in: [{cut.service}] to {cut.key.references},"
                 " or replace_with: orphan_check",
             )  # fmt: skip
+        elif actions := _actions(cut.key):
+            yield subject.finding(
+                Severity.NOTE, "foreign-key-action", cut.key.name, ("foreign_keys", entry),
+                f"{actions} no longer happens in {cut.service}'s database",
+                why=_refused_meanwhile(cut),
+                remedy="let the applications do it, and cut both services over together",
+            )  # fmt: skip
+    yield from _split_keys(subject)
+    yield from _outside(subject)
     cut_names = {name for cut in cuts for name in names_of(cut.key)}
     for name in named:
         if name not in cut_names:
@@ -44,8 +47,8 @@ def check_foreign_keys(subject: Subject) -> Iterator[Finding]:
 
 def _unnamed_cut(subject: Subject, cut: Cut) -> Finding:
     key = cut.key
-    action = _ON_DELETE.get(key.on_delete)
-    lost = f", and ON DELETE {action} no longer happens" if action else ""
+    actions = _actions(key)
+    lost = f", and {actions} no longer happens; {_refused_meanwhile(cut)}" if actions else ""
     return subject.finding(
         Severity.WARNING, "foreign-key-cut", f"{key.table}.{key.name}", key.table,
         f"{cut.service} doesn't own all rows of {key.references} that the key refers to",
@@ -53,6 +56,50 @@ def _unnamed_cut(subject: Subject, cut: Cut) -> Finding:
         remedy=f"say so under foreign_keys: {key.name}: {{replace_with: none | reference |"
         " orphan_check, reason: …}",
     )  # fmt: skip
+
+
+def _actions(key: ForeignKey) -> str:
+    """What the key does by itself when a row that it refers to changes."""
+    return " and ".join(
+        f"{event} {_ACTIONS[action]}"
+        for event, action in (("ON DELETE", key.on_delete), ("ON UPDATE", key.on_update))
+        if action in _ACTIONS
+    )
+
+
+def _refused_meanwhile(cut: Cut) -> str:
+    return (
+        f"while {cut.service} has moved and the owner of {cut.key.references} has not, the fence on"
+        f" {cut.key.table} refuses a change that would reach its rows"
+    )
+
+
+def _split_keys(subject: Subject) -> Iterator[Finding]:
+    """Keys of several columns, which no part of a table has together."""
+    for key in subject.catalog.foreign_keys:
+        routes = [r for r in subject.boundary.by_table.get(key.table, ()) if r.kind.owned]
+        if routes and not any(set(key.columns) <= held_columns(route) for route in routes):
+            yield subject.finding(
+                Severity.WARNING, "foreign-key-split", f"{key.table}.{key.name}", key.table,
+                f"no service has all of its columns ({', '.join(key.columns)})",
+                why="the key is left out in every service's database",
+                remedy="give its columns to one service",
+            )  # fmt: skip
+
+
+def _outside(subject: Subject) -> Iterator[Finding]:
+    """Keys of tables that the plan doesn't speak about."""
+    for key in subject.catalog.foreign_keys:
+        if key.table not in subject.catalog.tables and key.references in subject.roots:
+            yield subject.finding(
+                Severity.WARNING, "foreign-key-outside", f"{key.table}.{key.name}",
+                key.references,
+                f"{key.table}, whose schema isn't listed, refers to {key.references}",
+                why="its table stays behind; after complete its key refers to a table that is"
+                " retired",
+                remedy="list its schema under source.schemas and say what becomes of the table, or"
+                " drop the key before complete",
+            )  # fmt: skip
 
 
 def _not_cut(subject: Subject, name: str) -> Finding:
@@ -74,55 +121,63 @@ def _not_cut(subject: Subject, name: str) -> Finding:
 def check_dependents(subject: Subject, dependents: Sequence[Dependent]) -> Iterator[Finding]:
     """Views and functions that no service can have whole, triggers that one cannot have."""
     for one in dependents:
-        held = {table for table in one.reads if table in subject.boundary.by_table}
-        if not held:
+        if one.unproven:
+            yield _unproven(subject, one)
+        if not any(table in subject.boundary.by_table for table in one.reads):
             continue  # of dropped tables only
-        first = min(held)
         if one.table is not None:
             yield from _trigger(subject, one, one.table)
-        elif not subject.boundary.services(one.reads):
-            yield subject.finding(
-                Severity.WARNING, f"{one.kind.split()[-1]}-across", one.name, first,
-                f"the {one.kind} reads {_listed(one.reads)}, which no service has together",
-                why="it is left out in every service",
-                remedy="move it to an application, or give a service what is missing"
-                " (reference_in)",
-            )  # fmt: skip
+        elif not _services(subject, one):
+            yield _across(subject, one)
+
+
+def _services(subject: Subject, one: Dependent) -> frozenset[str]:
+    """The services that have all it touches, and own something of what it writes."""
+    found = subject.boundary.services(one.reads)
+    for table in one.writes:
+        routes = subject.boundary.by_table.get(table, ())
+        found &= {route.service for route in routes if route.kind.owned}
+    return found
+
+
+def _across(subject: Subject, one: Dependent) -> Finding:
+    code = "view-across" if one.kind.endswith("view") else "function-across"
+    first = min(table for table in one.reads if table in subject.boundary.by_table)
+    comes_along = subject.boundary.services(one.reads)
+    return subject.finding(
+        Severity.WARNING, code, one.name, first,
+        f"the {one.kind} touches {_listed(one.reads)}, which no service has together",
+        why=f"{' and '.join(sorted(comes_along))} may read all of it, and not write it"
+        if comes_along
+        else "it is left out in every service",
+        remedy="move it to an application, or give a service what is missing (reference_in)",
+    )  # fmt: skip
+
+
+def _unproven(subject: Subject, one: Dependent) -> Finding:
+    moves = one.table in subject.roots
+    first = min((table for table in one.reads if table in subject.roots), default=None)
+    return subject.finding(
+        Severity.WARNING if moves else Severity.NOTE, "code-unproven", one.name,
+        first or ("source",), f"what the {one.kind} touches cannot be known: {one.unproven[0]}",
+        why="it may need a table that another service owns, and fail when it runs there",
+        remedy="read it; see that a service that calls it has what it needs",
+    )  # fmt: skip
 
 
 def _trigger(subject: Subject, one: Dependent, table: TableName) -> Iterator[Finding]:
-    having = subject.boundary.services(one.reads)
+    having = _services(subject, one)
+    others = {name: columns for name, columns in one.reads.items() if name != table}
     for route in subject.boundary.by_table.get(table, ()):
         if route.kind.owned and route.service not in having:
-            others = {name: columns for name, columns in one.reads.items() if name != table}
             yield subject.finding(
                 Severity.WARNING, "trigger-across", one.name, table,
-                f"its function reads {_listed(others)}, which {route.service} doesn't have",
-                why=f"the trigger is left out in {route.service}'s database",
+                f"its function touches {_listed(others or one.reads)}, which {route.service}"
+                " doesn't have, or not to write it",
+                why=f"the trigger is left out in {route.service}'s database, or fails there",
                 remedy=f"do its work in {route.service}'s application or in the orchestrator",
             )  # fmt: skip
 
 
 def _listed(reads: Reads) -> str:
     return ", ".join(sorted(str(table) for table in reads))
-
-
-def check_sequences(subject: Subject) -> Iterator[Finding]:
-    """Sequences from which several services would draw."""
-    users: dict[TableName, dict[str, TableName]] = defaultdict(dict)
-    for route in subject.routes:
-        columns = held_columns(route) if route.kind.owned else frozenset()
-        for column in route.source.columns:
-            if column.sequence and column.name in columns:
-                users[column.sequence].setdefault(route.service, route.source.name)
-    for sequence, by_service in sorted(users.items()):
-        if len(by_service) > 1:
-            yield subject.finding(
-                Severity.NOTE, "sequence-shared", sequence, min(by_service.values()),
-                f"{', '.join(sorted(by_service))} draw from it",
-                why="each service gets a sequence of its own; the cutover lets them count in"
-                f" steps of {len(by_service) + 1}, each from another start, so that no number"
-                " is drawn twice",
-                remedy="see that nothing relies on numbers without gaps, and that the columns'"
-                " types have room for them",
-            )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Findings for which the source itself is asked: its rows, functions and roles."""
+"""Findings for which the source is asked about its rows, and about the plan's expressions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -19,6 +19,8 @@ Connection = psycopg.Connection[Any]
 
 # Counting a split table reads all of it; ten minutes are about 100 GB from a fast disk.
 QUERY_TIMEOUT: Final[LiteralString] = "SET LOCAL statement_timeout = '10min'"
+
+ROWS_CODES: Final = frozenset({"rows-unowned", "rows-shared", "rows-unverified"})
 
 VOLATILITY: Final[LiteralString] = """
 SELECT array_agg(DISTINCT p.provolatile::text)
@@ -88,9 +90,9 @@ def check_expressions(subject: Subject, conn: Connection) -> Iterator[Finding]:
                 conn.execute(_planned(route))
         except psycopg.Error as error:
             yield subject.finding(
-                Severity.BLOCKER, "expression-refused", route.id, route.source.name,
+                Severity.BLOCKER, "expression-refused", route.id, subject.path_of(route),
                 f"the source refuses it: {error.diag.message_primary or error}",
-                remedy=error.diag.message_hint or "",
+                remedy=error.diag.message_hint or "write what the source would take in a SELECT",
             )  # fmt: skip
             continue
         for name in sorted({name for text in texts for name in read_expression(text).functions}):
@@ -113,43 +115,15 @@ def _check_function(
     kinds = set(found or ())
     if kinds == {"v"}:
         yield subject.finding(
-            Severity.BLOCKER, "function-volatile", route.id, route.source.name,
+            Severity.BLOCKER, "function-volatile", route.id, subject.path_of(route),
             f"{function}() is volatile",
             why="copy, stream and comparison would each get another value",
             remedy="use an immutable expression over the row's columns",
         )  # fmt: skip
     elif "i" not in kinds:
         yield subject.finding(
-            Severity.WARNING, "function-stable", route.id, route.source.name,
+            Severity.WARNING, "function-stable", route.id, subject.path_of(route),
             f"{function}() is not immutable: its value depends on settings or other rows",
             why="source and target could compute different values",
             remedy="use an immutable function, or make sure that the settings are the same",
         )  # fmt: skip
-
-
-def check_server(subject: Subject, conn: Connection) -> Iterator[Finding]:
-    """Roles that don't exist, and large objects, which no table owns."""
-    known = {name for (name,) in conn.execute("SELECT rolname::text FROM pg_roles")}
-    for service, index, role in _roles(subject):
-        if role not in known:
-            yield subject.finding(
-                Severity.WARNING, "role-unknown", role, ("services", service, "roles", index),
-                f"there is no role {role!r} on the source",
-                why="nothing shows whether the service's application has left the source",
-                remedy="name the roles by which the application connects",
-            )  # fmt: skip
-    (count,) = conn.execute("SELECT count(*) FROM pg_largeobject_metadata").fetchone() or (0,)
-    if count:
-        yield subject.finding(
-            Severity.WARNING, "large-objects", subject.catalog.database, ("source",),
-            f"the database has {count} large object{'' if count == 1 else 's'}",
-            why="no table owns them and logical replication doesn't carry them: they stay behind",
-            remedy="move them into bytea columns first, or copy them yourself",
-        )  # fmt: skip
-
-
-def _roles(subject: Subject) -> Iterator[tuple[str, int, str]]:
-    services: Mapping[str, Any] = subject.plan.services
-    for service, content in services.items():
-        for index, role in enumerate(content.roles):
-            yield service, index, role

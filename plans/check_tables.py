@@ -27,6 +27,9 @@ def check_tables(subject: Subject) -> Iterator[Finding]:
     for _, table in sorted(tables.items()):
         yield from _check_persistence(subject, table)
         yield from _check_identity(subject, table)
+        yield from _check_generated_key(subject, table)
+    for route in subject.routes:
+        yield from _check_leaves(subject, route)
 
 
 def _check_persistence(subject: Subject, table: Table) -> Iterator[Finding]:
@@ -59,6 +62,47 @@ def _check_identity(subject: Subject, table: Table) -> Iterator[Finding]:
             remedy="make the key NOT DEFERRABLE, or choose an index (REPLICA IDENTITY USING"
             " INDEX …)",
         )  # fmt: skip
+
+
+def _check_generated_key(subject: Subject, table: Table) -> Iterator[Finding]:
+    for name in table.key:
+        if table.column(name).generated is not None:
+            yield subject.finding(
+                Severity.BLOCKER, "key-generated", table.name, table.name,
+                f"{name} is generated, and belongs to the key",
+                why="the log doesn't carry generated columns, so it doesn't say which row it means",
+                remedy="choose another unique index (ALTER TABLE … REPLICA IDENTITY USING INDEX …)",
+            )  # fmt: skip
+
+
+def _check_leaves(subject: Subject, route: Route) -> Iterator[Finding]:
+    """Partitions whose changes are logged otherwise than their root's key needs."""
+    table = route.source
+    if any(table.column(name).generated is not None for name in table.key):
+        return  # has no key that could be followed at all
+    full = route.needs_full_identity or not _is_logged(table)
+    if full and table.replica_identity != "f":
+        return  # prepare sets FULL on all of them
+    for name in table.leaves:
+        leaf = subject.catalog.tables[name]
+        as_key = _is_logged(leaf) and set(leaf.key) == set(table.key) and not full
+        if leaf.replica_identity != "f" and not as_key:
+            yield subject.finding(
+                Severity.BLOCKER, "partition-identity", name, table.name,
+                f"its replica identity isn't that of {table.name}",
+                why="once the table is published, updates and deletes of its rows are refused, or"
+                " cannot be told apart",
+                remedy=f"ALTER TABLE {name.identifier.as_string()} REPLICA IDENTITY"
+                f" {'FULL' if full else 'DEFAULT'}",
+            )  # fmt: skip
+
+
+def _is_logged(table: Table) -> bool:
+    """Whether the log says by its key which row was changed."""
+    is_key = table.replica_identity == "i" or (
+        table.replica_identity == "d" and not table.key_deferrable
+    )
+    return bool(table.key) and is_key
 
 
 def check_way_back(subject: Subject) -> Iterator[Finding]:

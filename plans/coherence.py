@@ -28,7 +28,7 @@ def check(plan: PlanFile, problems: Problems) -> None:
     dsns: dict[Path, str] = {("source", "dsn"): plan.source.dsn}
     dsns |= {("services", name, "dsn"): service.dsn for name, service in plan.services.items()}
     _check_databases(dsns, problems)
-    _check_tables(plan.tables, set(plan.services), problems)
+    check_tables(plan.tables, set(plan.services), problems)
     _check_lists(plan.lists, set(plan.services), problems)
     if plan.switch.kind == "pgbouncer":
         for name in plan.switch.databases:
@@ -42,7 +42,7 @@ def check_readable(data: Any, problems: Problems) -> None:  # noqa: ANN401
     services = data.get("services")
     if isinstance(services, dict):
         names = {name for name in services if isinstance(name, str)}
-        _check_tables(_readable(data.get("tables"), _TABLE), names, problems)
+        check_tables(_readable(data.get("tables"), _TABLE), names, problems)
         _check_lists(_readable(data.get("lists"), _LIST), names, problems)
 
 
@@ -100,18 +100,20 @@ def _check_databases(dsns: Mapping[Path, str], problems: Problems) -> None:
             )
 
 
-def _check_tables(
+def check_tables(
     tables: Mapping[str, TablePlan], services: Iterable[str], problems: Problems
 ) -> None:
+    """Add every contradiction within the tables' entries."""
     for name, table in tables.items():
         path: Path = ("tables", name)
-        for here, service in _services_named(table):
+        for here, service in services_named(table):
             _expect_service(service, services, (*path, *here), problems)
         _check_ways(table, path, problems)
         _check_repeated(table, path, problems)
 
 
-def _services_named(table: TablePlan) -> Iterator[tuple[Path, str]]:
+def services_named(table: TablePlan) -> Iterator[tuple[Path, str]]:
+    """Every service that an entry names, and where in it."""
     if table.owner is not None and not table.dropped:
         yield ("owner",), table.owner
     for index, service in enumerate(table.reference_in):
@@ -140,9 +142,17 @@ def _check_ways(table: TablePlan, path: Path, problems: Problems) -> None:
             "name one (owner: service, split_columns, split_rows) or leave it behind (owner: drop)",
         )  # fmt: skip
     if table.reference_in and (table.owner is None or table.dropped):
-        problems.add((*path, "reference_in"), "a read-only copy needs a table with one owner")
+        problems.add(
+            (*path, "reference_in"),
+            "a read-only copy needs a table with one owner",
+            "name it (owner: SERVICE), or take reference_in out",
+        )
     if table.dropped and table.drop:
-        problems.add((*path, "drop"), "the whole table is left behind already")
+        problems.add(
+            (*path, "drop"),
+            "the whole table is left behind already",
+            "take the list of columns out",
+        )
 
 
 def _check_repeated(table: TablePlan, path: Path, problems: Problems) -> None:
@@ -159,10 +169,16 @@ def _check_repeated(table: TablePlan, path: Path, problems: Problems) -> None:
     for here, listed in lists.items():
         for index, name in enumerate(listed):
             if name in listed[:index]:
-                problems.add((*path, *here, index), f"{name!r} stands here twice")
+                problems.add(
+                    (*path, *here, index), f"{name!r} stands here twice", "keep one of them"
+                )
     for index, derive in enumerate(table.derive):
         for name in set(derive.key) & set(derive.columns):
-            problems.add((*path, "derive", index, "columns", name), f"{name!r} is in the key too")
+            problems.add(
+                (*path, "derive", index, "columns", name),
+                f"{name!r} is in the key too",
+                "take it out of one of them",
+            )
 
 
 def _check_lists(lists: Mapping[str, Listing], services: Iterable[str], problems: Problems) -> None:

@@ -13,11 +13,16 @@ from plans.places import Path
 from plans.problems import Problems, one_of
 
 
-def add_invalid(problems: Problems, invalid: ValidationError, data: Any) -> None:  # noqa: ANN401
-    """Add everything that pydantic found wrong in `data`."""
+def add_invalid(
+    problems: Problems,
+    invalid: ValidationError,
+    data: Any,  # noqa: ANN401
+    model: type[BaseModel] = PlanFile,
+) -> None:
+    """Add everything that pydantic found wrong in `data`, which should be a `model`."""
     for error in invalid.errors(include_url=False):
         path = _path(error["loc"], data)
-        message, remedy = _said(error, path)
+        message, remedy = _said(error, path, model)
         problems.add(path, message, remedy, at_key=_is_about_key(error))
 
 
@@ -47,12 +52,12 @@ def _is_about_key(error: ErrorDetails) -> bool:
     return error["type"] == "extra_forbidden" or error["loc"][-1:] == ("[key]",)
 
 
-def _said(error: ErrorDetails, path: Path) -> tuple[str, str]:
+def _said(error: ErrorDetails, path: Path, model: type[BaseModel]) -> tuple[str, str]:
     context = error.get("ctx", {})
     found = _shown(error["input"], path)
     match error["type"]:
         case "extra_forbidden":
-            return f"unknown key {path[-1]!r}", one_of(str(path[-1]), _fields(error["loc"]))
+            return f"unknown key {path[-1]!r}", one_of(str(path[-1]), _fields(error["loc"], model))
         case "missing":
             return "is missing", ""
         case "literal_error":
@@ -67,9 +72,9 @@ def _said(error: ErrorDetails, path: Path) -> tuple[str, str]:
         case "string_pattern_mismatch":
             return _pattern(str(context["pattern"]), found)
         case "model_type" | "model_attributes_type" | "dict_type":
-            return f"found {found}, expected a mapping (key: value)", ""
+            return f"found {found}", "expected a mapping (key: value)"
         case _:
-            return f"found {found}; {error['msg'][:1].lower()}{error['msg'][1:]}", ""
+            return f"found {found}", f"{error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 def _pattern(pattern: str, found: str) -> tuple[str, str]:
@@ -93,9 +98,9 @@ def _shown(value: Any, path: Path) -> str:  # noqa: ANN401
     return repr(value)
 
 
-def _fields(loc: tuple[int | str, ...]) -> set[str]:
+def _fields(loc: tuple[int | str, ...], model: type[BaseModel]) -> set[str]:
     """The keys that may stand where the unknown one stands."""
-    models: set[type[BaseModel]] = {PlanFile}
+    models: set[type[BaseModel]] = {model}
     for part in loc[:-1]:
         below = {
             model

@@ -39,6 +39,8 @@ class Plan:
     path: Path
     content: PlanFile
     places: Places = field(repr=False)
+    dsns_written: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The services' DSNs as the file has them: variables are not filled in, no secret is there."""
 
     @property
     def split(self) -> str:
@@ -112,8 +114,11 @@ class Plan:
         return self.places.place(path)
 
 
-def load_plan(path: Path, env: Mapping[str, str]) -> Plan:
+def load_plan(path: Path, env: Mapping[str, str], *, targets: bool = True) -> Plan:
     """Read and check a plan file.
+
+    Without `targets` the services' databases are of no concern: variables in their DSNs
+    need no value, and are not filled in.
 
     Raises PlanInvalid with all problems, each with file, line, column, path and
     suggestion; OSError if the file cannot be read.
@@ -121,8 +126,13 @@ def load_plan(path: Path, env: Mapping[str, str]) -> Plan:
     data, places = read_yaml(path)
     problems = Problems(places)
     for entry in places.repeated:
-        problems.add_at(entry.key, entry.path, f"{entry.path[-1]!r} stands here twice")
-    _expand(data, env, problems)
+        problems.add_at(
+            entry.key, entry.path, f"{entry.path[-1]!r} stands here twice", "keep one of them"
+        )
+    written = {
+        str(path[1]): holder[key] for holder, key, path in _dsns(data) if path[0] == "services"
+    }
+    _expand(data, env, problems, targets=targets)
     try:
         content = PlanFile.model_validate(data, context={"directory": path.parent})
     except ValidationError as invalid:
@@ -131,11 +141,19 @@ def load_plan(path: Path, env: Mapping[str, str]) -> Plan:
         raise PlanProblems(places.file, problems.all) from None
     coherence.check(content, problems)
     problems.raise_if_any()
-    return Plan(path, content, places)
+    return Plan(path, content, places, written)
 
 
-def _expand(data: Any, env: Mapping[str, str], problems: Problems) -> None:  # noqa: ANN401
+def _expand(
+    data: Any,  # noqa: ANN401
+    env: Mapping[str, str],
+    problems: Problems,
+    *,
+    targets: bool,
+) -> None:
     for holder, key, path in _dsns(data):
+        if path[0] == "services" and not targets:
+            continue
         expanded = conninfo.expand(holder[key], env)
         for message, remedy in expanded.problems:
             problems.add(path, message, remedy)

@@ -150,6 +150,8 @@ class Limits(_Mapping):
     """Log that our slots may hold back on a server."""
     dirty_keys_max: PositiveInt = 100_000
     """Keys that may have to be compared again during the write pause."""
+    crossing_free_days_min: Annotated[float, Field(gt=0)] | None = None
+    """A cutover begins only if no crossing statement was executed for so long; unset, any time."""
 
 
 class PgbouncerSwitch(_Mapping):

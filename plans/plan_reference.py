@@ -72,9 +72,20 @@ are read-only in the target until `dbsplit complete`.""",
     "CutForeignKey": """\
 A foreign key is cut if its two ends are in different services, or in parts of a table that do \
 not hold all rows. Cut keys are left out in the target, whether they are named here or not; \
-naming one ends the warning. `reference` makes the key anew, to the read-only copy. \
-`orphan_check` says that orphans are looked for: this version records it and looks for none; \
-write a `lists` entry with the query.""",
+naming one ends the warning. `plan check` counts, for every cut key, the rows that refer to \
+nothing today.
+
+| `replace_with` | the service's database gets | `validate` |
+| --- | --- | --- |
+| `none` | nothing | does not look |
+| `reference` | the key anew, to the read-only copy, after the data; needs `reference_in` | has no \
+need to |
+| `orphan_check` | an index on the referring columns, unless one leads with them | lists the rows \
+that refer to a row which the owning service does not have |
+
+Orphans do not make a comparison inconsistent and do not change an exit code: they are no \
+difference between the two sides, and the source may have them, too. See the \
+[runbook](runbook.md#orphans).""",
     "Listing": """\
 `dbsplit plan check` runs the lists on the source, `dbsplit validate` all of them. Each shows its \
 first 20 rows. Rows do not change an exit code; a list on the source that cannot be read is a \

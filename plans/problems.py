@@ -40,7 +40,8 @@ class Problems:
     """Collects problems, in the order of the file."""
 
     places: Places
-    found: list[tuple[tuple[int, int], Problem]] = field(default_factory=list)
+    # A dict for its order and its quick answer: a plan may have thousands.
+    found: dict[tuple[Mark, Problem], None] = field(default_factory=dict)
 
     def add(self, path: Path, message: str, remedy: str = "", *, at_key: bool = False) -> None:
         """Note that something is wrong at `path`."""
@@ -49,8 +50,7 @@ class Problems:
     def add_at(self, mark: Mark, path: Path, message: str, remedy: str = "") -> None:
         """Note that something is wrong at a mark."""
         problem = Problem(self.places.at(mark), dotted(path), message, remedy)
-        if (mark, problem) not in self.found:
-            self.found.append((mark, problem))
+        self.found.setdefault((mark, problem))
 
     @property
     def all(self) -> tuple[Problem, ...]:

@@ -90,7 +90,11 @@ def _column_parts(one: Assignment, dropped: frozenset[str], problems: Problems) 
 def _check_part(part: _Part, table: Table, problems: Problems) -> None:
     for name in table.key:
         if name not in part.columns:
-            problems.add(part.path, f"{name!r} is missing; it belongs to the key of {table.name}")
+            problems.add(
+                part.path,
+                f"{name!r} is missing; it belongs to the key of {table.name}",
+                "every part has the whole key",
+            )
     for column in table.columns:
         absent = sorted(generated_reads(column) - part.columns)
         if column.name in part.columns and absent:

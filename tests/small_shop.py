@@ -270,7 +270,7 @@ def small_shop(
         versions.mkdir(parents=True)
         (versions / "0001_overview.py").write_text(REVISION)
         environment = {
-            f"DBSPLIT_{place.upper()}_DSN": _with_password(dsn) for place, dsn in dsns.items()
+            f"DBSPLIT_{place.upper()}_DSN": with_password(dsn) for place, dsn in dsns.items()
         }
         verbs = Verbs(plan, environment)
         source = dsns.pop("source")
@@ -281,7 +281,7 @@ def small_shop(
         assert not [text for text in verbs.said if PASSWORD in text]
 
 
-def _with_password(dsn: str) -> str:
+def with_password(dsn: str) -> str:
     """A password in the DSN; a server that trusts us does not look at it."""
     parts = urlsplit(dsn)
     return urlunsplit(parts._replace(netloc=parts.netloc.replace("@", f":{PASSWORD}@")))

@@ -32,7 +32,7 @@ ON_LEAVES = (TRIGGER, TRUNCATE_TRIGGER, INSERT_TRIGGER)  # a leaf's row trigger 
 ALL_TRIGGERS = (*ON_LEAVES, PART_TRIGGER)
 SQLSTATE = "25006"  # read_only_sql_transaction: what drivers take for "not here any more"
 
-_REFUSE = sql.SQL(
+REFUSE = sql.SQL(
     "CREATE OR REPLACE FUNCTION dbsplit.refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$"
     " BEGIN RAISE EXCEPTION USING MESSAGE = TG_ARGV[0], HINT = TG_ARGV[1], ERRCODE = {state};"
     " END $refuse$"
@@ -120,7 +120,7 @@ def copy_of(split: str, table: Table, owners: Iterable[str]) -> Fence:
 
 def set_up(connection: Connection) -> None:
     """Create what the triggers call; harmless when repeated."""
-    connection.execute(_REFUSE)
+    connection.execute(REFUSE)
 
 
 def raise_fences(
@@ -133,12 +133,12 @@ def raise_fences(
     Returns the milliseconds that each relation took.
     """
     took: dict[str, float] = {}
-    for fence in sorted(fences, key=lambda fence: fence.table.name):
+    for fence in in_order(fences):
         for relation in fence.relations:
             began = time.monotonic()
             _retry(
                 connection,
-                _create(fence, relation),
+                statements(fence, relation),
                 lock_timeout_ms=lock_timeout_ms,
                 deadline=deadline,
                 what=f"the lock that fences {relation}",
@@ -146,6 +146,11 @@ def raise_fences(
             took[str(relation)] = round((time.monotonic() - began) * 1000, 1)
             crash_point("cutover.fence_table")
     return took
+
+
+def in_order(fences: Iterable[Fence]) -> list[Fence]:
+    """The order in which fences are raised: that of their tables' names, always."""
+    return sorted(fences, key=lambda fence: fence.table.name)
 
 
 def drop_fences(
@@ -194,7 +199,8 @@ def fenced(connection: Connection, *triggers: str) -> frozenset[TableName]:
     return frozenset(TableName(schema, name) for schema, name in rows)
 
 
-def _create(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
+def statements(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
+    """What raises a fence on one of its relations, all in one transaction."""
     passing = sql.SQL("current_setting({}, true) IS DISTINCT FROM {}").format(
         APPLIER_SETTING, fence.split
     )

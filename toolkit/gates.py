@@ -29,6 +29,14 @@ class Gate:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """How long no statement has crossed the boundary."""
+
+    free_days: float
+    last: str  # the statement, or why it cannot be told
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
     """What was observed of a split before a move."""
@@ -41,6 +49,7 @@ class Readiness:
     differences: int | None  # None: not compared, or not to the end
     drifted: tuple[str, ...]  # tables whose columns are not what was prepared
     unpublished: tuple[str, ...] = ()  # tables whose changes the stream does not get
+    crossing: Crossing | None = None  # None: not asked for
 
 
 def decide(facts: Readiness, limits: Limits) -> list[Gate]:
@@ -102,6 +111,23 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             "as prepared",
             "changes may be missing: abort and start again; a publication must not be altered",
         ),
+        *_boundary(facts.crossing, limits),
+    ]
+
+
+def _boundary(crossing: Crossing | None, limits: Limits) -> list[Gate]:
+    days = limits.crossing_free_days_min
+    if days is None or crossing is None:
+        return []
+    last = f"; last: {crossing.last}" if crossing.last else ""
+    return [
+        Gate(
+            "boundary",
+            crossing.free_days >= days,
+            f"{crossing.free_days:.1f} days without a crossing statement{last}",
+            f"{days:g} days",
+            "see `dbsplit plan queries PLAN --statistics`; change the statements, or allow them",
+        )
     ]
 
 

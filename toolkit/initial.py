@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cdc.connect import connect
 from cdc.copying import CopyTask, Report, copy_routes
 from cdc.crash import crash_point
+from plans.key_groups import key_groups
 from toolkit import locks, state
 from toolkit.opened import Split, require_prepared
 from toolkit.prepare import build_schema
@@ -27,17 +30,15 @@ def copy(split: Split, report: Report, *, jobs: int) -> int:
         if not services:
             return 0
         state.set_phase(source, split.name, services, Phase.COPYING)
-        routes = split.routes_of(services)
-        targets = [(route.service, route.target) for route in split.routes]
-        tasks = [
-            CopyTask(
-                route,
-                split.dsn(route.service),
-                alone=targets.count((route.service, route.target)) == 1,
-            )
-            for route in routes
-        ]
-        copy_routes(split.plan.source.dsn, split.name, tasks, report, jobs=jobs)
+        tasks = copy_tasks(split, services)
+        copy_routes(
+            split.plan.source.dsn,
+            split.name,
+            tasks,
+            report,
+            groups=key_groups(split.routes_of(services), split.catalog.foreign_keys),
+            jobs=jobs,
+        )
         for service in services:
             build_schema(split, source, service, after_data=True)
             with connect(split.dsn(service), name="dbsplit copy") as target:
@@ -46,6 +47,19 @@ def copy(split: Split, report: Report, *, jobs: int) -> int:
         state.set_phase(source, split.name, services, Phase.FOLLOWING)
         crash_point("copy.done")
         return _rows(split, services)
+
+
+def copy_tasks(split: Split, services: Iterable[str]) -> list[CopyTask]:
+    """The routes into these services, as the copy takes them."""
+    targets = [(route.service, route.target) for route in split.routes]
+    return [
+        CopyTask(
+            route,
+            split.dsn(route.service),
+            alone=targets.count((route.service, route.target)) == 1,
+        )
+        for route in split.routes_of(services)
+    ]
 
 
 def _rows(split: Split, services: list[str]) -> int:

@@ -7,6 +7,7 @@ and nothing is written beside the scripts.
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ def upgrade(
     it belongs to is then undone, those before it are kept.
     """
     table = (version_table_schema, version_table)
-    script = _scripts(directory)
+    script = scripts(directory)
     with _connection(dsn) as connection:
         _run(script, connection, table, lambda heads, _: script._upgrade_revs(revision, heads))
         return _heads(connection, table)
@@ -77,10 +78,38 @@ def downgrade(
 ) -> tuple[str, ...]:
     """Go down to `revision`; otherwise as `upgrade`."""
     table = (version_table_schema, version_table)
-    script = _scripts(directory)
+    script = scripts(directory)
     with _connection(dsn) as connection:
         _run(script, connection, table, lambda heads, _: script._downgrade_revs(revision, heads))
         return _heads(connection, table)
+
+
+def as_sql(
+    directory: Path, *, version_table_schema: str, version_table: str = VERSION_TABLE
+) -> str:
+    """What `upgrade` would run on a database that never was at any revision.
+
+    Raises whatever a script raises that cannot do without a connection.
+    """
+    script, text = scripts(directory), io.StringIO()
+    with (
+        _ONE_AT_A_TIME,
+        without_bytecode(),
+        EnvironmentContext(
+            Config(), script, as_sql=True, fn=lambda heads, _: script._upgrade_revs(HEADS, heads)
+        ) as environment,
+    ):
+        environment.configure(
+            dialect_name="postgresql",
+            dialect_opts={"paramstyle": "named"},  # the others double every percent sign
+            output_buffer=text,
+            version_table=version_table,
+            version_table_schema=version_table_schema,
+            transaction_per_migration=True,
+        )
+        with environment.begin_transaction():
+            environment.run_migrations()
+    return text.getvalue().strip()
 
 
 def current(
@@ -91,7 +120,8 @@ def current(
         return _heads(connection, (version_table_schema, version_table))
 
 
-def _scripts(directory: Path) -> ScriptDirectory:
+def scripts(directory: Path) -> ScriptDirectory:
+    """The revisions in `directory` or in its ``versions``; NotReady if there is no such place."""
     versions = directory / "versions"
     place = versions if versions.is_dir() else directory
     if not place.is_dir():
@@ -133,7 +163,11 @@ def _run(
 ) -> None:
     schema, name = table
     try:
-        with _ONE_AT_A_TIME, _no_bytecode(), EnvironmentContext(Config(), script) as environment:
+        with (
+            _ONE_AT_A_TIME,
+            without_bytecode(),
+            EnvironmentContext(Config(), script) as environment,
+        ):
             environment.configure(
                 connection=connection,
                 fn=steps,
@@ -172,7 +206,7 @@ def _heads(connection: Connection, table: tuple[str, str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def _no_bytecode() -> Iterator[None]:
+def without_bytecode() -> Iterator[None]:
     """Keep caches out of the user's directories.
 
     They would be wrong, too: a script that is rendered anew within the second,

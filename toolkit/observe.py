@@ -9,9 +9,11 @@ from plans import names
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from toolkit import locks
-from toolkit.gates import Readiness
+from toolkit.executed import Unreadable, Watcher, noted
+from toolkit.gates import Crossing, Readiness
 from toolkit.opened import Split, schemas_of
 from toolkit.sides import Sides
+from toolkit.state import Direction
 from toolkit.validation import Compared
 
 
@@ -44,7 +46,26 @@ def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
                 (route.source.name for route in split.routes),
             )
         ),
+        crossing=crossing(sides),
     )
+
+
+def crossing(sides: Sides, *, look: bool = True) -> Crossing | None:
+    """How long no statement has crossed; None if the plan doesn't ask, or on the way back.
+
+    Without `look`, by what was noted last.
+    """
+    split = sides.split
+    if split.plan.limits.crossing_free_days_min is None or sides.direction is Direction.ROLLBACK:
+        return None
+    try:
+        watcher = Watcher(split.plan, split.catalog, split.routes)
+        clean = watcher.look(sides.source) if look else noted(sides.source, split.name)
+    except Unreadable as error:
+        return Crossing(0.0, str(error))
+    if clean is None:
+        return Crossing(0.0, "nobody has looked yet; `dbsplit stream` does")
+    return Crossing(clean.days(clean.counts.at), clean.last)
 
 
 def lag_bytes(sides: Sides, service: str) -> int:

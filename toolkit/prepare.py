@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from psycopg import sql
 from cdc.connect import Connection, connect
 from cdc.crash import crash_point
 from plans import names
-from plans.catalog import Table
+from plans.catalog import Table, TableName
 from plans.check import check_source
 from plans.errors import NotReady, PlanInvalid
 from plans.findings import Finding, Severity
@@ -32,6 +32,7 @@ from toolkit.control.schema import install_control
 from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
 from toolkit.revisions import render
+from toolkit.target_server import ask_server
 
 SLOT_WAIT_S = 60
 LOCK_WAIT_S = 30
@@ -151,9 +152,28 @@ def _undoing(split: Split, service: str) -> TargetSchema | None:
 
 def _schema(split: Split, source: Connection, service: str) -> TargetSchema:
     plan = split.plan.services[service]
-    with connect(plan.dsn, name="dbsplit prepare") as target:
-        existing = {row[0] for row in target.execute("SELECT rolname FROM pg_roles").fetchall()}
-        version = target.info.server_version
+    server = ask_server(plan.dsn)
+    return schema_of(
+        split,
+        source,
+        service,
+        version=server.version,
+        roles=server.roles,
+        extensions=server.extensions,
+    )
+
+
+def schema_of(
+    split: Split,
+    source: Connection,
+    service: str,
+    *,
+    version: int,
+    roles: Container[str],
+    extensions: frozenset[str] | None = None,
+) -> TargetSchema:
+    """A service's schema on a server of this version that has these roles and extensions."""
+    replaced = split.plan.foreign_keys.items()
     return target_schema(
         source,
         split.plan.source.schemas,
@@ -161,12 +181,10 @@ def _schema(split: Split, source: Connection, service: str) -> TargetSchema:
         Target(
             service=service,
             version=version,
-            roles=tuple(role for role in plan.roles if role in existing),
-            reference_keys=frozenset(
-                name
-                for name, cut in split.plan.foreign_keys.items()
-                if cut.replace_with == "reference"
-            ),
+            roles=tuple(role for role in split.plan.services[service].roles if role in roles),
+            reference_keys=frozenset(n for n, cut in replaced if cut.replace_with == "reference"),
+            checked_keys=frozenset(n for n, cut in replaced if cut.replace_with == "orphan_check"),
+            extensions=extensions,
         ),
     )
 
@@ -260,25 +278,35 @@ def _identify_rows(split: Split, source: Connection) -> None:
     Without a replica identity an application's updates and deletes would fail as
     soon as the table is published, so this comes before the publication.
     """
-    for table in {r.source.name: r for r in split.routes if needs_full(r)}.values():
-        name = table.source.name
-        if table.source.replica_identity == "f":
-            continue
-        for relation in (name, *table.source.leaves):
-            with source.transaction():
-                source.execute(
-                    "INSERT INTO dbsplit.identity_before"
-                    " (split, table_schema, table_name, replica_identity, index_name)"
-                    " SELECT %s, n.nspname, c.relname, c.relreplident,"
-                    " (SELECT x.relname FROM pg_index AS i JOIN pg_class AS x"
-                    " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident)"
-                    " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-                    " WHERE n.nspname = %s AND c.relname = %s ON CONFLICT DO NOTHING",
-                    [split.name, relation.schema, relation.name],
-                )
-                source.execute(
-                    sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(relation.identifier)
-                )
+    for relation in unidentified(split):
+        with source.transaction():
+            source.execute(
+                "INSERT INTO dbsplit.identity_before"
+                " (split, table_schema, table_name, replica_identity, index_name)"
+                " SELECT %s, n.nspname, c.relname, c.relreplident,"
+                " (SELECT x.relname FROM pg_index AS i JOIN pg_class AS x"
+                " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident)"
+                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = %s AND c.relname = %s ON CONFLICT DO NOTHING",
+                [split.name, relation.schema, relation.name],
+            )
+            source.execute(identity_statement(relation))
+
+
+def unidentified(split: Split) -> list[TableName]:
+    """The source's relations whose old rows the log does not tell in full, and has to."""
+    tables = {r.source.name: r.source for r in split.routes if needs_full(r)}
+    return [
+        relation
+        for table in tables.values()
+        if table.replica_identity != "f"
+        for relation in (table.name, *table.leaves)
+    ]
+
+
+def identity_statement(relation: TableName) -> sql.Composed:
+    """Let the log tell a relation's old rows in full."""
+    return sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(relation.identifier)
 
 
 def needs_full(route: Route) -> bool:
@@ -298,21 +326,12 @@ def _publish(split: Split, source: Connection) -> None:
     row = source.execute("SELECT FROM pg_publication WHERE pubname = %s", [publication]).fetchone()
     if row is not None:
         return
-    tables = sorted({route.source.name for route in split.routes})
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
             with source.transaction():
                 source.execute("SET LOCAL lock_timeout = '500ms'")
-                source.execute(
-                    sql.SQL(
-                        "CREATE PUBLICATION {} FOR TABLE {}"
-                        " WITH (publish_via_partition_root = false)"
-                    ).format(
-                        sql.Identifier(publication),
-                        sql.SQL(", ").join(table.identifier for table in tables),
-                    )
-                )
+                source.execute(publication_statement(split))
         except psycopg.errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise NotReady(
@@ -321,6 +340,24 @@ def _publish(split: Split, source: Connection) -> None:
                 ) from None
         else:
             return
+
+
+def publication_statement(split: Split) -> sql.Composed:
+    """The publication of all tables that a route reads."""
+    tables = sorted({route.source.name for route in split.routes})
+    return sql.SQL(
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
+    ).format(
+        sql.Identifier(names.publication(split.name)),
+        sql.SQL(", ").join(table.identifier for table in tables),
+    )
+
+
+def slot_statement(split: Split) -> sql.Composed:
+    """The slot that the stream will read."""
+    return sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput')").format(
+        sql.Literal(names.slot(split.name))
+    )
 
 
 def _create_slot(split: Split, source: Connection) -> None:
@@ -334,7 +371,7 @@ def _create_slot(split: Split, source: Connection) -> None:
     try:
         with source.transaction():
             source.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000))
-            source.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+            source.execute(slot_statement(split))
     except psycopg.errors.QueryCanceled:
         raise NotReady(
             f"slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for every "

@@ -14,8 +14,10 @@ from cdc.connect import Connection, connect, describe
 from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
+from toolkit.revisions import revision_ids
 
 VERSION_MIN = 150_000
+_ALEMBIC = "public.alembic_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,8 @@ def _empty(plan: Plan, service: str, target: Connection) -> Need:
         prepared = bool(row and row[0])
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         prepared = False
+    versions = _alembic_versions(target)
+    rendered = set(versions or ()).intersection(revision_ids(service, plan.digest))
     rows = target.execute(
         "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_class AS c"
         " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
@@ -242,7 +246,16 @@ def _empty(plan: Plan, service: str, target: Connection) -> Need:
         " ORDER BY 1",
         [["information_schema", names.CONTROL_SCHEMA]],
     ).fetchall()
-    found = [row[0] for row in rows]
+    # Alembic leaves its table behind when everything is undone.
+    found = [row[0] for row in rows if versions != [] or row[0] != _ALEMBIC]
+    if rendered and not prepared:
+        return Need(
+            f"service {service}: database is empty",
+            ok=False,
+            observed=f"has what `dbsplit plan render` wrote, at revision {min(rendered)}",
+            remedy=f"`alembic -n {service} downgrade base` where it was rendered:"
+            " prepare makes the same schema, and copy fills it",
+        )
     return Need(
         f"service {service}: database is empty",
         prepared or not found,
@@ -253,6 +266,15 @@ def _empty(plan: Plan, service: str, target: Connection) -> Need:
         else "empty",
         remedy,
     )
+
+
+def _alembic_versions(target: Connection) -> list[str] | None:
+    """The revisions that Alembic notes in its usual table; None if there is no such table."""
+    try:
+        rows = target.execute("SELECT version_num FROM public.alembic_version").fetchall()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        return None
+    return [row[0] for row in rows]
 
 
 def _identity(connection: Connection) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def complete(split: Split, *, drop: bool, dry_run: bool, say: Say) -> list[dict[
             if not dry_run:
                 recover(split, source, holding_lock=True)
             _require_moved(split, source)
-            retiring = [table.name for table in _sources(split)]
+            retiring = [table.name for table in retired_tables(split)]
         if not dry_run:
             if not begun:
                 _begin_retiring(split, source, retiring)
@@ -131,13 +131,7 @@ def _complete_steps(
             continue
         # Its fence stays: leaves and views have kept their names, and nothing
         # would carry what is written through them to the service any more.
-        yield _sql(
-            source,
-            sql.SQL("ALTER TABLE {} RENAME TO {}").format(
-                name.identifier, sql.Identifier(retired_name(name).name)
-            ),
-            "source",
-        )
+        yield _sql(source, retiring_statement(name), "source")
     if drop:
         gone = [
             retired_name(name)
@@ -158,7 +152,7 @@ def _abort_steps(
     split: Split, source: Connection, targets: dict[str, Connection]
 ) -> Iterator[Step]:
     yield from _remove_streams(split, source, targets)
-    yield from _unfence(source, _sources(split), "source")
+    yield from _unfence(source, retired_tables(split), "source")
     yield from _restore_identities(split, source)
     yield from _restore_increments(split, source)
     for service, target in targets.items():
@@ -360,7 +354,8 @@ def _begin_retiring(split: Split, source: Connection, retiring: list[TableName])
         state.set_phase(source, split.name, split.plan.services, Phase.COMPLETED)
 
 
-def _sources(split: Split) -> list[Table]:
+def retired_tables(split: Split) -> list[Table]:
+    """The source's tables of which a service owns something."""
     tables = {
         route.source.name: route.source
         for route in split.routes
@@ -372,6 +367,13 @@ def _sources(split: Split) -> list[Table]:
 def retired_name(name: TableName) -> TableName:
     """What a table is called once its rows have moved; 63 bytes at most."""
     return TableName(name.schema, name.name[: 63 - len(RETIRED)] + RETIRED)
+
+
+def retiring_statement(name: TableName) -> sql.Composed:
+    """What retires a table of the source."""
+    return sql.SQL("ALTER TABLE {} RENAME TO {}").format(
+        name.identifier, sql.Identifier(retired_name(name).name)
+    )
 
 
 def _sql(connection: Connection, statement: sql.Composed, where: str) -> Step:

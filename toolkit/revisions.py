@@ -3,19 +3,21 @@
 The scripts are ordinary ones.  `op.execute` takes a string for SQLAlchemy's
 text(), in which a colon begins a parameter, so every colon is escaped where a
 script runs its statement.  Percent signs are doubled for the driver by SQLAlchemy
-and read back by psycopg.
+and read back by psycopg.  Where SQL is only written (``alembic upgrade --sql``),
+a statement is written as it is: `op.execute` would turn its tabs into blanks.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import NotReady
 from plans.schema.ddl import Statement, TargetSchema
 
-_MARK = "# Written by dbsplit; what is changed here is lost with the next rendering.\n"
+MARK = "# Written by dbsplit; what is changed here is lost with the next rendering.\n"
 
 _SCRIPT = '''\
 """{title}"""
@@ -36,14 +38,30 @@ DOWN = [
 
 
 def upgrade() -> None:
-    for statement in UP:
-        op.execute(statement.replace(":", "\\\\:"))
+    run(UP)
 
 
 def downgrade() -> None:
-    for statement in DOWN:
-        op.execute(statement.replace(":", "\\\\:"))
+    run(DOWN)
+
+
+def run(statements: list[str]) -> None:
+    context = op.get_context()
+    for statement in statements:
+        if context.as_sql:
+            context.impl.static_output(statement + ";")
+        else:
+            op.execute(statement.replace(":", "\\\\:"))
 '''
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One revision as a file."""
+
+    revision: str
+    name: str
+    text: str
 
 
 def revision_ids(service: str, digest: str) -> tuple[str, str]:
@@ -61,32 +79,54 @@ def render(service: str, schema: TargetSchema, digest: str, directory: Path) -> 
     What an earlier rendering left there is removed.  NotReady, and nothing is changed,
     if there are revisions of somebody else.
     """
+    written = scripts_of(service, schema, digest)
     directory.mkdir(parents=True, exist_ok=True)
     earlier = sorted(directory.glob("*.py"))
     for path in earlier:
-        if _MARK not in path.read_text(encoding="utf-8"):
+        if MARK not in path.read_text(encoding="utf-8"):
             raise NotReady(
                 f"{path} was not written by dbsplit", hint="render into a directory of its own"
             )
     for path in earlier:
         path.unlink()
+    for script in written:
+        (directory / script.name).write_text(script.text, encoding="utf-8")
+    return written[0].revision, written[1].revision
+
+
+def scripts_of(
+    service: str, schema: TargetSchema, digest: str, between: Sequence[str] = ()
+) -> tuple[Script, Script]:
+    """The two revisions of `service`; the second follows the first, or those `between`."""
     before, after = revision_ids(service, digest)
-    parts = (
-        (before, None, "before the data", schema.before_data),
-        (after, before, "after the data", schema.after_data),
+    return (
+        _script(service, "before the data", schema.before_data, before, None),
+        _script(
+            service,
+            "after the data",
+            schema.after_data,
+            after,
+            tuple(between) if len(between) > 1 else (*between, before)[0],
+        ),
     )
-    for revision, down_revision, when, statements in parts:
-        text = _SCRIPT.format(
-            title=f"The schema of {service}, {when}.",
-            mark=_MARK,
-            revision=revision,
-            down_revision=repr(down_revision).replace("'", '"'),
-            up=_listed([statement.create for statement in statements]),
-            down=_listed(_undoing(statements)),
-        )
-        path = directory / f"{revision}_{when.replace(' ', '_')}.py"
-        path.write_text(text, encoding="utf-8")
-    return before, after
+
+
+def _script(
+    service: str,
+    when: str,
+    statements: Sequence[Statement],
+    revision: str,
+    down_revision: str | tuple[str, ...] | None,
+) -> Script:
+    text = _SCRIPT.format(
+        title=f"The schema of {service}, {when}.",
+        mark=MARK,
+        revision=revision,
+        down_revision=repr(down_revision).replace("'", '"'),
+        up=_listed([statement.create for statement in statements]),
+        down=_listed(_undoing(statements)),
+    )
+    return Script(revision, f"{revision}_{when.replace(' ', '_')}.py", text)
 
 
 def _undoing(statements: Sequence[Statement]) -> list[str]:

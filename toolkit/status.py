@@ -12,6 +12,7 @@ from plans import names
 from toolkit import locks, state
 from toolkit.gates import Gate, Readiness, decide
 from toolkit.observe import (
+    crossing,
     dirty_keys,
     drifted,
     prepared_transactions,
@@ -185,6 +186,7 @@ def _readiness(
                     (route.source.name for route in split.routes),
                 )
             ),
+            crossing=crossing(sides, look=False),
         )
 
 

@@ -20,6 +20,7 @@ from cdc.lsn import LSN
 from plans import names
 from plans.errors import NotReady, SplitError, StreamBroken
 from toolkit import locks, state
+from toolkit.executed import Unreadable, Watcher
 from toolkit.links import back_feed, forward_feed
 from toolkit.observe import unpublished
 from toolkit.opened import Split, require_prepared
@@ -27,6 +28,8 @@ from toolkit.recovery import recover
 
 BEAT_S = 0.5
 THOROUGH_ROUNDS = 10
+LOOK_S = 60.0
+"""Between two looks at the statements; what was evicted in between counts as crossing."""
 CATCH_UP_S_MAX = 24 * 3600.0
 
 
@@ -77,6 +80,8 @@ class _Supervisor:
         self._back: dict[str, Follower] = {}
         self._trouble = ""
         self._rounds = 0
+        self._watcher = Watcher(split.plan, split.catalog, split.routes)
+        self._looked_at = 0.0
 
     def run(self, goal: LSN | None) -> StreamProgress:
         self._forward.start()
@@ -111,6 +116,7 @@ class _Supervisor:
             {"position": progress.position, "connected": progress.connected, "back": progress.back},
         )
         self._watch()
+        self._look_at_statements()
         self._report(progress)
         return progress
 
@@ -126,6 +132,17 @@ class _Supervisor:
             if str(error) != self._trouble:
                 state.note(self._source, self._split.name, "recovery", {"failed": str(error)})
             self._trouble = str(error)
+
+    def _look_at_statements(self) -> None:
+        """Note which statements cross the boundary, if the plan has a gate for them."""
+        wanted = self._split.plan.limits.crossing_free_days_min is not None
+        if not wanted or time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            self._watcher.look(self._source)
+        except Unreadable:
+            return  # the gate tells
 
     def _is_complete(self) -> bool:
         """Whether `complete` has ended the split; then nothing is left to follow."""

@@ -25,11 +25,13 @@ from validators.keys import compare_keys
 from validators.results import KeysResult, Progress, TableResult, consistent
 from validators.session import Ends, connected
 from validators.sides import Key, Pair, pair_of
+from validators.visibility import position
 
 PEEKED_MAX = 10_000
 SHRINK_ROUNDS = 3
 SHRUNK = 500  # dirty keys that a pause hardly notices
 SHRINK_S_MAX = 60.0
+VISIBLE_S_MAX = 5.0
 Say = Callable[[str, dict[str, Any]], None]
 
 
@@ -189,8 +191,7 @@ def _shrink(
     follower: Connection,
 ) -> int:
     """Forget the keys that are equal; returns how many are not, or could not be told."""
-    since = leader.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-    assert since is not None  # noqa: S101
+    since = position(leader, VISIBLE_S_MAX)
     pair = _pair(sides.split, route, sides.direction)
     result = compare_keys(ends, pair, keys, timeout_s=SHRINK_S_MAX)
     if result.state == "unverified":
@@ -198,7 +199,7 @@ def _shrink(
     follower.execute(
         "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn"
         " AND key <> ALL (%s::jsonb[])",
-        [route.id, since[0], [json.dumps(key) for key in result.differing]],
+        [route.id, since, [json.dumps(key) for key in result.differing]],
     )
     return len(result.differing)
 
@@ -234,22 +235,21 @@ def _validate_service(
         leader, follower = (
             (control, target) if direction is Direction.CUTOVER else (target, control)
         )
-        catch_up = _CatchUp(split, service, direction, control, leader, follower)
+        catch_up = CatchUp(split, service, direction, control, leader, follower)
         # Before the first row is read: what changes from here on is dirty again.
-        since = leader.execute("SELECT pg_current_wal_lsn()::text").fetchone()
-        assert since is not None  # noqa: S101
+        since = position(leader, VISIBLE_S_MAX)
         results = compare_routes(
             [_pair(split, route, direction) for route in routes],
             catch_up,
             report=lambda progress: _tell(say, progress),
         )
         for result in results:
-            _note(split, source, follower, result, direction, since[0])
+            _note(split, source, follower, result, direction, since)
         return results
 
 
 @dataclass(frozen=True, slots=True)
-class _CatchUp:
+class CatchUp:
     """Whether the follower has applied what the leader had committed a moment ago."""
 
     split: Split
@@ -260,6 +260,7 @@ class _CatchUp:
     follower: Connection
 
     def __call__(self, timeout_s: float) -> bool:
+        """Wait at most so long; False if it was not in time, or cannot be told."""
         if not locks.is_held(self.control, self.split.name, locks.STREAM):
             return self._nothing_pending()
         return markers.passes(self.leader, self.follower, self._stream(), timeout_s)

@@ -119,9 +119,19 @@ def read_constraints(
             why = f"PostgreSQL {major} has no such constraint: {row.definition}"
         elif row.type == "f":
             why = _foreign_key_objection(
-                relations, scope, row.relation, row.references, may_reference=row.name in keys
+                relations,
+                scope,
+                row.relation,
+                row.references,
+                may_reference=not keys.isdisjoint(called(relations, row.relation, row.name)),
             )
         yield constraint.refused(why) if why else constraint
+
+
+def called(relations: Relations, relation: int, name: str) -> tuple[str, str, str]:
+    """The names by which a plan may call a constraint, as `plans.boundary.names_of` does."""
+    table = relations.by_oid[relation].table
+    return name, f"{table.name}.{name}", f"{table}.{name}"
 
 
 def _foreign_key_objection(

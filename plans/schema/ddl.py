@@ -47,7 +47,10 @@ class Target:
     version: int  # server_version_num
     roles: tuple[str, ...] = ()  # of the service, and existing on its server
     reference_keys: frozenset[str] = frozenset()
-    """Names of the foreign keys that may point at a read-only copy there."""
+    """Names of the foreign keys that may point at a read-only copy there, as a plan has them."""
+
+    checked_keys: frozenset[str] = frozenset()
+    """Names of those whose orphans are looked for: an index leads to the referencing rows."""
 
     extensions: frozenset[str] | None = None
     """Extensions that its server offers; what needs another is left out.  None if unknown."""

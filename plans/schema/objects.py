@@ -41,7 +41,7 @@ class Address(NamedTuple):
     @property
     def whole(self) -> Address:
         """The thing, whichever of its columns is meant."""
-        return Address(self.catalog, self.oid)
+        return Address(self.catalog, self.oid) if self.column else self
 
 
 class Need(NamedTuple):

@@ -56,12 +56,33 @@ def is_here(source: Source, oid: int) -> bool:
     return source.relations.root(oid).table in source.scope.parts
 
 
-def read_source(cursor: Cursor, scope: Scope, schemas: Collection[str], target: Target) -> Source:
-    """Read it all, for the database of `target`."""
-    relations = read_relations(cursor)
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What is the same for every service."""
+
+    relations: Relations
+    dependencies: Dependencies
+    functions: Functions
+    sequences: Sequences
+
+
+def read_common(cursor: Cursor) -> Common:
+    """Read it once; most of the work on a large database is here."""
     dependencies = read_dependencies(cursor)
-    functions = read_functions(cursor)
-    sequences = read_sequences(cursor, dependencies.sequence_owner, dependencies.identity_sequences)
+    return Common(
+        read_relations(cursor),
+        dependencies,
+        read_functions(cursor),
+        read_sequences(cursor, dependencies.sequence_owner, dependencies.identity_sequences),
+    )
+
+
+def read_source(
+    cursor: Cursor, scope: Scope, schemas: Collection[str], target: Target, common: Common
+) -> Source:
+    """Read the rest of it, for the database of `target`."""
+    relations, dependencies = common.relations, common.dependencies
+    functions, sequences = common.functions, common.sequences
     bodies = Bodies.of(scope, relations, functions, schemas)
     objects: list[Object] = [
         *read_types(cursor, target.extensions),

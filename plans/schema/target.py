@@ -10,21 +10,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
+from plans.errors import PlanInvalid
 from plans.routes import Route
 from plans.schema.annotations import read_comments, read_grants
 from plans.schema.choice import Choice
 from plans.schema.ddl import Statement, Target, TargetSchema
 from plans.schema.objects import Address, Need, Object
+from plans.schema.orphan_indexes import orphan_indexes
 from plans.schema.reading import Cursor, reading
 from plans.schema.scope import scope_of
 from plans.schema.selection import Graph, in_order
-from plans.schema.source import Source, is_here, read_source
+from plans.schema.source import Common, Source, is_here, read_common, read_source
 from plans.schema.tables import TableWriter
 
 # Bodies may speak of tables that are created after them.
@@ -49,11 +51,49 @@ def target_schema(
     Raises PlanInvalid for a table that is given another shape, and for one that
     cannot exist without something that cannot come along.
     """
-    scope = scope_of(target.service, routes)
-    other_version = source.info.server_version // 10_000 != target.major
-    with reading(source, quote_all=other_version) as cursor:
-        found = read_source(cursor, scope, schemas, target)
+    (schema,) = target_schemas(source, schemas, routes, [target])
+    if isinstance(schema, PlanInvalid):
+        raise schema
+    return schema
+
+
+def target_schemas(
+    source: psycopg.Connection[Any],
+    schemas: Collection[str],
+    routes: Iterable[Route],
+    targets: Iterable[Target],
+) -> Iterator[TargetSchema | PlanInvalid]:
+    """The schemas of several services, or why there is none, for each of `targets` in turn.
+
+    What they have in common is read once, which is most of it for a large database.
+    """
+    routes, targets = list(routes), list(targets)
+    by_quoting: dict[bool, list[int]] = {}
+    for number, target in enumerate(targets):
+        other_version = source.info.server_version // 10_000 != target.major
+        by_quoting.setdefault(other_version, []).append(number)
+    found: dict[int, TargetSchema | PlanInvalid] = {}
+    for quote_all, numbers in by_quoting.items():
+        with reading(source, quote_all=quote_all) as cursor:
+            common = read_common(cursor)
+            for number in numbers:
+                found[number] = _schema(cursor, schemas, routes, targets[number], common)
+    yield from (found[number] for number in range(len(targets)))
+
+
+def _schema(
+    cursor: Cursor,
+    schemas: Collection[str],
+    routes: list[Route],
+    target: Target,
+    common: Common,
+) -> TargetSchema | PlanInvalid:
+    try:
+        scope = scope_of(target.service, routes)
+        found = read_source(cursor, scope, schemas, target, common)
         return _Assembly(found, Choice.of(cursor, found, target), target).schema(cursor)
+    except PlanInvalid as invalid:
+        return invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +121,12 @@ class _Assembly:
         after = in_order(graph, chosen - before - inline)
         return TargetSchema(
             (_SETTINGS, *self._public(), *_statements(first), *self._owned_by(sequences)),
-            (_SETTINGS, *_statements(after), *self._annotations(cursor)),
+            (
+                _SETTINGS,
+                *_statements(after),
+                *orphan_indexes(cursor, self.source, self.choice, self.target.checked_keys),
+                *self._annotations(cursor),
+            ),
             (*self.choice.left_out(), *writer.left_out),
         )
 

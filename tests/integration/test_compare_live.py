@@ -318,7 +318,7 @@ def a_commit_that_waits(dsn: str, statement: str) -> Iterator[None]:
 
 def test_a_commit_that_the_leader_does_not_show_yet_is_no_difference(follower: Follower) -> None:
     row = "INSERT INTO public.orders VALUES (100000, 'x', 1, NULL)"
-    follower.catch_up = lambda _timeout_s: True  # type: ignore[method-assign]
+    follower.catch_up = Interleaving(follower).catch_up  # type: ignore[method-assign]
     with a_commit_that_waits(follower.source_dsn, row):
         execute(follower.target_dsn, row)  # as the stream has
         unseen = compare(follower, limits=Limits(rounds=3, visible_s=0.1))["orders"]

@@ -7,7 +7,7 @@ import pytest
 
 from plans.errors import GateClosed
 from plans.model import Limits
-from toolkit.gates import Readiness, decide, require_open
+from toolkit.gates import Crossing, Readiness, decide, require_open
 
 LIMITS = Limits(lag_bytes_max=100, wal_retained_bytes_max=1000, dirty_keys_max=10)
 READY = Readiness(
@@ -58,3 +58,17 @@ def test_all_closed_gates_are_told_at_once() -> None:
     gates = decide(replace(READY, lag_bytes=101, dirty_keys=11), LIMITS)
     with pytest.raises(GateClosed, match=r"lag is 101.*dirty_keys is 11"):
         require_open(gates)
+
+
+@pytest.mark.parametrize(("free_days", "is_open"), [(6.9, False), (7.0, True)])
+def test_the_boundary_has_a_gate_if_the_plan_asks_for_one(
+    free_days: float,
+    is_open: bool,  # noqa: FBT001
+) -> None:
+    facts = replace(READY, crossing=Crossing(free_days, "crm_api: SELECT 1"))
+    asked = LIMITS.model_copy(update={"crossing_free_days_min": 7.0})
+
+    (gate,) = [one for one in decide(facts, asked) if one.gate == "boundary"]
+    assert gate.ok is is_open
+    assert "crm_api: SELECT 1" in gate.observed
+    assert decide(facts, LIMITS) == decide(READY, LIMITS)

@@ -108,7 +108,7 @@ SHAPES = [
     ),
     (
         "tables: {leads: 5}",
-        "6:17: tables.leads: found 5, expected a mapping (key: value)",
+        "6:17: tables.leads: found 5; expected a mapping (key: value)",
     ),
     (
         "tables: {leads: {owner: crm, derive: [{into: shop.x, key: {a: 1}}]}}",
@@ -129,7 +129,7 @@ SHAPES = [
     ),
     (
         "tables: {leads: {owner: crm, derive: [{into: shop.x, key: {a: b}, columns: {a: c}}]}}",
-        "6:80: tables.leads.derive[0].columns.a: 'a' is in the key too",
+        "6:80: tables.leads.derive[0].columns.a: 'a' is in the key too; take it out of one of them",
     ),
     (
         "tables: {leads: {owner: crm, split_rows: {crm: a, shop: b}}}",
@@ -146,7 +146,7 @@ SHAPES = [
     ),
     (
         "tables: {leads: {split_columns: {crm: [id, a, a], shop: [id]}}}",
-        "6:47: tables.leads.split_columns.crm[2]: 'a' stands here twice",
+        "6:47: tables.leads.split_columns.crm[2]: 'a' stands here twice; keep one of them",
     ),
     (
         "tables: {leads: {owner: crm, reference_in: [crm]}}",
@@ -154,11 +154,12 @@ SHAPES = [
     ),
     (
         "tables: {leads: {owner: drop, reference_in: [crm]}}",
-        "6:45: tables.leads.reference_in: a read-only copy needs a table with one owner",
+        "6:45: tables.leads.reference_in: a read-only copy needs a table with one owner;"
+        " name it (owner: SERVICE), or take reference_in out",
     ),
     (
         "tables: {leads: crm, leads: shop}",
-        "6:22: tables.leads: 'leads' stands here twice",
+        "6:22: tables.leads: 'leads' stands here twice; keep one of them",
     ),
     (
         "foreign_keys: {f: {replace_with: nothing}}",
@@ -189,8 +190,8 @@ SHAPES = [
         "lists: {odd: {on: sorce, query: SELECT 1}}",
         "6:19: lists.odd.on: there is no service 'sorce'; did you mean 'source'?",
     ),
-    ("tables: []", "6:9: tables: found a list, expected a mapping (key: value)"),
-    ("tables:", "6:1: tables: found nothing, expected a mapping (key: value)"),
+    ("tables: []", "6:9: tables: found a list; expected a mapping (key: value)"),
+    ("tables:", "6:1: tables: found nothing; expected a mapping (key: value)"),
 ]
 
 
@@ -302,8 +303,8 @@ def test_names_with_a_meaning(tmp_path: Path, name: str) -> None:
     [
         (b"split: [a\nsource: b\n", "isn't readable YAML"),
         (b"split: \xff\n", "isn't UTF-8: byte 7"),
-        (b"", "found nothing, expected a mapping"),
-        (b"- a\n", "found a list, expected a mapping"),
+        (b"", "found nothing; expected a mapping"),
+        (b"- a\n", "found a list; expected a mapping"),
         (b"split: *nowhere\n", "isn't readable YAML"),
         (b"split: !!python/object:os.system a\n", "isn't readable YAML"),
         (b"split: &a [*a]\n", "found a list"),

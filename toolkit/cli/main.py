@@ -193,13 +193,27 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
     dbsplit run plan.yaml --until ready      and every row is proven equal
     """
     with told(as_json=as_json) as talk:
-        _prepare(plan, talk, create=False)
-        _copy(plan, talk, jobs)
-        stop = _stop_on_signals()
-        progress = _stream(plan, talk, stop, until_caught_up=until is not None)
+        from toolkit.stages import stages_of_run
+
+        progress: dict[str, Any] = {}
+
+        def follow() -> None:
+            stop = _stop_on_signals()
+            progress.update(_stream(plan, talk, stop, until_caught_up=until is not None))
+
+        work: dict[str, Callable[[], object]] = {
+            "prepare": lambda: _prepare(plan, talk, create=False),
+            "copy": lambda: _copy(plan, talk, jobs),
+            "stream": follow,
+            "validate": lambda: _validate(plan, talk, (), ()),
+        }
+        for stage in stages_of_run(until):
+            if as_json:
+                talk.say("stage", {"name": stage.name})
+            else:
+                talk.line("stage", stage.name)
+            work[stage.name]()
         outcome = until or "stopped"
-        if until == "ready":
-            _validate(plan, talk, (), ())
         talk.result({"outcome": outcome, **progress}, f"{outcome} at {progress['position']}")
 
 
@@ -438,9 +452,10 @@ def _validate(
 ) -> None:
     from cdc.connect import connect
     from toolkit.cli.lists import print_lists, read_lists
-    from toolkit.cli.show import validation_text
+    from toolkit.cli.show import orphans_text, validation_text
     from toolkit.junit import write_junit
     from toolkit.opened import open_split, require_prepared
+    from toolkit.orphans import look_for_orphans
     from toolkit.validation import chosen_routes, validate_all
 
     split = open_split(plan)
@@ -449,6 +464,7 @@ def _validate(
     with connect(split.plan.source.dsn, name="dbsplit validate") as source:
         require_prepared(split, source)
         compared = validate_all(split, routes, source, talk.say_step)
+        orphans = look_for_orphans(split, routes, source)
     lists = read_lists(split.plan, source_only=False)
     kinds = {route.id: route.kind.value for route in routes}
     if junit is not None:
@@ -456,9 +472,10 @@ def _validate(
     result = {
         "consistent": compared.consistent,
         "tables": [{**one.summary(), "kind": kinds[one.route]} for one in compared.results],
+        "orphans": [one.as_dict() for one in orphans],
         "lists": lists,
     }
-    talk.result(result, validation_text(compared.results))
+    talk.result(result, validation_text(compared.results) + orphans_text(orphans))
     if not talk.as_json:
         print_lists(lists)
     if not compared.consistent:

@@ -12,6 +12,14 @@ SERVICE = click.option(
     "--service", "services", multiple=True, help="Only this service; may be repeated."
 )
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "github", "sarif"]),
+    default="text",
+    show_default=True,
+    help="For people, programs, GitHub's annotations, or code scanning.",
+)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 
 

@@ -15,6 +15,7 @@ from cdc.copying import CopyProgress
 from plans.routes import Route
 from toolkit.cli.talk import Talk
 from toolkit.status import Status
+from validators.orphans import OrphanResult
 from validators.results import TableResult
 
 
@@ -107,6 +108,17 @@ def validation_text(results: Sequence[TableResult]) -> str:
             )
             lines.append(f"{one.service} {one.table} ({key}) {difference.how}: {columns}")
     return "\n".join(lines)
+
+
+def orphans_text(results: Sequence[OrphanResult]) -> str:
+    """The orphans of each key that is checked, below the comparison; "" without such keys."""
+    lines = []
+    for one in results:
+        keys = "; ".join(", ".join(str(part) for part in key) for key in one.sample[:5])
+        said = f"{one.orphans:,} orphans" if one.state == "checked" else f"unverified: {one.reason}"
+        of = f"{one.service} {one.foreign_key} → {one.references}"
+        lines.append(f"\n{of}: {said}" + (f", such as {keys}" if keys else ""))
+    return "".join(lines)
 
 
 def _render(table: Table) -> str:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from plans.errors import NotReady
-from toolkit.migrations import LOCK_TIMEOUT_MS, current, upgrade
+from toolkit.migrations import LOCK_TIMEOUT_MS, as_sql, current, upgrade
 
 SCHEMA: Final = "dbsplit"
 VERSION_TABLE: Final = "control_version"
@@ -26,6 +26,7 @@ _COMMENT: Final = "Control schema of dbsplit, on the {}; `dbsplit abort` removes
 
 # The journal keeps its rows: those of the other splits hold their hashes.
 _OF_A_SPLIT: Final = (
+    "boundary",
     "identity_before",
     "event",
     "heartbeat",
@@ -56,6 +57,13 @@ def install_control(dsn: str, side: Side) -> None:
                 sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(SCHEMA), comment)
             )
     upgrade(dsn, _VERSIONS, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
+
+
+def control_sql() -> str:
+    """What `install_control` runs where there is nothing yet."""
+    create = sql.SQL("CREATE SCHEMA {};").format(sql.Identifier(SCHEMA)).as_string(None)
+    tables = as_sql(_VERSIONS, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
+    return f"{create}\n\n{tables}"
 
 
 def control_version(dsn: str) -> str | None:

@@ -1,11 +1,14 @@
 """The sheet that reports and certificates are printed on.
 
-A page is one file.  Its policy forbids it to load or run anything, so it opens the same on a
-laptop without a network, in a ticket, and in ten years.
+A page is one file.  Its policy forbids it to load anything, and to run anything but the one
+script that it was given, so it opens the same on a laptop without a network, in a ticket, and
+in ten years.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -15,21 +18,27 @@ WIDTHS = {"wide": 1000, "medium": 660, "narrow": 360}  # style.css shows the one
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(title: str, *body: str | None) -> str:
-    """A whole document."""
-    # As it is, not escaped: a style element's text is not parsed for entities.
-    style = Markup(files("toolkit.report").joinpath("style.css").read_text(encoding="utf-8"))
+def page(title: str, *body: str | None, style: str = "", script: str = "") -> str:
+    """A whole document; `style` comes after the sheet's own, `script` after the body."""
+    # As they are, not escaped: the texts of these elements are not parsed for entities.
+    ours = files("toolkit.report").joinpath("style.css").read_text(encoding="utf-8")
+    style, script = Markup(ours + style), Markup(script)
+    policy = _POLICY
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),
         element("style", style),
     )
+    run = element("script", script) if script else None
     return "<!DOCTYPE html>\n" + element(
-        "html", head, element("body", element("main", *body)), lang="en"
+        "html", head, element("body", element("main", *body), run), lang="en"
     )
 
 

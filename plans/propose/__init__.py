@@ -1,0 +1,1 @@
+"""Owners for tables, proposed from evidence."""

@@ -1,0 +1,1 @@
+"""Statements of applications, held against the boundary that a plan draws."""

@@ -1,0 +1,1 @@
+"""What SQL text touches: which tables and columns each statement reads and writes."""

@@ -1,0 +1,1 @@
+"""What applications do with the tables: read from statistics, logs and source code."""

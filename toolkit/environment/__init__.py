@@ -1,0 +1,1 @@
+"""What `dbsplit plan render` copies as it is: the environment in which Alembic runs."""

@@ -1,0 +1,1 @@
+"""The split as one page: services, their tables, and what crosses between them."""
