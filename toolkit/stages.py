@@ -12,10 +12,10 @@ from typing import Any
 
 from plans.check_tables import unfilled_columns
 from plans.routes import Kind
-from toolkit.outlook import Outlook
-from toolkit.predictions import NOT_KNOWN, Predicted
-from toolkit.stage_details import Detail, details
-from toolkit.stage_sql import Command, commands
+from toolkit.explain.outlook import Outlook
+from toolkit.explain.predictions import NOT_KNOWN, Predicted
+from toolkit.explain.stage_details import Detail, details
+from toolkit.explain.stage_sql import Command, commands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ import pytest
 
 from tests import chromium
 from tests.small_shop import SmallShop, small_shop
+from toolkit.explain.stage_details import MOVE_STEPS
 from toolkit.servers import Server
-from toolkit.stage_details import MOVE_STEPS
 
 NASTY = '<b>&"x"</b> \'--'
 TABLES = {

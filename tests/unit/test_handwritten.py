@@ -8,7 +8,7 @@ import pytest
 
 from plans.errors import NotReady
 from plans.schema.ddl import TargetSchema
-from toolkit.handwritten import following
+from toolkit.rendering.handwritten import following
 from toolkit.revisions import scripts_of
 
 REVISION = '"""Ü."""\n{type}; revision = {revision!r}\ndown_revision{of} = {down}  # Ü\n'

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from plans.catalog import Column, Table, TableName
 from plans.routes import Kind, Route, RouteColumn
-from toolkit.crossings import Crossing, End, Sort
-from toolkit.outlook import Index, Measured, Planned
-from toolkit.picture.arrangement import WIDTH, arrange
-from toolkit.picture.drawing import wrapped
-from toolkit.picture.scene import Bundle, Scene, Tile
-from toolkit.picture.treemap import Rect, treemap
-from toolkit.predictions import (
+from toolkit.explain.crossings import Crossing, End, Sort
+from toolkit.explain.outlook import Index, Measured, Planned
+from toolkit.explain.picture.arrangement import WIDTH, arrange
+from toolkit.explain.picture.drawing import wrapped
+from toolkit.explain.picture.scene import Bundle, Scene, Tile
+from toolkit.explain.picture.treemap import Rect, treemap
+from toolkit.explain.predictions import (
     Range,
     Size,
     about,

@@ -9,11 +9,11 @@ from itertools import groupby
 from typing import Any
 
 from plans.findings import Severity, has_blocker
-from toolkit.crossings import Crossing, Sort
-from toolkit.outlook import Outlook
-from toolkit.predictions import Predicted, about
+from toolkit.explain.crossings import Crossing, Sort
+from toolkit.explain.outlook import Outlook
+from toolkit.explain.predictions import Predicted, about
+from toolkit.explain.stage_details import Detail
 from toolkit.report.amounts import count, many, size
-from toolkit.stage_details import Detail
 from toolkit.stages import Stage, not_reversible
 
 _TITLES = {

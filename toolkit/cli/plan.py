@@ -156,9 +156,9 @@ def plan_explain(plan: Path, html: Path | None, *, as_json: bool, with_sql: bool
     with told(as_json=as_json) as talk:
         from plans.findings import has_blocker
         from toolkit.cli.explain import explanation, explanation_text
-        from toolkit.crossings import crossings
-        from toolkit.foresight import foresee
-        from toolkit.picture.sheet import render_sheet
+        from toolkit.explain.crossings import crossings
+        from toolkit.explain.foresight import foresee
+        from toolkit.explain.picture.sheet import render_sheet
         from toolkit.stages import stages
 
         outlook = foresee(plan)
@@ -195,7 +195,7 @@ def plan_render(plan: Path, directory: Path, *, as_json: bool, force: bool) -> N
     cd schemas && alembic -n crm upgrade head --sql
     """
     with told(as_json=as_json) as talk:
-        from toolkit.rendering import render_plan
+        from toolkit.rendering.tree import render_plan
 
         rendering = render_plan(plan, directory, force=force)
         result = {

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from plans.catalog import TableName
 from plans.findings import Finding
 from plans.routes import Kind, Route
-from toolkit.crossings import Crossing, End, entry_of
-from toolkit.outlook import Outlook
-from toolkit.picture.scene import Scene, made_rows, source_rows
-from toolkit.predictions import Size, about, sizes
+from toolkit.explain.crossings import Crossing, End, entry_of
+from toolkit.explain.outlook import Outlook
+from toolkit.explain.picture.scene import Scene, made_rows, source_rows
+from toolkit.explain.predictions import Size, about, sizes
 from toolkit.report.amounts import count, many, size
 from toolkit.report.markup import Markup, element, join
 from toolkit.report.page import section

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from plans.findings import Severity, has_blocker
-from toolkit.crossings import Crossing
-from toolkit.outlook import Outlook
-from toolkit.picture import listing
-from toolkit.picture.arrangement import arrange
-from toolkit.picture.drawing import draw, legend
-from toolkit.picture.scene import scene_of
+from toolkit.explain.crossings import Crossing
+from toolkit.explain.outlook import Outlook
+from toolkit.explain.picture import listing
+from toolkit.explain.picture.arrangement import arrange
+from toolkit.explain.picture.drawing import draw, legend
+from toolkit.explain.picture.scene import scene_of
 from toolkit.report.amounts import many
 from toolkit.report.markup import Markup, element
 from toolkit.report.page import page
@@ -84,4 +84,4 @@ def _title(outlook: Outlook) -> str:
 
 
 def _text(name: str) -> str:
-    return files("toolkit.picture").joinpath(name).read_text(encoding="utf-8")
+    return files("toolkit.explain.picture").joinpath(name).read_text(encoding="utf-8")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from plans.catalog import TableName
 from plans.routes import Kind, Route
-from toolkit.crossings import NOBODY, Crossing, End, Sort
-from toolkit.outlook import Outlook
-from toolkit.predictions import Size, sizes
+from toolkit.explain.crossings import NOBODY, Crossing, End, Sort
+from toolkit.explain.outlook import Outlook
+from toolkit.explain.predictions import Size, sizes
 
 HEATS = 5
 _DIRECTED = (Sort.COPY, Sort.DERIVED)  # who is fed from whom matters

@@ -1,4 +1,4 @@
-"""What is known of a split before anything is changed: facts only, read by `toolkit.foresight`.
+"""What is known of a split before anything is changed: facts, read by `foresight`.
 
 Where a value may be None, None says "not known", which is never shown as zero.
 """

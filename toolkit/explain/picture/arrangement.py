@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolkit.crossings import NOBODY
-from toolkit.picture.links import Link, across_gaps, lanes_needed, through_corridor
-from toolkit.picture.scene import Scene, Tile
-from toolkit.picture.treemap import Rect, treemap
+from toolkit.explain.crossings import NOBODY
+from toolkit.explain.picture.links import Link, across_gaps, lanes_needed, through_corridor
+from toolkit.explain.picture.scene import Scene, Tile
+from toolkit.explain.picture.treemap import Rect, treemap
 
 WIDTH = 1000.0
 HEAD = 44.0  # of a region: its name and what it holds

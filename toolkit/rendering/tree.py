@@ -22,14 +22,14 @@ from plans.check_subject import Subject
 from plans.errors import NotReady, PlanInvalid
 from plans.findings import Severity
 from plans.schema.ddl import LeftOut
-from toolkit import tree_text
-from toolkit.handwritten import Handwritten, following
 from toolkit.migrations import VERSION_TABLE
 from toolkit.opened import Split, open_split
 from toolkit.prepare import schema_of
+from toolkit.rendering import text
+from toolkit.rendering.handwritten import Handwritten, following
+from toolkit.rendering.text import ServiceTree
 from toolkit.revisions import revision_ids, scripts_of
 from toolkit.target_server import TargetServer, ask_server
-from toolkit.tree_text import ServiceTree
 
 MANIFEST = "rendered.json"
 _COPIED = ("env.py", "script.py.mako")
@@ -67,9 +67,9 @@ def compose(split: Split, source: Connection) -> Rendering:
         trees.append(tree)
         found |= {f"{service}/{path}": content for path, content in parts.items()}
     for name in _COPIED:
-        found[name] = (files("toolkit") / "environment" / name).read_bytes()
-    found["alembic.ini"] = tree_text.ini(trees).encode()
-    found["README.md"] = tree_text.readme(split.plan.path.name, split.name, trees).encode()
+        found[name] = (files("toolkit.rendering") / "environment" / name).read_bytes()
+    found["alembic.ini"] = text.ini(trees).encode()
+    found["README.md"] = text.readme(split.plan.path.name, split.name, trees).encode()
     said = {
         "written_by": f"dbsplit {version('dbsplit')}",
         "split": split.name,
@@ -170,7 +170,7 @@ def _service(
     )
     found = {f"versions/{path.as_posix()}": content for path, content in own.files.items()}
     found |= {f"versions/{script.name}": script.text.encode() for script in scripts}
-    found["LEFT_OUT.md"] = tree_text.left_out(tree).encode()
+    found["LEFT_OUT.md"] = text.left_out(tree).encode()
     return tree, found
 
 

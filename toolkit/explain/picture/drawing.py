@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import hypot, log2
 
-from toolkit.crossings import NOBODY, Crossing
-from toolkit.picture.arrangement import WIDTH, Arrangement, Region
-from toolkit.picture.links import Link
-from toolkit.picture.scene import Scene, Tile
-from toolkit.picture.treemap import Rect
+from toolkit.explain.crossings import NOBODY, Crossing
+from toolkit.explain.picture.arrangement import WIDTH, Arrangement, Region
+from toolkit.explain.picture.links import Link
+from toolkit.explain.picture.scene import Scene, Tile
+from toolkit.explain.picture.treemap import Rect
 from toolkit.report.amounts import count, many, size
 from toolkit.report.frame import LETTER
 from toolkit.report.markup import Markup, element

@@ -14,8 +14,8 @@ from psycopg import sql
 from cdc.copying import largest_first, statements_of
 from plans.schema.ddl import Statement
 from toolkit import fence
+from toolkit.explain.outlook import Outlook
 from toolkit.initial import copy_tasks
-from toolkit.outlook import Outlook
 from toolkit.prepare import (
     identity_statement,
     publication_statement,

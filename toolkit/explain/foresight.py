@@ -27,8 +27,8 @@ from plans.load import Plan, load_plan
 from plans.schema.ddl import TargetSchema
 from toolkit import locks, migrations, state
 from toolkit.control.schema import control_sql
+from toolkit.explain.outlook import Index, Measured, Outlook, Planned, Progress, TargetSeen
 from toolkit.opened import Split, require_same_plan, require_same_tables, schemas_of
-from toolkit.outlook import Index, Measured, Outlook, Planned, Progress, TargetSeen
 from toolkit.prepare import schema_of
 from toolkit.target_server import TargetServer, ask_server
 

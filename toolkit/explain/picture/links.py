@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolkit.crossings import Sort
-from toolkit.picture.scene import Bundle
-from toolkit.picture.treemap import Rect
+from toolkit.explain.crossings import Sort
+from toolkit.explain.picture.scene import Bundle
+from toolkit.explain.picture.treemap import Rect
 from toolkit.report.frame import LETTER
 
 PILL_FONT = 12.0

@@ -9,9 +9,8 @@ from typing import Any
 from cdc.copying import largest_first
 from plans import names
 from plans.routes import Kind, Route
-from toolkit.initial import copy_tasks
-from toolkit.outlook import Outlook
-from toolkit.predictions import (
+from toolkit.explain.outlook import Outlook
+from toolkit.explain.predictions import (
     PREPARE_TABLE_S,
     PROCESS_S,
     Predicted,
@@ -23,6 +22,7 @@ from toolkit.predictions import (
     sizes,
     total,
 )
+from toolkit.initial import copy_tasks
 from toolkit.prepare import unidentified
 from toolkit.report.amounts import many, size
 from toolkit.retire import RETIRED, retired_name, retired_tables

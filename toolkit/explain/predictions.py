@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from plans.routes import Kind, Route
-from toolkit.outlook import Measured, Outlook, Planned
+from toolkit.explain.outlook import Measured, Outlook, Planned
 
 TUPLE_BYTES = 28  # a row's header and line pointer; the manual, section 65.6
 

@@ -1,0 +1,146 @@
+"""Schemas that others published, fetched by the clients of their registries and kept.
+
+A missing client or network skips the test, with the command that would have to work.
+What is kept is read again only if its digest is the pinned one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+FETCH_S_MAX = 300.0
+SAID_MAX = 600  # characters of what a client said
+
+CAMUNDA = "org.camunda.bpm:camunda-engine:7.22.0"
+CAMUNDA_JAR = "camunda-engine-7.22.0.jar"
+CAMUNDA_SHA256 = "2a7519de695090d76d1cfaf6c550877799d909ba50bb741760912519eaff8506"
+CAMUNDA_SQL = "org/camunda/bpm/engine/db/create/activiti.postgres.create.{}.sql"
+CAMUNDA_PARTS = (
+    "engine",
+    "history",
+    "identity",
+    "case.engine",
+    "case.history",
+    "decision.engine",
+    "decision.history",
+)
+
+LEMMY = "lemmy_db_schema"
+LEMMY_VERSION = "0.19.21"
+LEMMY_CRATE = f"{LEMMY}-{LEMMY_VERSION}.crate"
+LEMMY_SHA256 = "8569be2266043a656e6b2b01a9c362bd265a8d81dab7b3f5384c8210c1e8bdf7"
+
+OSCAR = (
+    "django-oscar==4.2.1",
+    "Django==5.2.19",
+    "django-treebeard==7.0.3",
+    "psycopg[binary]==3.3.9",
+)
+
+
+def camunda_sql() -> list[str]:
+    """The statements that make the tables of a process engine."""
+    path = kept_in() / CAMUNDA_JAR
+    if not _is(path, CAMUNDA_SHA256):
+        with tempfile.TemporaryDirectory(dir=kept_in()) as place:
+            goal = "dependency:copy"
+            _run(["mvn", "-q", "-B", goal, f"-Dartifact={CAMUNDA}", f"-DoutputDirectory={place}"])
+            _keep(Path(place) / CAMUNDA_JAR, path, CAMUNDA_SHA256)
+    with zipfile.ZipFile(path) as jar:
+        return [jar.read(CAMUNDA_SQL.format(part)).decode() for part in CAMUNDA_PARTS]
+
+
+def lemmy_sql() -> list[str]:
+    """The statements of all migrations in their order, and of the functions after them."""
+    path = kept_in() / LEMMY_CRATE
+    if not _is(path, LEMMY_SHA256):
+        # As it is only shown, nothing is fetched of what it depends on.
+        _run(["cargo", "info", f"{LEMMY}@{LEMMY_VERSION}"])
+        home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+        found = sorted(home.glob(f"registry/cache/*/{LEMMY_CRATE}"))
+        assert found, f"cargo keeps no {LEMMY_CRATE} below {home}"
+        _keep(found[0], path, LEMMY_SHA256)
+    texts = {}
+    with tarfile.open(path) as crate:
+        for member in crate:
+            if member.name.endswith(".sql") and (file := crate.extractfile(member)):
+                texts[member.name.removeprefix(f"{LEMMY}-{LEMMY_VERSION}/")] = file.read().decode()
+    migrations = [name for name in sorted(texts) if name.endswith("/up.sql")]
+    replaceable = ["replaceable_schema/utils.sql", "replaceable_schema/triggers.sql"]
+    return [
+        *(texts[name] for name in migrations),
+        "DROP SCHEMA IF EXISTS r CASCADE; CREATE SCHEMA r;",
+        *(texts[name] for name in replaceable),
+    ]
+
+
+def oscar_python() -> Path:
+    """An interpreter of its own that has django-oscar."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    digest = hashlib.sha256("\n".join(OSCAR).encode()).hexdigest()[:12]
+    place = kept_in() / f"oscar-{version}-{digest}"
+    python, done = place / "bin" / "python", place / "installed"
+    if not done.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(place)])
+        _run([str(python), "-m", "pip", "install", "-q", *OSCAR])
+        done.touch()
+    return python
+
+
+def run_oscar(python: Path, *words: str, environment: Mapping[str, str]) -> None:
+    """Run one of Django's commands."""
+    _run([str(python), "-W", "ignore", "-m", "django", *words], environment)
+
+
+def kept_in() -> Path:
+    """Where what was fetched is kept from one run to the next."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    place = Path(base) / "dbsplit-tests"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    """Run a client; skip the test if there is none, or if it fails."""
+    command = " ".join(words)
+    try:
+        done = subprocess.run(
+            words,
+            env={**os.environ, **(environment or {})},
+            cwd=kept_in(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=FETCH_S_MAX,
+            check=False,
+        )
+    except FileNotFoundError:
+        pytest.skip(f"{words[0]} is not installed; this has to work: {command}")
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"no answer within {FETCH_S_MAX:.0f} s; this has to work: {command}")
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-SAID_MAX:]
+        pytest.skip(f"this has to work: {command}\n{said}")
+
+
+def _keep(found: Path, path: Path, sha256: str) -> None:
+    assert _is(found, sha256), f"{found.name} is not the one that was pinned"
+    part = path.with_suffix(f".{os.getpid()}")
+    shutil.copyfile(found, part)
+    part.replace(path)
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256

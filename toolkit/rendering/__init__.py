@@ -1,0 +1,1 @@
+"""Writing the services' schemas as an Alembic environment of their own."""
