@@ -17,6 +17,8 @@ from typing import Any
 import pgparse  # type: ignore[import-not-found]  # it has no stubs
 from psycopg import sql
 
+from plans.statements.tree import nodes
+
 Tree = dict[str, Any] | list[Any]
 
 _CHANGES = "gives another value each time"
@@ -92,14 +94,14 @@ def read_expression(text: str) -> Expression:
         return Expression(text, problems=(f"{error.message} at character {position}",))
     if tree is None:
         return Expression(text, problems=("isn't one SQL expression",))
-    nodes = list(_nodes(tree))
-    problems = [problem for kind, node in nodes for problem in _refused(kind, node)]
+    found = list(nodes(tree))
+    problems = [problem for kind, node in found for problem in _refused(kind, node)]
     return Expression(
         text,
-        reads=frozenset(name for name in map(_column, nodes) if name),
+        reads=frozenset(name for name in map(_column, found) if name),
         plain=_column(next(iter(tree.items()))),
         functions=frozenset(
-            ".".join(_names(node["funcname"])) for kind, node in nodes if kind == "FuncCall"
+            ".".join(_names(node["funcname"])) for kind, node in found if kind == "FuncCall"
         ),
         problems=tuple(dict.fromkeys(problems)),
     )
@@ -137,17 +139,6 @@ def _shape(tree: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(tree, dict):
         return {key: _shape(value) for key, value in tree.items() if key != "location"}
     return [_shape(item) for item in tree] if isinstance(tree, list) else tree
-
-
-def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - JSON
-    """Every node with its kind; the parser writes a node as {"Kind": {...}}."""
-    if isinstance(tree, dict):
-        for kind, node in tree.items():
-            yield kind, node
-            yield from _nodes(node)
-    elif isinstance(tree, list):
-        for item in tree:
-            yield from _nodes(item)
 
 
 def _names(parts: Sequence[dict[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from toolkit.control.schema import install_control
 from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
 from toolkit.revisions import render
-from toolkit.target_server import ask_server
+from toolkit.target_server import TargetServer, ask_server
 
 SLOT_WAIT_S = 60
 LOCK_WAIT_S = 30
@@ -87,7 +87,7 @@ def build_schema(
 ) -> list[dict[str, str]]:
     """Create a service's schema up to the data, or all of it; returns what was left out."""
     plan = split.plan.services[service]
-    schema = _schema(split, source, service)
+    schema = schema_of(split, source, service, ask_server(split.dsn(service)))
     if not after_data:
         _keep_undoing(split, service, schema)
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
@@ -150,29 +150,13 @@ def _undoing(split: Split, service: str) -> TargetSchema | None:
     return TargetSchema(before, after)
 
 
-def _schema(split: Split, source: Connection, service: str) -> TargetSchema:
-    plan = split.plan.services[service]
-    server = ask_server(plan.dsn)
-    return schema_of(
-        split,
-        source,
-        service,
-        version=server.version,
-        roles=server.roles,
-        extensions=server.extensions,
-    )
-
-
 def schema_of(
     split: Split,
     source: Connection,
     service: str,
-    *,
-    version: int,
-    roles: Container[str],
-    extensions: frozenset[str] | None = None,
+    server: TargetServer,
 ) -> TargetSchema:
-    """A service's schema on a server of this version that has these roles and extensions."""
+    """A service's schema on such a server."""
     replaced = split.plan.foreign_keys.items()
     return target_schema(
         source,
@@ -180,11 +164,11 @@ def schema_of(
         split.routes,
         Target(
             service=service,
-            version=version,
-            roles=tuple(role for role in split.plan.services[service].roles if role in roles),
+            version=server.version,
+            roles=tuple(r for r in split.plan.services[service].roles if r in server.roles),
             reference_keys=frozenset(n for n, cut in replaced if cut.replace_with == "reference"),
             checked_keys=frozenset(n for n, cut in replaced if cut.replace_with == "orphan_check"),
-            extensions=extensions,
+            extensions=server.extensions,
         ),
     )
 

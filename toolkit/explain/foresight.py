@@ -24,7 +24,6 @@ from plans.compile import compile_routes
 from plans.dependents import read_dependents
 from plans.errors import NotReady
 from plans.load import Plan, load_plan
-from plans.schema.ddl import TargetSchema
 from toolkit import locks, migrations, state
 from toolkit.control.schema import control_sql
 from toolkit.explain.outlook import Index, Measured, Outlook, Planned, Progress, TargetSeen
@@ -93,7 +92,7 @@ def _read(
 ) -> Outlook:
     findings = check_source(split.plan, source)
     dependents = read_dependents(source, split.catalog)
-    schemas = {s: _schema(split, source, s, seen) for s, seen in targets.items()}
+    schemas = {s: schema_of(split, source, s, seen.server) for s, seen in targets.items()}
     with source.transaction():
         source.execute(catalog_sql.READ_ONLY)
         source.execute(TIMEOUT)
@@ -200,18 +199,6 @@ def _copied(target: Connection) -> dict[str, int]:
     if target.execute("SELECT to_regclass('dbsplit.copied')").fetchone() == (None,):
         return {}
     return dict(target.execute("SELECT route, rows FROM dbsplit.copied").fetchall())
-
-
-def _schema(split: Split, source: Connection, service: str, seen: TargetSeen) -> TargetSchema:
-    server = seen.server
-    return schema_of(
-        split,
-        source,
-        service,
-        version=server.version,
-        roles=server.roles,
-        extensions=server.extensions,
-    )
 
 
 def _measured(source: Connection, catalog: Catalog) -> Iterator[tuple[TableName, Measured]]:

@@ -141,14 +141,7 @@ def _service(
     """A service's tree and its files, by their paths below the service's directory."""
     plan = split.plan.services[service]
     server, reached = _server(split, source, service)
-    schema = schema_of(
-        split,
-        source,
-        service,
-        version=server.version,
-        roles=server.roles,
-        extensions=server.extensions,
-    )
+    schema = schema_of(split, source, service, server)
     before, _ = revision_ids(service, split.plan.digest)
     own = following(plan.revisions, before) if plan.revisions else Handwritten()
     scripts = scripts_of(service, schema, split.plan.digest, own.heads)
