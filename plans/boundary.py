@@ -58,33 +58,37 @@ class Boundary:
     def cuts(self, catalog: Catalog) -> Iterator[Cut]:
         """Every foreign key of an owned table whose referenced rows may be elsewhere."""
         for key in catalog.foreign_keys:
-            for route in self.by_table.get(key.table, ()):
+            # Either end may be a partition, whose rows go where its table's go.
+            others = self.by_table.get(catalog.root(key.references), ())
+            for route in self.by_table.get(catalog.root(key.table), ()):
                 has_columns = set(key.columns) <= held_columns(route)
-                if route.kind.owned and has_columns and not self._keeps(key, route):
+                if route.kind.owned and has_columns and not _keeps(key, route, others):
                     reference = any(
                         other.kind is Kind.REFERENCE and other.service == route.service
-                        for other in self.by_table.get(key.references, ())
+                        for other in others
                     )
-                    yield Cut(key, route.service, reference, route, self._owners(key))
+                    yield Cut(key, route.service, reference, route, _owners(key, others))
 
-    def _owners(self, key: ForeignKey) -> tuple[Route, ...]:
-        return tuple(
-            route
-            for route in self.by_table.get(key.references, ())
-            if route.kind.owned and set(key.referenced_columns) <= held_columns(route)
-        )
 
-    def _keeps(self, key: ForeignKey, route: Route) -> bool:
-        """Whether all rows that may be referenced are the same service's.
+def _owners(key: ForeignKey, others: Iterable[Route]) -> tuple[Route, ...]:
+    return tuple(
+        route
+        for route in others
+        if route.kind.owned and set(key.referenced_columns) <= held_columns(route)
+    )
 
-        A part of a table split by columns has every row; one split by rows doesn't.
-        """
-        return any(
-            other.service == route.service
-            and other.kind in (Kind.WHOLE, Kind.COLUMNS)
-            and set(key.referenced_columns) <= held_columns(other)
-            for other in self.by_table.get(key.references, ())
-        )
+
+def _keeps(key: ForeignKey, route: Route, others: Iterable[Route]) -> bool:
+    """Whether all rows that may be referenced are the same service's.
+
+    A part of a table split by columns has every row; one split by rows doesn't.
+    """
+    return any(
+        other.service == route.service
+        and other.kind in (Kind.WHOLE, Kind.COLUMNS)
+        and set(key.referenced_columns) <= held_columns(other)
+        for other in others
+    )
 
 
 def names_of(key: ForeignKey) -> tuple[str, str, str]:

@@ -120,6 +120,14 @@ class Catalog:
     views: tuple[TableName, ...] = ()  # materialized ones too
     schemas_there: tuple[str, ...] = ()  # all of the database; () if it was not asked
 
+    def root(self, name: TableName) -> TableName:
+        """The partitioned table that `name` is a partition of, at any depth; else `name`."""
+        table = self.tables.get(name)
+        while table and table.is_partition and table.parent in self.tables:
+            name = table.parent
+            table = self.tables[name]
+        return name
+
     def find(self, name: str) -> Table | None:
         """The table that a plan calls ``name`` or ``schema.name``.
 

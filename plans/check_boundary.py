@@ -27,8 +27,8 @@ def check_foreign_keys(subject: Subject) -> Iterator[Finding]:
             yield subject.finding(
                 Severity.BLOCKER, "foreign-key-reference", cut.key.name, ("foreign_keys", entry),
                 f"{cut.service} has no read-only copy of {cut.key.references}",
-                remedy=f"add reference_in: [{cut.service}] to {cut.key.references},"
-                " or replace_with: orphan_check",
+                remedy=f"add reference_in: [{cut.service}] to"
+                f" {subject.catalog.root(cut.key.references)}, or replace_with: orphan_check",
             )  # fmt: skip
         elif actions := _actions(cut.key):
             yield subject.finding(
@@ -77,7 +77,8 @@ def _refused_meanwhile(cut: Cut) -> str:
 def _split_keys(subject: Subject) -> Iterator[Finding]:
     """Keys of several columns, which no part of a table has together."""
     for key in subject.catalog.foreign_keys:
-        routes = [r for r in subject.boundary.by_table.get(key.table, ()) if r.kind.owned]
+        parts = subject.boundary.by_table.get(subject.catalog.root(key.table), ())
+        routes = [route for route in parts if route.kind.owned]
         if routes and not any(set(key.columns) <= held_columns(route) for route in routes):
             yield subject.finding(
                 Severity.WARNING, "foreign-key-split", f"{key.table}.{key.name}", key.table,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from plans.catalog import ForeignKey, TableName
+from plans.catalog import Catalog, TableName
 from plans.routes import Kind, Route
 
 Place = tuple[str, TableName]  # a service's table
 
 
-def key_groups(
-    routes: Iterable[Route], foreign_keys: Sequence[ForeignKey]
-) -> tuple[frozenset[str], ...]:
+def key_groups(routes: Iterable[Route], catalog: Catalog) -> tuple[frozenset[str], ...]:
     """The ids of routes whose tables foreign keys connect in a service, at any distance.
 
     Their rows must be as of one moment, or a key could not be made; that it may be
     replaced or left out does not matter here.  What no key connects is in no group.
+    A partition's key connects its table.
     """
     held: dict[Place, set[str]] = defaultdict(set)
     for route in routes:
@@ -25,8 +24,9 @@ def key_groups(
             held[route.service, route.source.name].add(route.id)
     beside: dict[Place, set[Place]] = defaultdict(set)
     for service in {service for service, _ in held}:
-        for key in foreign_keys:
-            one, other = (service, key.table), (service, key.references)
+        for key in catalog.foreign_keys:
+            one = (service, catalog.root(key.table))
+            other = (service, catalog.root(key.references))
             if one in held and other in held:
                 beside[one].add(other)
                 beside[other].add(one)

@@ -37,6 +37,7 @@ class InventedWrites:
             table.name: RowSubject(f"{service}.{table.name}", service, *_sql_of(table))
             for table in self.tables
         }
+        self.issued_twice: list[str] = []
         self._inventor = inventor
         self._referred = {
             (one.table, key)
@@ -61,13 +62,14 @@ class InventedWrites:
         columns = sql.SQL(", ").join(map(sql.Identifier, values)).as_string(None)
         places = ", ".join(["%s"] * len(values))
         subject = self.subjects[table.name]
-        before = len(attempt.rows)
-        attempt.add(
-            subject,
-            f"INSERT INTO {subject.table} ({columns}) VALUES ({places}) RETURNING {{}}",
-            *values.values(),
-        )
-        attempt.remember(table.name, attempt.rows[before].key)
+        query = f"INSERT INTO {subject.table} ({columns}) VALUES ({places}) RETURNING {{}}"
+        try:
+            attempt.add(subject, query, *values.values())
+        except psycopg.errors.UniqueViolation as error:
+            if error.diag.constraint_name == table.key_name and not values.keys() & set(table.key):
+                self.issued_twice.append(str(error))
+            raise
+        attempt.remember(table.name, attempt.rows[-1].key)
 
     def change(self, attempt: Attempt) -> None:
         """Update a column of a row that was there before."""
@@ -115,11 +117,13 @@ class InventedTraffic:
         """`tables` are each service's own; `ledger` is the service that has the ledger."""
         self._history_dir, self._ledger_at = history_dir, ledger
         self._subjects = by_name(ENTRIES, ENTRY_COUNTS, BALANCES)
+        self._writes: list[InventedWrites] = []
         self._crews: dict[str, Crew] = {}
         seed = secrets.token_hex(4)
         with psycopg.connect(source) as connection:
             for service, names in tables.items():
                 writes = InventedWrites(service, RowInventor(connection, seed), names)
+                self._writes.append(writes)
                 self._subjects = {**self._subjects, **by_name(*writes.subjects.values())}
                 writer = Writer(
                     service,
@@ -170,6 +174,10 @@ class InventedTraffic:
             return all(now[one].acknowledged >= before[one].acknowledged + more for one in now)
 
         assert wait_until(all_acknowledged, timeout_s=WRITE_AGAIN_S_MAX), self.tallies()
+
+    def issued_twice(self) -> list[str]:
+        """What the databases said of numbers that they gave away again."""
+        return [said for writes in self._writes for said in writes.issued_twice]
 
     def check(self, places: Mapping[str, str]) -> HistoryReport:
         """Hold the histories against the databases; the writers must be at rest."""

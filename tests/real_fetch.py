@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -99,11 +99,6 @@ def oscar_python() -> Path:
     return python
 
 
-def run_oscar(python: Path, *words: str, environment: Mapping[str, str]) -> None:
-    """Run one of Django's commands."""
-    _run([str(python), "-W", "ignore", "-m", "django", *words], environment)
-
-
 def kept_in() -> Path:
     """Where what was fetched is kept from one run to the next."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -112,13 +107,12 @@ def kept_in() -> Path:
     return place
 
 
-def _run(words: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+def _run(words: Sequence[str]) -> None:
     """Run a client; skip the test if there is none, or if it fails."""
     command = " ".join(words)
     try:
         done = subprocess.run(
             words,
-            env={**os.environ, **(environment or {})},
             cwd=kept_in(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -36,7 +36,7 @@ def copy(split: Split, report: Report, *, jobs: int) -> int:
             split.name,
             tasks,
             report,
-            groups=key_groups(split.routes_of(services), split.catalog.foreign_keys),
+            groups=key_groups(split.routes_of(services), split.catalog),
             jobs=jobs,
         )
         for service in services:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from cdc.connect import Connection, connect
 from plans.boundary import Boundary, Cut, names_of
+from plans.catalog import TableName
 from plans.routes import Route
 from toolkit.opened import Split
 from toolkit.state import Direction, Phase, phases
@@ -45,15 +46,21 @@ def _check(split: Split, cut: Cut, source: Connection, stack: ExitStack) -> Orph
     return OrphanCheck(
         foreign_key=f"{key.table}.{key.name}",
         references=key.references,
-        referring=_end(split, cut.route, key.columns, source, stack),
+        referring=_end(split, cut.route, key.table, key.columns, source, stack),
         owners=tuple(
-            _end(split, route, key.referenced_columns, source, stack) for route in cut.owners
+            _end(split, route, key.references, key.referenced_columns, source, stack)
+            for route in cut.owners
         ),
     )
 
 
-def _end(
-    split: Split, route: Route, columns: Sequence[str], source: Connection, stack: ExitStack
+def _end(  # noqa: PLR0913 - what an end is made of, and who holds its connection
+    split: Split,
+    route: Route,
+    of: TableName,  # the route's table, or a partition of it, which has the same name there
+    columns: Sequence[str],
+    source: Connection,
+    stack: ExitStack,
 ) -> End:
     service = route.service
     target = stack.enter_context(connect(split.dsn(service), name="dbsplit orphans"))
@@ -68,7 +75,7 @@ def _end(
     return End(
         service=service,
         connection=target,
-        table=route.target,
+        table=of,
         columns=tuple(columns),
         types=tuple(table.column(name).type for name in columns),
         catch_up=catch_up,

@@ -263,7 +263,8 @@ def _identify_rows(split: Split, source: Connection) -> None:
     soon as the table is published, so this comes before the publication.
     """
     for relation in unidentified(split):
-        with source.transaction():
+
+        def identify(relation: TableName = relation) -> None:
             source.execute(
                 "INSERT INTO dbsplit.identity_before"
                 " (split, table_schema, table_name, replica_identity, index_name)"
@@ -275,6 +276,8 @@ def _identify_rows(split: Split, source: Connection) -> None:
                 [split.name, relation.schema, relation.name],
             )
             source.execute(identity_statement(relation))
+
+        _with_locks(source, identify, f"the replica identity of {relation} could not be set")
 
 
 def unidentified(split: Split) -> list[TableName]:
@@ -310,17 +313,26 @@ def _publish(split: Split, source: Connection) -> None:
     row = source.execute("SELECT FROM pg_publication WHERE pubname = %s", [publication]).fetchone()
     if row is not None:
         return
+    _with_locks(
+        source,
+        lambda: source.execute(publication_statement(split)),
+        "the tables could not be published",
+    )
+
+
+def _with_locks(source: Connection, change: Callable[[], object], failed: str) -> None:
+    """Make a change that needs locks, in a transaction, without making writers wait long."""
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
             with source.transaction():
                 source.execute("SET LOCAL lock_timeout = '500ms'")
-                source.execute(publication_statement(split))
+                change()
         except psycopg.errors.LockNotAvailable:
             if time.monotonic() > deadline:
                 raise NotReady(
-                    f"the tables could not be published within {LOCK_WAIT_S} s",
-                    hint="end long transactions that lock them (pg_locks), and repeat",
+                    f"{failed} within {LOCK_WAIT_S} s",
+                    hint="end long transactions that lock it (pg_locks), and repeat",
                 ) from None
         else:
             return

@@ -46,9 +46,10 @@ def with_copies_suggested(draft: Draft, boundary: Boundary) -> Draft:
     catalog = draft.evidence.catalog
     wanting: dict[TableName, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for cut in boundary.cuts(catalog):
-        kinds = {route.kind for route in boundary.by_table.get(cut.key.references, ())}
+        table = catalog.root(cut.key.references)
+        kinds = {route.kind for route in boundary.by_table.get(table, ())}
         if not cut.has_reference and Kind.WHOLE in kinds:
-            wanting[cut.key.references][cut.service].append(cut.key.name)
+            wanting[table][cut.service].append(cut.key.name)
     tables = [
         replace(one, shape=_with_copies(one.shape, wanting[one.owned.table]))
         if one.owned.table in wanting and one.owned.told is None

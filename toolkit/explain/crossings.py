@@ -79,7 +79,7 @@ def _keys(split: Split, boundary: Boundary) -> Iterator[Crossing]:
                 sort=Sort.KEY,
                 name=f"foreign key {cut.key.name}",
                 begin=End(cut.service, cut.route.target),
-                end=End(other, cut.key.references),
+                end=End(other, split.catalog.root(cut.key.references)),
                 how=_replaced(split, cut, entry),
                 said=entry is not None,
                 place=place,
