@@ -123,6 +123,12 @@ def _check_kinds(
                 "make them partitions, or tables of their own (ALTER TABLE … NO INHERIT …)",
                 at_key=True,
             )  # fmt: skip
+        elif name in kept and all(column.generated is not None for column in one.table.columns):
+            # COPY reads no such row, and nothing tells one from another.
+            problems.add(
+                one.path, f"{name} has no column that can be written",
+                "drop it in the plan, or give it one", at_key=True,
+            )  # fmt: skip
 
 
 def _check_complete(

@@ -123,9 +123,8 @@ class Catalog:
     def root(self, name: TableName) -> TableName:
         """The partitioned table that `name` is a partition of, at any depth; else `name`."""
         table = self.tables.get(name)
-        while table and table.is_partition and table.parent in self.tables:
-            name = table.parent
-            table = self.tables[name]
+        while table and table.is_partition and table.parent:
+            name, table = table.parent, self.tables.get(table.parent)
         return name
 
     def find(self, name: str) -> Table | None:

@@ -112,7 +112,7 @@ class InventedTraffic:
         ledger: str,
         routing: Path,
         history_dir: Path,
-        rate: float = 25.0,
+        rate: float = 12.0,
     ) -> None:
         """`tables` are each service's own; `ledger` is the service that has the ledger."""
         self._history_dir, self._ledger_at = history_dir, ledger

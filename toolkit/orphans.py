@@ -54,7 +54,7 @@ def _check(split: Split, cut: Cut, source: Connection, stack: ExitStack) -> Orph
     )
 
 
-def _end(  # noqa: PLR0913 - what an end is made of, and who holds its connection
+def _end(
     split: Split,
     route: Route,
     of: TableName,  # the route's table, or a partition of it, which has the same name there

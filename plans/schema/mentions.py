@@ -2,9 +2,10 @@
 
 PostgreSQL records no dependencies for bodies that are strings (PL/pgSQL, and SQL
 without BEGIN ATOMIC).  Every word that could be a name is taken for one, also
-inside of string literals, where dynamic SQL lies; comments are not read.  So a
-mention may be a false alarm, and never is missed unless the name is put together
-at run time.
+inside of string literals, where dynamic SQL lies; comments are not read, nor are
+reserved words where SQL has them as such, or a table called "order" would be in
+every sorted query.  So a mention may be a false alarm, and never is missed unless
+the name is put together at run time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
+
+# Words that name a table or function only in quotes, or behind a dot (pg_get_keywords(), R).
+_RESERVED = frozenset(
+    """
+    all analyse analyze and any array as asc asymmetric both case cast check collate column
+    constraint create current_catalog current_date current_role current_time current_timestamp
+    current_user default deferrable desc distinct do else end except false fetch for foreign from
+    grant group having in initially intersect into lateral leading limit localtime localtimestamp
+    not null offset on only or order placing primary references returning select session_user some
+    symmetric system_user table then to trailing true union unique user using variadic when where
+    window with
+    """.split()  # noqa: SIM905 - a line a word would be a page
+)
 
 _TOKEN = re.compile(
     r"""
@@ -26,6 +40,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+_NAME = re.compile(r"\s*[\w$]+\s*")
 
 
 class Mention(NamedTuple):
@@ -44,6 +60,7 @@ def mentions(body: str) -> frozenset[Mention]:
 def _mentions(body: str) -> Iterator[Mention]:
     before: str | None = None  # the word before a dot
     word: str | None = None
+    is_name = _NAME.fullmatch(body) is not None  # for format() or regclass, say: no SQL
     for token in _TOKEN.finditer(body):
         kind = token.lastgroup
         if kind == "dot" and word is not None:
@@ -54,10 +71,10 @@ def _mentions(body: str) -> Iterator[Mention]:
             yield Mention(word, before, call=kind == "call")
             before = word = None
         match kind:
-            case "word":
-                word = token[0].lower()
-            case "quoted":
-                word = token[0][1:-1].replace('""', '"')
+            case "word" | "quoted":
+                word = _folded(token[0])
+                if token[0].lower() in _RESERVED and before is None and not is_name:
+                    word = None
             case "string" | "dollar":
                 before = None
                 yield from _inside(token[0])
@@ -65,6 +82,10 @@ def _mentions(body: str) -> Iterator[Mention]:
                 before = None
     if word is not None:
         yield Mention(word, before)
+
+
+def _folded(token: str) -> str:
+    return token[1:-1].replace('""', '"') if token.startswith('"') else token.lower()
 
 
 def _inside(literal: str) -> Iterator[Mention]:
