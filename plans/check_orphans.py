@@ -17,6 +17,8 @@ from plans.places import Path
 from plans.routes import Route
 
 _SHOWN_MAX = 12
+_TOGETHER = 40
+"""Keys that one statement counts: a round trip for each would take most of the time."""
 
 
 def check_orphans(subject: Subject, conn: Connection) -> Iterator[Finding]:
@@ -26,17 +28,15 @@ def check_orphans(subject: Subject, conn: Connection) -> Iterator[Finding]:
     what they refer to.
     """
     without: list[Cut] = []
-    for cut in subject.boundary.cuts(subject.catalog):
-        try:
-            with conn.transaction():
-                rows, example = conn.execute(_counting(cut)).fetchone() or (0, None)
-        except psycopg.Error as error:
+    for cut, counted in _counted(conn, list(subject.boundary.cuts(subject.catalog))):
+        if isinstance(counted, psycopg.Error):
             yield subject.finding(
                 Severity.NOTE, "orphans-uncounted", _named(cut), _path(subject, cut),
                 f"rows of {cut.service} that refer to nothing could not be counted:"
-                f" {error.diag.message_primary or error}",
+                f" {counted.diag.message_primary or counted}",
             )  # fmt: skip
             continue
+        rows, example = counted
         if rows:
             yield _found(subject, cut, rows, example)
         else:
@@ -49,6 +49,33 @@ def check_orphans(subject: Subject, conn: Connection) -> Iterator[Finding]:
             f"0 orphans today in {len(names)} of the keys that the split cuts:"
             f" {', '.join(names[:_SHOWN_MAX])}{more}",
         )  # fmt: skip
+
+
+def _counted(
+    conn: Connection, cuts: Sequence[Cut]
+) -> Iterator[tuple[Cut, tuple[int, Any] | psycopg.Error]]:
+    """Each key with its count and an example, or with what kept it from being counted."""
+    for start in range(0, len(cuts), _TOGETHER):
+        some = cuts[start : start + _TOGETHER]
+        try:
+            with conn.transaction():
+                rows = conn.execute(_together(some)).fetchall()
+        except psycopg.Error as error:
+            if len(some) == 1:
+                yield some[0], error
+            else:  # one of them; what it is shows alone
+                for cut in some:
+                    yield from _counted(conn, [cut])
+            continue
+        for number, count, example in rows:
+            yield some[number], (count, example)
+
+
+def _together(cuts: Sequence[Cut]) -> sql.Composed:
+    return sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {}::int, c.* FROM ({}) AS c").format(number, _counting(cut))
+        for number, cut in enumerate(cuts)
+    )
 
 
 def _found(subject: Subject, cut: Cut, rows: int, example: Any) -> Finding:  # noqa: ANN401 - text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -21,6 +23,15 @@ FORMAT = click.option(
     help="For people, programs, GitHub's annotations, or code scanning.",
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have it a usage error that what the user named cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise click.UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class InOrder(click.Group):

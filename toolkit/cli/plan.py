@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.options import FORMAT, JSON, PLAN, InOrder
+from toolkit.cli.options import FORMAT, JSON, PLAN, InOrder, writing
 from toolkit.cli.talk import told
 
 
@@ -166,7 +166,9 @@ def plan_explain(plan: Path, html: Path | None, *, as_json: bool, with_sql: bool
         result = explanation(outlook, those, across, with_sql=with_sql)
         text = explanation_text(outlook, those, across, with_sql=with_sql)
         if html is not None:
-            html.write_text(render_sheet(outlook, those, across), encoding="utf-8")
+            page = render_sheet(outlook, those, across)
+            with writing(html):
+                html.write_text(page, encoding="utf-8")
             if not as_json:
                 talk.line("written", str(html))
             result["html"] = str(html)
@@ -195,9 +197,11 @@ def plan_render(plan: Path, directory: Path, *, as_json: bool, force: bool) -> N
     cd schemas && alembic -n crm upgrade head --sql
     """
     with told(as_json=as_json) as talk:
-        from toolkit.rendering.tree import render_plan
+        from toolkit.rendering.tree import render_plan, write
 
-        rendering = render_plan(plan, directory, force=force)
+        rendering = render_plan(plan)
+        with writing(directory):
+            write(rendering, directory, force=force)
         result = {
             "outcome": "rendered",
             "directory": str(directory),

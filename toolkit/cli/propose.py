@@ -14,6 +14,7 @@ import click
 from plans.conninfo import database_of
 from plans.model import DROP, NAME_PATTERN
 from plans.names import slug
+from toolkit.cli.options import writing
 from toolkit.cli.talk import Talk
 
 if TYPE_CHECKING:
@@ -47,12 +48,13 @@ def role_services(given: Sequence[str], services: Sequence[str]) -> dict[str, st
     """Role to service, of ``--roles service=role,role``.  Raises UsageError."""
     found: dict[str, str] = {}
     for text in given:
-        service, sign, roles = text.partition("=")
-        if not sign or service not in services:
+        service, _, listed = text.partition("=")
+        roles = [role for role in (one.strip() for one in listed.split(",")) if role]
+        if not roles or service not in services:
             raise click.UsageError(
                 f"--roles {text}: write SERVICE=ROLE,ROLE, with one of {', '.join(services)}"
             )
-        for role in filter(None, (one.strip() for one in roles.split(","))):
+        for role in roles:
             if found.setdefault(role, service) != service:
                 raise click.UsageError(f"--roles: {role} is {found[role]}'s and {service}'s")
     return found
@@ -125,7 +127,8 @@ def propose_plan(  # noqa: PLR0913 - the verb's options
     if output == STDOUT:
         sys.stdout.write(proposal.text)
     else:
-        Path(output).write_text(proposal.text, encoding="utf-8")
+        with writing(Path(output)):
+            Path(output).write_text(proposal.text, encoding="utf-8")
     if not talk.as_json:
         _tell(talk, proposal)
     told = "" if output == STDOUT else _summary(proposal, output)

@@ -44,18 +44,16 @@ class Rendering:
     services: tuple[ServiceTree, ...]
 
 
-def render_plan(path: Path, directory: Path, *, force: bool) -> Rendering:
-    """Write the environment for the plan at `path` into `directory`.
+def render_plan(path: Path) -> Rendering:
+    """The environment for the plan at `path`.
 
     Raises PlanInvalid for a plan whose schemas cannot be made, NotReady if the source does
-    not answer, or if `directory` holds what dbsplit did not write and `force` does not hold.
+    not answer.
     """
     split = open_split(path, with_targets=False, prepared=False)
     _require_renderable(split)
     with connect(split.plan.source.dsn, name="dbsplit render") as source:
-        rendering = compose(split, source)
-    write(rendering, directory, force=force)
-    return rendering
+        return compose(split, source)
 
 
 def compose(split: Split, source: Connection) -> Rendering:
@@ -92,8 +90,8 @@ def write(rendering: Rendering, directory: Path, *, force: bool) -> None:
     if strange and not force:
         shown = ", ".join(strange[:_SHOWN_MAX]) + (", …" if len(strange) > _SHOWN_MAX else "")
         raise NotReady(
-            f"{directory} holds {len(strange)} files that dbsplit did not write, or not like that:"
-            f" {shown}",
+            f"{directory} holds {len(strange)} file{'s' if len(strange) > 1 else ''}"
+            f" that dbsplit did not write, or not like that: {shown}",
             hint="name a new directory; --force overwrites what has the same name, and leaves"
             " the rest",
         )
