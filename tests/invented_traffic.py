@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -59,10 +60,13 @@ class InventedWrites:
         values = self._inventor.values(table)
         if values is None:
             raise NothingToDo
-        columns = sql.SQL(", ").join(map(sql.Identifier, values)).as_string(None)
-        places = ", ".join(["%s"] * len(values))
         subject = self.subjects[table.name]
-        query = f"INSERT INTO {subject.table} ({columns}) VALUES ({places}) RETURNING {{}}"
+        query = _query(
+            "INSERT INTO {} ({}) VALUES ({}) RETURNING {{}}",
+            sql.Identifier(table.name),
+            sql.SQL(", ").join(map(sql.Identifier, values)),
+            sql.SQL(", ").join([sql.Placeholder()] * len(values)),
+        )
         try:
             attempt.add(subject, query, *values.values())
         except psycopg.errors.UniqueViolation as error:
@@ -85,10 +89,13 @@ class InventedWrites:
         if not columns or not table.rows:
             raise NothingToDo
         column, row = attempt.chance.choice(columns), attempt.chance.choice(table.rows)
-        subject = self.subjects[table.name]
-        name = sql.Identifier(column.name).as_string(None)
         attempt.query(
-            f"UPDATE {subject.table} SET {name} = %s WHERE {subject.key} = %s",
+            _query(
+                "UPDATE {} SET {} = %s WHERE {} = %s",
+                sql.Identifier(table.name),
+                sql.Identifier(column.name),
+                sql.SQL(self.subjects[table.name].key),
+            ),
             self._inventor.value(column),
             "/".join(str(row[key]) for key in table.key),
         )
@@ -97,7 +104,11 @@ class InventedWrites:
         """Delete a row of one's own."""
         table = attempt.chance.choice(self.tables)
         subject = self.subjects[table.name]
-        query = f"DELETE FROM {subject.table} WHERE {subject.key} = %s RETURNING {{}}"
+        query = _query(
+            "DELETE FROM {} WHERE {} = %s RETURNING {{}}",
+            sql.Identifier(table.name),
+            sql.SQL(subject.key),
+        )
         attempt.remove(subject, query, attempt.recall(table.name))
 
 
@@ -195,3 +206,7 @@ def _sql_of(table: Invented) -> tuple[str, str]:
     keys = [sql.SQL("{}::text").format(sql.Identifier(name)) for name in table.key]
     joined = sql.SQL("concat_ws('/', {})").format(sql.SQL(", ").join(keys))
     return sql.Identifier(table.name).as_string(None), joined.as_string(None)
+
+
+def _query(text: LiteralString, *parts: sql.Composable) -> str:
+    return sql.SQL(text).format(*parts).as_string(None)
