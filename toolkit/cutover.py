@@ -108,7 +108,9 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
     closed = [gate for gate in gates if not gate.ok]
     if closed:
         said = "; ".join(f"{g.gate} is {g.observed}, limit {g.limit}" for g in closed)
-        raise GateClosed(f"gate closed: {said}", hint="; ".join(g.remedy for g in closed))
+        error = GateClosed(f"gate closed: {said}", hint="; ".join(g.remedy for g in closed))
+        error.result = {"gates": [gate.as_dict() for gate in gates]}
+        raise error
     return Moved("ready", chosen, 0.0, None, {}, tuple(gates))
 
 

@@ -14,6 +14,7 @@ from plans.catalog_read import read_catalog
 from plans.compile import compile_routes
 from plans.load import load_plan
 from tests.conftest import fresh_database
+from tests.small_shop import small_shop
 from toolkit.control.schema import install_control
 from toolkit.executed import Clean, Unreadable, Watcher
 from toolkit.servers import Server, running_server
@@ -125,3 +126,21 @@ def test_without_statistics_it_says_what_to_do(watched: Watched) -> None:
         connection.execute("DROP EXTENSION pg_stat_statements")
     with pytest.raises(Unreadable, match="CREATE EXTENSION"):
         watched.look()
+
+
+def test_the_gate_of_a_cutover_asks(
+    counting_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    def asking(plan: str) -> str:
+        return plan + "limits: {crossing_free_days_min: 7}\n"
+
+    with small_shop(counting_server, target_server, tmp_path, edit=asking) as shop:
+        shop.ask("source", "CREATE EXTENSION pg_stat_statements")
+        shop.follow()
+        with shop.verbs.stream(shop.source):
+            gates = shop.verbs("cutover", "--dry-run", "--json", code=6).result["gates"]
+            (gate,) = [one for one in gates if one["gate"] == "boundary"]
+            assert not gate["ok"]
+            assert gate["limit"] == "7 days"
+            told = shop.verbs("status", "--json").result["gates"]
+            assert "boundary" in [one["gate"] for one in told if not one["ok"]]
