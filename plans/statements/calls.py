@@ -44,7 +44,7 @@ def read_call(
             run(text, f"{name}()")
     elif name in _MAY_READ_ANYTHING:
         ledger.doubt(f"{name}() may read anything")
-    elif not called and not names.is_builtin(parts):
+    elif not (called or names.is_builtin(parts) or names.is_of_extension(parts)):
         ledger.doubt(f"there is no function {'.'.join(parts)}({_count(len(arguments))})")
 
 

@@ -138,6 +138,19 @@ class Names:
         known = self.scope.system_functions
         return known is None or name in known
 
+    def is_of_extension(self, parts: Sequence[str]) -> bool:
+        """Whether an extension has a function of this name, in whatever schema it lies.
+
+        That schema is often one of the database's path and none of the plan's.
+        """
+        *schema, name = parts
+        return not schema and any(
+            routine.of_extension
+            for (_, called), routines in self.scope.routines.items()
+            if called == name
+            for routine in routines
+        )
+
     def define_table(self, node: Mapping[str, Any]) -> None:
         """A table that the text creates; where it has a name of the catalog, it is that one."""
         name = str(node.get("relname", ""))

@@ -81,10 +81,14 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 # Two literals are one text if nothing but a sign of joining stands between them.
 _JOINED = re.compile(r"[ \t]*(?:\+|\.|\.\.|&|\\)?[ \t]*(?:\r?\n[ \t]*)?(?:\+|\.|&|\|\|)?[ \t]*$")
 _HAS_SIGN = re.compile(r"[+.&\\]")
+# A value that is put in between two literals, or behind one: + id + … and PHP's . $id
+_PUT_IN = r"[ \t]*(?:\n[ \t]*)?(?:[+&]|\.(?=[ \t]*\$)|\.(?=[ \t]))[ \t]*[\w$(]"
+_BETWEEN = re.compile(_PUT_IN + r"[^;{}=\n]*[+&.][ \t]*(?:\r?\n[ \t]*)?$")
+_BEHIND = re.compile(_PUT_IN)
 
 
 def code_strings(source: str) -> Iterator[String]:
-    """The strings of code in any language; those joined by + . or & as one."""
+    """The strings of code in any language; those joined by + . or & as one, with `HOLE`s."""
     before: String | None = None
     end, line, counted = 0, 1, 0
     for match in _STRINGS.finditer(source):
@@ -96,15 +100,22 @@ def code_strings(source: str) -> Iterator[String]:
         joins = _JOINED.match(between) and (_HAS_SIGN.search(between) or "\n" in between)
         if before is not None and joins:
             before = String(before.text + "\n" * between.count("\n") + text, before.line)
+        elif before is not None and _BETWEEN.match(between):
+            lines = "\n" * between.count("\n")
+            before = String(before.text + HOLE + lines + text, before.line)
         else:
             if before is not None:
-                yield before
+                yield _ended(before, between)
             line += source.count("\n", counted, match.start(kind))
             counted = match.start(kind)
             before = String(text, line)
         end = match.end()
     if before is not None:
-        yield before
+        yield _ended(before, source[end:])
+
+
+def _ended(string: String, behind: str) -> String:
+    return String(string.text + HOLE, string.line) if _BEHIND.match(behind) else string
 
 
 def _plain(text: str, kind: str) -> str:

@@ -22,7 +22,7 @@ _BEGINS = re.compile(
 _TOKEN = re.compile(
     r"""(?P<kept>'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$\d+|\[[^\]{}]*\])
       | (?P<value>[$\#]?\{[^{}]*\}|\{\{[^{}]*\}\}|%[-+.\d]*[dfvq]\b
-          |(?<![\w@<>])@[A-Za-z_]\w*)""",
+          |(?<![\w@<>])@[A-Za-z_]\w*|(?<![\w$])\$[A-Za-z_]\w*(?:->\w+)*(?![\w$]))""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -35,8 +35,8 @@ def looks_like_sql(text: str) -> bool:
 def with_parameters(text: str) -> str:
     """The text with a parameter ($1, $2) wherever a template puts in something.
 
-    Known are ``{}``, ``${…}``, ``#{…}``, ``@name`` and C's ``%d``, outside of quotes and
-    comments.  The drivers' own (``%s``, ``?``, ``:name``) are left to `plans.statements`.
+    Known are ``{}``, ``${…}``, ``#{…}``, ``$name``, ``@name`` and C's ``%d``, outside of quotes
+    and comments.  The drivers' own (``%s``, ``?``, ``:name``) are left to `plans.statements`.
     """
     numbers = count(1)
 

@@ -34,6 +34,7 @@ CREATE TABLE years (y int PRIMARY KEY) PARTITION BY RANGE (y);
 CREATE TABLE years_1 PARTITION OF years DEFAULT;
 CREATE TABLE base (id int PRIMARY KEY);
 CREATE TABLE heir () INHERITS (base);
+CREATE TABLE hollow ();
 CREATE VIEW open_orders AS SELECT id FROM orders;
 CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY);
 CREATE TABLE sales.deals (id int PRIMARY KEY);
@@ -52,7 +53,7 @@ tables:
 """
 TABLES = {
     "customers": "crm", "visits": "crm", "products": "shop", "orders": "shop", "keyless": "crm",
-    "years": "shop", "base": "drop", "heir": "drop", "scratch": "drop", "far_away": "crm",
+    "years": "shop", "base": "drop", "heir": "drop", "hollow": "drop", "scratch": "drop", "far_away": "crm",
 }  # fmt: skip
 
 
@@ -114,6 +115,7 @@ BAD = [
     Bad("a partition", {"years_1": "shop"}, "years_1:3", "a partition of public.years", "assign public.years"),
     Bad("a view", {"open_orders": "shop"}, "open_orders:3", "is a view", "take it out"),
     Bad("a foreign table", {"abroad": "shop"}, "abroad:3", "foreign table", "take it out"),
+    Bad("without columns", {"hollow": "crm"}, "hollow:3", "has no column that can be written", "drop it"),
     Bad("an heir", {"base": "crm", "heir": "crm"}, "heir:3", "inherits from public.base", "NO INHERIT"),
     Bad("unlogged", {"scratch": "crm"}, "scratch:12", "unlogged", "SET LOGGED", "table-unlogged"),
     Bad("owner and split", {"orders": "{owner: shop, split_rows: {crm: 'id = 1', shop: 'id <> 1'}}"}, "orders:11",

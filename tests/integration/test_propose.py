@@ -214,6 +214,13 @@ def test_a_wrong_owners_file_ends_it_with_nothing_written(source_db: str, tmp_pa
         assert said in result.stderr
 
 
+def test_a_file_that_cannot_be_written_is_a_usage_error(source_db: str) -> None:
+    create_small_shop(source_db)
+    result = propose(source_db, "-o", "/proc/plan.yaml")  # where root cannot write, either
+    assert result.exit_code == 2
+    assert "cannot write /proc/plan.yaml: No such file" in result.stderr
+
+
 def test_a_file_that_is_there_stays_unless_forced(source_db: str, tmp_path: Path) -> None:
     create_small_shop(source_db)
     path = tmp_path / "plan.yaml"
@@ -228,7 +235,13 @@ def test_a_file_that_is_there_stays_unless_forced(source_db: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     "words",
-    [("-o", "-", "--json"), ("--roles", "x=y"), ("--usage", "nothing/there"), ("-o", "no/dir/x")],
+    [
+        ("-o", "-", "--json"),
+        ("--roles", "x=y"),
+        ("--roles", "crm="),
+        ("--usage", "nothing/there"),
+        ("-o", "no/dir/x"),
+    ],
 )
 def test_what_cannot_be_meant_is_a_usage_error(words: tuple[str, ...]) -> None:
     assert propose("dbname=x", *words).exit_code == 2

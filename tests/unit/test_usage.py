@@ -100,6 +100,9 @@ def test_only_templates_are_filled_in() -> None:
     assert with_parameters("SELECT '{}' FROM {} WHERE a = @b AND c = %d AND d[1:2] = '@x'") == (
         "SELECT '{}' FROM $1 WHERE a = $2 AND c = $3 AND d[1:2] = '@x'"
     )
+    assert with_parameters("a = $id AND b = $o->c->d") == "a = $1 AND b = $2"
+    for left_alone in ("DO $body$BEGIN END$body$", "DO $$begin end$$", "a = $1", "'$x'"):
+        assert with_parameters(left_alone) == left_alone
 
 
 def test_quotes_of_code_do_not_swallow_what_follows() -> None:
@@ -261,3 +264,25 @@ def test_code_is_the_service_s_that_the_nearest_part_of_its_path_names(tmp_path:
     actors = {one.actor.service for one in collector.usage(origins).used}
     assert actors == {"", "crm", "shop", "mes"}
     assert [origin.days for origin in origins] == [None]
+
+
+def test_values_that_are_put_in_leave_a_hole_in_any_language() -> None:
+    def text(source: str) -> list[str]:
+        return [one.text for one in code_strings(source)]
+
+    assert text('q("SELECT a FROM b WHERE id = " + id);\nf("x");') == [
+        "SELECT a FROM b WHERE id = {}", "x",
+    ]  # fmt: skip
+    assert text('"FROM b WHERE id = " + o.getId() + " AND c = 1"') == [
+        "FROM b WHERE id = {} AND c = 1"
+    ]
+    assert text("$q = 'FROM b WHERE n = '.$n; $r = 'y';") == ["FROM b WHERE n = {}", "y"]
+    assert text("'FROM b WHERE n = ' . $n . ' LIMIT 1'") == ["FROM b WHERE n = {} LIMIT 1"]
+    assert text('"%s".format(x); "y".toString() + "z"; f("a", b, "c")') == [
+        "%s",
+        "y",
+        "z",
+        "a",
+        "c",
+    ]
+    assert text('{"a": 1 + b, "c": "d"}') == ["a", "c", "d"]
