@@ -66,7 +66,7 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
 # `toastable` doesn't ask attstorage: SET STORAGE leaves old values where they
 # are.  A value moves out of line only if it is longer than the pointer to it
 # (TOAST_POINTER_SIZE, 18 bytes, aligned 24), so short types are ruled out.
-COLUMNS: Final[LiteralString] = """
+COLUMNS: Final[LiteralString] = r"""
 WITH RECURSIVE used AS (
     SELECT DISTINCT atttypid AS type, atttypid AS base
       FROM pg_attribute WHERE attrelid = ANY (%(oids)s::oid[]) AND attnum > 0
@@ -88,6 +88,19 @@ WITH RECURSIVE used AS (
       FROM used u JOIN pg_type t ON t.oid = u.base
       LEFT JOIN pg_type e ON e.oid = t.typelem
      WHERE t.typtype <> 'd'
+), named AS (
+    -- What a function's text draws from; a name without a schema is of the function's own.
+    SELECT p.oid AS routine, s.oid AS sequence,
+           '\mnextval\s*\(\s*''' || replace(m.found[1], '$', '\$') || '''' AS call
+      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      CROSS JOIN LATERAL coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) AS b (text)
+      CROSS JOIN LATERAL regexp_matches(
+          b.text,
+          'nextval\s*\(\s*''((?:"[^"'']+"|[a-z_][\w$]*)(?:\.(?:"[^"'']+"|[a-z_][\w$]*))?)''', 'gi'
+      ) AS m (found)
+      JOIN pg_class s ON s.relkind = 'S' AND s.oid = coalesce(
+          to_regclass(m.found[1]), to_regclass(quote_ident(n.nspname) || '.' || m.found[1]))
+     WHERE p.oid >= 16384 AND p.prokind IN ('f', 'p')
 ), sequences AS (
     SELECT d.refobjid AS relation, d.refobjsubid AS number, d.objid AS sequence,
            CASE d.deptype WHEN 'i' THEN 1 ELSE 3 END AS rank
@@ -101,6 +114,21 @@ WITH RECURSIVE used AS (
                       AND d.refclassid = 'pg_class'::regclass
       JOIN pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
      WHERE f.adrelid = ANY (%(oids)s::oid[])
+     UNION ALL
+    SELECT f.adrelid, f.adnum, n.sequence, 4
+      FROM pg_attrdef f
+      JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+                      AND d.refclassid = 'pg_proc'::regclass
+      JOIN named n ON n.routine = d.refobjid
+     WHERE f.adrelid = ANY (%(oids)s::oid[])
+     UNION ALL
+    SELECT t.tgrelid, a.attnum, n.sequence, 5
+      FROM pg_trigger t JOIN named n ON n.routine = t.tgfoid
+      JOIN pg_proc p ON p.oid = t.tgfoid
+      JOIN pg_attribute a ON a.attrelid = t.tgrelid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE t.tgrelid = ANY (%(oids)s::oid[]) AND NOT t.tgisinternal AND a.attname ~ '^\w+$'
+       AND (p.prosrc ~* ('\mNEW\."?' || a.attname || '"?\s*:?=[^;]*' || n.call)
+            OR p.prosrc ~* (n.call || '[^;]*\mINTO\s+NEW\."?' || a.attname || '\M'))
 ), drawn AS (
     SELECT DISTINCT ON (q.relation, q.number) q.relation, q.number,
            ARRAY[n.nspname::text, s.relname::text] AS sequence

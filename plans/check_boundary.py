@@ -175,7 +175,9 @@ def _trigger(subject: Subject, one: Dependent, table: TableName) -> Iterator[Fin
                 Severity.WARNING, "trigger-across", one.name, table,
                 f"its function touches {_listed(others or one.reads)}, which {route.service}"
                 " doesn't have, or not to write it",
-                why=f"the trigger is left out in {route.service}'s database, or fails there",
+                why=f"the trigger is left out in {route.service}'s database, or fails there; and"
+                f" once such a table has moved and {table} has not, the source's fence refuses what"
+                " the trigger writes",
                 remedy=f"do its work in {route.service}'s application or in the orchestrator",
             )  # fmt: skip
 

@@ -151,7 +151,10 @@ def _check_room(
 
 
 def _check_unowned(subject: Subject, conn: Connection) -> Iterator[Finding]:
-    found = [TableName(row["schema"], row["name"]) for row in subject.held(conn, UNOWNED)]
+    columns = (c for table in subject.catalog.tables.values() for c in table.columns)
+    drawn = {column.sequence for column in columns}
+    named = (TableName(row["schema"], row["name"]) for row in subject.held(conn, UNOWNED))
+    found = [name for name in named if name not in drawn]
     if found:
         yield subject.finding(
             Severity.WARNING, "sequence-unowned", found[0] if len(found) == 1 else "sequences",

@@ -25,6 +25,8 @@ from plans.queries.crossing import Verdict, judge
 from plans.routes import Route
 from plans.statements.read import read_statements
 from plans.statements.scope import Scope, read_scope
+from plans.usage.model import Actor, Executed
+from plans.usage.search_paths import Paths, path_of, role_paths
 
 EXTENSION = "pg_stat_statements"
 HIDDEN = "<insufficient privilege>"
@@ -94,10 +96,12 @@ class Watcher:
     routes: Sequence[Route]
     _judged: dict[tuple[int, str], str | None] = field(default_factory=dict)
     _scope: Scope | None = None
+    _paths: Paths = field(default_factory=dict)
 
     def look(self, source: Connection) -> Clean:
         """Look once more, and note what is known now.  Raises Unreadable."""
         scope = self._scope = self._scope or read_scope(source, self.catalog)
+        self._paths = self._paths or role_paths(source)
         with source.transaction():
             source.execute(
                 "SELECT pg_advisory_xact_lock(hashtext('dbsplit boundary ' || %s))",
@@ -145,7 +149,12 @@ class Watcher:
     def _judge(self, scope: Scope, role: str, text: str) -> str | None:
         boundary, allowed = Boundary.of(self.routes), allowed_of(self.plan.path)
         service = next((s for s, one in self.plan.services.items() if role in one.roles), None)
-        for statement in read_statements(text, scope):
+        path = path_of(
+            Executed(text=text, place=EXTENSION, actor=Actor(role)),
+            self._paths,
+            self.catalog.schemas,
+        )
+        for statement in read_statements(text, scope, search_path=path):
             judged = judge(statement, boundary, service)
             if judged.verdict in _CROSSING and not allowed.holds(judged, EXTENSION, _today()):
                 return " ".join(statement.text.split())
@@ -159,7 +168,8 @@ def _schema(source: Connection) -> str:
         [EXTENSION],
     ).fetchone()
     loaded = source.execute(
-        "SELECT current_setting('shared_preload_libraries') LIKE '%%pg_stat_statements%%'"
+        "SELECT coalesce((SELECT setting LIKE '%%pg_stat_statements%%' FROM pg_settings"
+        " WHERE name = 'shared_preload_libraries'), true)"  # hidden from most roles
     ).fetchone()
     if row is None or loaded is None or not loaded[0]:
         raise Unreadable(

@@ -138,7 +138,7 @@ def check_queries(
     report = QueriesReport(allowed)
     for text in texts:
         report.files.add(text.file)
-        for statement in read_statements(text.text, scope):
+        for statement in read_statements(text.text, scope, search_path=text.search_path):
             judged = judge(statement, boundary, text.service)
             report.statements += 1
             report.counts[judged.verdict] += 1

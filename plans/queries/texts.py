@@ -12,6 +12,7 @@ from plans.queries.crossing import fingerprint
 from plans.usage.files import Skipped, files_below, read_files
 from plans.usage.logs import SUFFIXES, LogReader
 from plans.usage.model import Executed
+from plans.usage.search_paths import Paths, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Text:
     line: int
     service: str | None = None  # whose it is, if that is known
     times: int = 1  # that it was executed, where that is known
+    search_path: tuple[str, ...] | None = None  # under which it was; None is the plan's schemas
 
 
 class NoSuchPath(SplitError):
@@ -60,6 +62,7 @@ class Collector:
     plan: Plan
     database: str
     log_prefix: str | None = None
+    paths: Paths = field(default_factory=dict)  # the search paths of roles
     skipped: dict[str, str] = field(default_factory=dict)  # file to why
 
     def read(self, specs: Iterable[Spec]) -> Iterator[Text]:
@@ -75,10 +78,11 @@ class Collector:
         self, statements: Iterable[Executed], service: str | None = None
     ) -> Iterator[Text]:
         """Statements that were executed, each kind of one role once."""
-        first: dict[tuple[str, str], Text] = {}
+        first: dict[tuple[str, str, tuple[str, ...] | None], Text] = {}
         by_role = self._services()
         for one in statements:
-            key = (fingerprint(one.text) or one.text, one.actor.role)
+            path = path_of(one, self.paths, self.plan.source.schemas)
+            key = (fingerprint(one.text) or one.text, one.actor.role, path)
             if key in first:
                 before = first[key]
                 first[key] = replace(before, times=before.times + round(one.calls))
@@ -86,7 +90,7 @@ class Collector:
             file, _, line = one.place.rpartition(":")
             whose = service or by_role.get(one.actor.role)
             where = (file, int(line)) if line.isdigit() else (one.place, 1)
-            first[key] = Text(one.text, *where, whose, round(one.calls))
+            first[key] = Text(one.text, *where, whose, round(one.calls), path)
         yield from first.values()
 
     def _logs(self, files: Iterable[Path], service: str | None) -> Iterator[Text]:

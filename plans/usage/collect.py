@@ -15,6 +15,7 @@ from plans.statements.read import read_statements
 from plans.statements.scope import Scope
 from plans.usage.literals import Inserted, inserted
 from plans.usage.model import Actor, Executed, Origin, Usage, Used, Values
+from plans.usage.search_paths import path_of
 from plans.usage.statistics import VALUES_MAX
 
 # Statements that differ in more than their constants.  An application has some thousands;
@@ -138,7 +139,7 @@ class Collector:
             if len(self._calls) >= STATEMENTS_MAX:
                 self.left_out += 1
                 return None
-            path = self.paths.get(one.actor.role) or self.paths.get("")
+            path = path_of(one, self.paths, self.scope.catalog.schemas)
             self._calls[key] = _Calls(one, self._statements(key[2], one.text, path))
         return self._calls[key]
 

@@ -21,6 +21,7 @@ from typing import IO, Any, Final
 
 from plans.usage.log_prefix import prefix_pattern
 from plans.usage.model import Actor, Executed
+from plans.usage.search_paths import SessionPaths
 
 # A longer record is a row of data, not a statement that somebody wrote.
 RECORD_CHARS_MAX: Final = 1_000_000
@@ -67,7 +68,7 @@ class LogReader:
 
     def read(self, path: Path) -> Iterator[Executed]:
         """The statements of a log, in its order.  Raises OSError if it cannot be read."""
-        transactions = _Transactions()
+        transactions, paths = _Transactions(), SessionPaths()
         with _opened(path) as file:
             for number, record in self._records(path, file):
                 if (one := _statement(record)) is None or record.get("dbname") not in (
@@ -84,6 +85,7 @@ class LogReader:
                     at=_time(record.get("timestamp")),
                     transaction=transaction and f"{path.name} {transaction}",
                     parameters=_parameters(detail),
+                    search_path=paths.after(_session_of(record), text),
                 )
 
     def _records(self, path: Path, file: Iterable[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -169,7 +171,7 @@ class _Transactions:
 
     def of(self, record: Mapping[str, Any], text: str) -> str | None:
         """The transaction of a statement; None if it is alone, or nobody can tell."""
-        name = str(record.get("session_id") or record.get("pid") or "")
+        name = _session_of(record)
         number = str(record.get("vxid") or "")
         if number and not number.endswith("/0"):
             return f"{name} {number}"
@@ -182,6 +184,10 @@ class _Transactions:
         elif _ENDS.match(text):
             session.is_open = False
         return f"{name} {session.count}" if session.is_open else None
+
+
+def _session_of(record: Mapping[str, Any]) -> str:
+    return str(record.get("session_id") or record.get("pid") or "")
 
 
 def _statement(record: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -38,6 +38,7 @@ class Executed:
     at: datetime | None = None  # of one execution
     transaction: str | None = None  # the same for all statements of one transaction
     parameters: tuple[str | None, ...] | None = None  # as text; None if they aren't known
+    search_path: tuple[str, ...] | None = None  # its session's, if that was set before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

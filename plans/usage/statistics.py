@@ -17,7 +17,6 @@ from psycopg.rows import DictRow, dict_row
 
 from plans.catalog import Catalog, TableName
 from plans.catalog_sql import READ_ONLY
-from plans.statements.settings import path_names
 from plans.usage import statistics_sql
 from plans.usage.model import (
     Actor,
@@ -29,6 +28,7 @@ from plans.usage.model import (
     Touched,
     Volume,
 )
+from plans.usage.search_paths import role_paths
 
 NAME: Final = "pg_stat_statements"
 HIDDEN: Final = "<insufficient privilege>"
@@ -64,10 +64,7 @@ def read_statistics(conn: psycopg.Connection[Any], catalog: Catalog) -> Statisti
             counted_days=(database["now"] - database["since"]).total_seconds() / 86_400,
             privileges=_privileges(ask),
             columns=_columns(ask, catalog),
-            paths={
-                row["role"]: path_names(row["path"])
-                for row in ask.rows(statistics_sql.SEARCH_PATHS)
-            },
+            paths=role_paths(conn),
             touched=tuple(_touched(ask.rows(statistics_sql.TOUCHED), catalog)),
             notes=notes,
         )

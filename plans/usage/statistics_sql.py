@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
+# Who may not read the setting is told by the view itself that it isn't loaded.
 EXTENSION: Final[LiteralString] = """
 SELECT n.nspname::text AS schema,
-       current_setting('shared_preload_libraries') LIKE '%%pg_stat_statements%%' AS loaded,
+       coalesce((SELECT g.setting LIKE '%%pg_stat_statements%%' FROM pg_settings g
+                  WHERE g.name = 'shared_preload_libraries'), true) AS loaded,
        to_regclass(format('%%I.pg_stat_statements_info', n.nspname)) IS NOT NULL AS has_info
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
  WHERE e.extname = 'pg_stat_statements'

@@ -206,3 +206,32 @@ def test_a_thousand_tables_are_read_at_once(conn: psycopg.Connection) -> None:
     begun = time.monotonic()
     assert len(read_catalog(conn, ["wide"]).tables) == 1000
     assert time.monotonic() - begun < 10
+
+
+def test_a_sequence_that_a_function_draws_from_is_the_columns(source_db: str) -> None:
+    with psycopg.connect(source_db, autocommit=True) as conn:
+        conn.execute(
+            """
+            CREATE SCHEMA other;
+            CREATE SEQUENCE codes; CREATE SEQUENCE "Odd One"; CREATE SEQUENCE other.plain;
+            CREATE SEQUENCE into_it; CREATE SEQUENCE nobody;
+            CREATE FUNCTION new_code() RETURNS text LANGUAGE sql AS
+                $$ SELECT 'c' || nextval('codes') $$;
+            CREATE FUNCTION new_odd() RETURNS bigint LANGUAGE sql
+                BEGIN ATOMIC SELECT nextval('"Odd One"'); END;
+            CREATE FUNCTION number() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN NEW."n" := coalesce(NEW.n, nextval('other.plain'));
+                         SELECT nextval ( 'into_it' ) INTO NEW.m; RETURN NEW; END $$;
+            CREATE FUNCTION uncalled() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('nobody') $$;
+            CREATE TABLE a (id int PRIMARY KEY, code text DEFAULT new_code(),
+                            odd bigint DEFAULT 1 + new_odd(), n int, m int, other int);
+            CREATE TRIGGER number BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION number();
+            """
+        )
+        table = read_catalog(conn, ["public"]).tables[public("a")]
+    assert {column.name: column.sequence for column in table.columns if column.sequence} == {
+        "code": public("codes"),
+        "odd": public("Odd One"),
+        "n": TableName("other", "plain"),
+        "m": public("into_it"),
+    }

@@ -18,6 +18,7 @@ from plans.usage.log_prefix import prefix_pattern
 from plans.usage.logs import LogReader
 from plans.usage.model import Actor, Executed, Origin, Values
 from plans.usage.paths import Given, read_paths
+from plans.usage.search_paths import SessionPaths, path_of
 from plans.usage.templates import looks_like_sql, with_parameters
 
 ORDERS, ITEMS = TableName("public", "orders"), TableName("public", "items")
@@ -286,3 +287,35 @@ def test_values_that_are_put_in_leave_a_hole_in_any_language() -> None:
         "c",
     ]
     assert text('{"a": 1 + b, "c": "d"}') == ["a", "c", "d"]
+
+
+def test_a_session_keeps_the_search_path_that_it_has_set() -> None:
+    paths = SessionPaths()
+    assert paths.after("a", "SET search_path TO Shop, 'Sales Dept'") is None
+    assert paths.after("b", "SELECT 1") is None
+    assert paths.after("a", "SET LOCAL search_path = crm") == ("shop", "Sales Dept")
+    assert paths.after("a", "RESET search_path;") == ("shop", "Sales Dept")
+    assert paths.after("a", "set session search_path = crm;") is None
+    assert paths.after("a", "SET search_path = DEFAULT") == ("crm",)
+    assert paths.after("a", "SELECT 1") is None
+
+
+def test_the_narrowest_search_path_counts_and_a_role_s_own_schema_is_first() -> None:
+    def of(role: str, *own: str) -> tuple[str, ...] | None:
+        one = Executed(text="", place="log:1", actor=Actor(role), search_path=own or None)
+        return path_of(one, {"api": ("x",), "": ("db",)} if role != "shop" else {}, ("crm", "shop"))
+
+    assert of("api", "told") == ("told",)
+    assert of("api") == ("x",)
+    assert of("crm") == ("db",)
+    assert of("shop") == ("shop", "crm", "shop")
+    assert path_of(Executed(text="", place="code:1"), {}, ("crm",)) is None
+
+
+def test_a_log_tells_under_which_path_a_session_s_statements_run(tmp_path: Path) -> None:
+    log = tmp_path / "pg.json"
+    record = {"error_severity": "LOG", "dbname": "shop", "user": "api"}
+    said = [("a", "SET search_path = crm"), ("b", "SELECT 1"), ("a", "SELECT 2")]
+    lines = [{**record, "session_id": s, "message": f"statement: {text}"} for s, text in said]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [one.search_path for one in LogReader("shop").read(log)] == [None, None, ("crm",)]

@@ -18,6 +18,7 @@ from plans.queries.allowed import allowed_of, load_allowed
 from plans.queries.report import QueriesReport, check_queries
 from plans.queries.texts import Collector, Spec
 from plans.statements.scope import read_scope
+from plans.usage.search_paths import role_paths
 from plans.usage.statistics import read_statistics
 
 
@@ -34,7 +35,8 @@ def read_report(
         scope = read_scope(source, catalog)
         known = read_statistics(source, catalog) if statistics else None
         row = source.execute("SELECT current_setting('log_line_prefix')").fetchone()
-        collector = Collector(plan, catalog.database, row[0] if row else None)
+        prefix = row[0] if row else None
+        collector = Collector(plan, catalog.database, prefix, role_paths(source))
     if known is not None and known.origin is None:
         collector.skipped["pg_stat_statements"] = ", ".join(known.notes)
     texts = chain(collector.read(specs), collector.executed(known.executed if known else ()))
