@@ -227,7 +227,7 @@ def _tied(tied: Sequence[Tie], owners: Mapping[TableName, str]) -> Iterator[_Rea
     for tie in tied:
         grouped[owners[tie.other], tie.why].append(tie)
     for (service, why), group in sorted(grouped.items()):
-        names = [tie.other.name for tie in group]
+        names = list(dict.fromkeys(tie.other.name for tie in group))
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         yield _Reason(service, sum(tie.weight for tie in group), f"{why} {shown}")
 
