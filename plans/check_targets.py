@@ -151,7 +151,7 @@ def _target(subject: Subject, service: str, facts: Facts) -> Target:
 def _silent(subject: Subject, service: str) -> Finding:
     return subject.finding(
         Severity.NOTE, "target-silent", service, ("services", service, "dsn"),
-        f"its database doesn't answer within {CONNECT_TIMEOUT_S} s",
+        f"its database doesn't exist, or doesn't let us in within {CONNECT_TIMEOUT_S} s",
         why="its roles, extensions and collations were not checked; what would not come along was"
         " looked at as if it were a server like the source's",
         remedy="start it, or see `dbsplit doctor`; then check again",

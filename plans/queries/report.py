@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -112,6 +112,8 @@ class QueriesReport:
     def _finding(self, place: Place) -> Finding:
         judged, verdict = place.judged, place.judged.verdict
         severity, said = _SEVERITY[verdict], _shown(judged.statement.text)
+        if place.times > 1:
+            said += f" ({place.times:,} times)"
         remedy = _REMEDY[verdict]
         if place.entry is not None:
             entry = self.allowed.entries[place.entry]
@@ -134,8 +136,9 @@ class QueriesReport:
 def check_queries(
     texts: Iterable[Text], boundary: Boundary, scope: Scope, allowed: Allowed, today: date
 ) -> QueriesReport:
-    """Judge every statement of `texts`."""
+    """Judge every statement of `texts`; the same one again in a file is only counted."""
     report = QueriesReport(allowed)
+    found: dict[tuple[str, str, Verdict], Place] = {}
     for text in texts:
         report.files.add(text.file)
         for statement in read_statements(text.text, scope, search_path=text.search_path):
@@ -147,7 +150,11 @@ def check_queries(
             entry = allowed.match(judged, text.file)
             expired = entry is not None and allowed.entries[entry].expires < today
             line = text.line + statement.line - 1
-            report.places.append(Place(judged, text.file, line, text.times, entry, expired))
+            place = Place(judged, text.file, line, text.times, entry, expired)
+            known = (text.file, judged.fingerprint or judged.statement.text, judged.verdict)
+            before = found.get(known)
+            found[known] = replace(before, times=before.times + text.times) if before else place
+    report.places.extend(found.values())
     return report
 
 
