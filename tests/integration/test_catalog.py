@@ -222,7 +222,8 @@ def test_a_sequence_that_a_function_draws_from_is_the_columns(source_db: str) ->
             CREATE FUNCTION number() RETURNS trigger LANGUAGE plpgsql AS
                 $$ BEGIN NEW."n" := coalesce(NEW.n, nextval('other.plain'));
                          SELECT nextval ( 'into_it' ) INTO NEW.m; RETURN NEW; END $$;
-            CREATE FUNCTION uncalled() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('nobody') $$;
+            CREATE FUNCTION uncalled() RETURNS bigint LANGUAGE sql
+                AS $$ SELECT nextval('nobody') $$;
             CREATE TABLE a (id int PRIMARY KEY, code text DEFAULT new_code(),
                             odd bigint DEFAULT 1 + new_odd(), n int, m int, other int);
             CREATE TRIGGER number BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION number();
