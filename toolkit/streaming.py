@@ -143,6 +143,9 @@ class _Supervisor:
             self._watcher.look(self._source)
         except Unreadable:
             return  # the gate tells
+        except (SplitError, psycopg.Error):
+            if self._source.closed:
+                raise  # else the next look tries again
 
     def _is_complete(self) -> bool:
         """Whether `complete` has ended the split; then nothing is left to follow."""

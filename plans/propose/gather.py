@@ -16,6 +16,7 @@ from plans.names import CONTROL_SCHEMA
 from plans.propose.evidence import Evidence
 from plans.propose.naming import service_named
 from plans.propose.owners_file import OwnersFile, read_owners
+from plans.statements.confirmed import Confirmation
 from plans.statements.scope import read_scope
 from plans.usage.collect import Collector
 from plans.usage.logs import LogReader
@@ -60,7 +61,9 @@ def gather(
     dependents = tuple(read_dependents(conn, catalog))
     statistics = read_statistics(conn, catalog)
     ignored = statistics.privileges.administrators - set(roles or {})
-    collector = Collector(read_scope(conn, catalog), statistics.paths, ignored)
+    collector = Collector(
+        read_scope(conn, catalog), statistics.paths, ignored, Confirmation(conn, catalog)
+    )
     known, notes = _usage(conn, collector, statistics, usage, services)
     if told.ignored:
         notes.append(f"the owners file's {', '.join(told.ignored)}: not read")

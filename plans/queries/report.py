@@ -13,6 +13,7 @@ from plans.findings import Finding, Severity
 from plans.queries.allowed import Allowed
 from plans.queries.crossing import Judged, Verdict, judge
 from plans.queries.texts import Text
+from plans.statements.model import Confirm, as_read
 from plans.statements.read import read_statements
 from plans.statements.scope import Scope
 
@@ -134,7 +135,13 @@ class QueriesReport:
 
 
 def check_queries(
-    texts: Iterable[Text], boundary: Boundary, scope: Scope, allowed: Allowed, today: date
+    texts: Iterable[Text],
+    boundary: Boundary,
+    scope: Scope,
+    allowed: Allowed,
+    today: date,
+    *,
+    confirm: Confirm = as_read,
 ) -> QueriesReport:
     """Judge every statement of `texts`; the same one again in a file is only counted."""
     report = QueriesReport(allowed)
@@ -142,7 +149,7 @@ def check_queries(
     for text in texts:
         report.files.add(text.file)
         for statement in read_statements(text.text, scope, search_path=text.search_path):
-            judged = judge(statement, boundary, text.service)
+            judged = judge(confirm(statement, text.search_path), boundary, text.service)
             report.statements += 1
             report.counts[judged.verdict] += 1
             if judged.verdict is Verdict.INSIDE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -36,7 +36,9 @@ SELECT n.nspname::text, c.relname::text
 """
 
 
-def explained_tables(conn: psycopg.Connection[Any], text: str) -> frozenset[TableName] | None:
+def explained_tables(
+    conn: psycopg.Connection[Any], text: str, search_path: Sequence[str] | None = None
+) -> frozenset[TableName] | None:
     """The tables in the plan of one query; None if the server doesn't plan it.
 
     Partitions are given as their root.  What functions, triggers and keys touch isn't in a
@@ -44,7 +46,7 @@ def explained_tables(conn: psycopg.Connection[Any], text: str) -> frozenset[Tabl
     this confirms what `read_statements` finds, and cannot show that nothing else is touched.
 
     Nothing is run: read only, with time limits, rolled back.  `conn` must not be in a
-    transaction: ValueError.  Its search_path counts.
+    transaction: ValueError.  Its own search_path counts if none is given.
     """
     if conn.info.transaction_status != TransactionStatus.IDLE:
         raise ValueError("explained_tables() needs a connection that isn't in a transaction")
@@ -54,6 +56,9 @@ def explained_tables(conn: psycopg.Connection[Any], text: str) -> frozenset[Tabl
         with conn.transaction(force_rollback=True), conn.cursor() as cursor:
             for setting in _SETTINGS:
                 cursor.execute(setting)
+            if search_path is not None:
+                path = ", ".join(sql.Identifier(name).as_string(conn) for name in search_path)
+                cursor.execute("SELECT set_config('search_path', %s, true)", [path])
             # One statement, which is only planned; its parameters must not be bound.
             row = cursor.execute(_EXPLAIN + sql.SQL(query)).fetchone()
             named = sorted(set(_relations(row[0] if row else [])))

@@ -8,7 +8,7 @@ definition counts as a write; its statement has the verb "ddl".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -64,6 +64,15 @@ class Statement:
     def joins(self) -> frozenset[tuple[TableName, TableName]]:
         """Every two tables that meet in the statement, the lesser name first."""
         return pairs(self.tables)
+
+
+Confirm = Callable[[Statement, Sequence[str] | None], Statement]
+"""Something that may know more of a statement, run under a search_path (None: the catalog's)."""
+
+
+def as_read(statement: Statement, _search_path: Sequence[str] | None) -> Statement:
+    """No more is known of a statement than what was read."""
+    return statement
 
 
 def pairs(tables: Iterable[TableName]) -> frozenset[tuple[TableName, TableName]]:

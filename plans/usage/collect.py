@@ -10,7 +10,7 @@ from typing import Final
 import pgparse  # type: ignore[import-not-found]  # it has no stubs
 
 from plans.catalog import TableName
-from plans.statements.model import Statement, pairs
+from plans.statements.model import Confirm, Statement, as_read, pairs
 from plans.statements.read import read_statements
 from plans.statements.scope import Scope
 from plans.usage.literals import Inserted, inserted
@@ -49,6 +49,7 @@ class Collector:
     scope: Scope
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    confirm: Confirm = as_read
     seen_ignored: set[str] = field(default_factory=set)
     left_out: int = 0  # statements beyond STATEMENTS_MAX
     _calls: dict[Key, _Calls] = field(default_factory=dict)
@@ -147,7 +148,8 @@ class Collector:
         self, fingerprint: str, text: str, path: tuple[str, ...] | None
     ) -> tuple[Statement, ...]:
         if (fingerprint, path) not in self._read:
-            self._read[fingerprint, path] = read_statements(text, self.scope, search_path=path)
+            found = read_statements(text, self.scope, search_path=path)
+            self._read[fingerprint, path] = tuple(self.confirm(one, path) for one in found)
         return self._read[fingerprint, path]
 
     def _remember(self, transaction: str, statements: Iterable[Statement]) -> None:

@@ -186,3 +186,16 @@ def test_logs_tell_the_service_by_the_role(queries: Verbs, tmp_path: Path) -> No
     (place,) = queries("plan", "queries", str(log), "--json", code=3).result["places"]
     assert place["verdict"] == "elsewhere"
     assert (place["line"], place["times"]) == (1, 5)
+
+
+def test_what_only_the_server_knows_is_unproven(queries: Verbs, tmp_path: Path) -> None:
+    """A temporary table of the script has the name of the plan's: the server has only that."""
+    script = tmp_path / "shadow.sql"
+    script.write_text(
+        "CREATE TEMP TABLE tickets (id int); SELECT * FROM tickets JOIN visits ON true"
+    )
+    dsn = queries.environment["DBSPLIT_SOURCE_DSN"]
+    with psycopg.connect(dsn) as connection:
+        knows = connection.info.server_version >= 160000
+    found = verdicts(queries, str(script), code=0)
+    assert found == ({"SELECT * FROM tickets JOIN visits ON true": "unproven"} if knows else {})

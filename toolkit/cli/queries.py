@@ -17,6 +17,7 @@ from plans.load import load_plan
 from plans.queries.allowed import allowed_of, load_allowed
 from plans.queries.report import QueriesReport, check_queries
 from plans.queries.texts import Collector, Spec
+from plans.statements.confirmed import Confirmation
 from plans.statements.scope import read_scope
 from plans.usage.search_paths import role_paths
 from plans.usage.statistics import read_statistics
@@ -37,10 +38,16 @@ def read_report(
         row = source.execute("SELECT current_setting('log_line_prefix')").fetchone()
         prefix = row[0] if row else None
         collector = Collector(plan, catalog.database, prefix, role_paths(source))
-    if known is not None and known.origin is None:
-        collector.skipped["pg_stat_statements"] = ", ".join(known.notes)
-    texts = chain(collector.read(specs), collector.executed(known.executed if known else ()))
-    report = check_queries(texts, boundary, scope, allowed, datetime.now(UTC).date())
+        if known is not None and known.origin is None:
+            collector.skipped["pg_stat_statements"] = ", ".join(known.notes)
+        report = check_queries(
+            chain(collector.read(specs), collector.executed(known.executed if known else ())),
+            boundary,
+            scope,
+            allowed,
+            datetime.now(UTC).date(),
+            confirm=Confirmation(source, catalog),
+        )
     return report, collector.skipped
 
 
