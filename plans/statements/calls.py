@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from plans.statements.ledger import Ledger
@@ -23,6 +23,9 @@ _MAY_READ_ANYTHING = frozenset({
     "xpath_table",
 })  # fmt: skip
 
+# Their first argument names a sequence, which goes with the table that draws from it.
+_OF_SEQUENCES = frozenset({"nextval", "setval", "currval"})
+
 
 def read_call(
     names: Names, ledger: Ledger, fields: Mapping[str, Any], run: Callable[[str, str], None]
@@ -34,18 +37,43 @@ def read_call(
     name = parts[-1]
     for routine in own:
         ledger.call(routine)
-    if own:
-        return
-    if name in _RUNS_QUERY:
-        text = constant(arguments[0]) if arguments else None
-        if text is None:
-            ledger.doubt(f"{name}() runs a query that isn't in the text")
-        else:
-            run(text, f"{name}()")
+    if (
+        not own
+        and not _known(names, ledger, name, _first_text(arguments), run)
+        and not (called or names.is_builtin(parts) or names.is_of_extension(parts))
+    ):
+        ledger.doubt(f"there is no function {'.'.join(parts)}({_count(len(arguments))})")
+
+
+def _known(
+    names: Names, ledger: Ledger, name: str, text: str | None, run: Callable[[str, str], None]
+) -> bool:
+    """Whether it is a function that tells by its first argument what it uses; takes that down."""
+    if name in _OF_SEQUENCES and text:
+        for table, column in names.drawing_from(text):
+            ledger.read(table, column)
+    elif name in _RUNS_QUERY and text is not None:
+        run(text, f"{name}()")
+    elif name in _RUNS_QUERY:
+        ledger.doubt(f"{name}() runs a query that isn't in the text")
     elif name in _MAY_READ_ANYTHING:
         ledger.doubt(f"{name}() may read anything")
-    elif not (called or names.is_builtin(parts) or names.is_of_extension(parts)):
-        ledger.doubt(f"there is no function {'.'.join(parts)}({_count(len(arguments))})")
+    else:
+        return False
+    return True
+
+
+def _first_text(arguments: Sequence[Any]) -> str | None:
+    """The first argument, if it is a constant; what names a sequence may be cast to regclass."""
+    match arguments:
+        case [{"TypeCast": {"arg": arg, "typeName": {"names": names}}}, *_] if strings(names)[
+            -1:
+        ] == ["regclass"]:
+            return constant(arg)
+        case [first, *_]:
+            return constant(first)
+        case _:
+            return None
 
 
 def _count(arguments: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from plans.catalog import TableName
+from plans.catalog import TableName, name_parts
 from plans.statements.parts import Routine, View
 from plans.statements.scope import Scope
 
@@ -107,6 +107,29 @@ class Names:
         called = TableName(schema, name) if schema else TableName("", name)
         text = str(called) if schema else name
         return Relation(Kind.UNKNOWN, called, reason=f"there is no relation {text}")
+
+    def drawing_from(self, sequence: str) -> tuple[tuple[TableName, str], ...]:
+        """The table and column that draw from a sequence; () if several tables do, or none."""
+        *schema, name = (
+            part if f'"{part}"' in sequence else part.lower() for part in name_parts(sequence)
+        )
+        for one in schema or self.path:
+            if users := self._drawn.get(TableName(one, name)):
+                return users if len({table for table, _ in users}) == 1 else ()
+        return ()
+
+    @property
+    def _drawn(self) -> Mapping[TableName, tuple[tuple[TableName, str], ...]]:
+        if "drawn" not in self.scope.memo:
+            found: dict[TableName, tuple[tuple[TableName, str], ...]] = {}
+            for table in self.scope.catalog.tables.values():
+                for column in table.columns:
+                    if column.sequence is not None and not table.is_partition:
+                        user = (table.name, column.name)
+                        found[column.sequence] = (*found.get(column.sequence, ()), user)
+            self.scope.memo["drawn"] = found
+        known: Mapping[TableName, tuple[tuple[TableName, str], ...]] = self.scope.memo["drawn"]
+        return known
 
     def view(self, name: TableName) -> View | None:
         """The view of this qualified name."""
