@@ -12,9 +12,12 @@ from toolkit.report.html import render_report
 from toolkit.report.model import LagSample, RateSample, Report, TableRow
 
 OWN_DATABASE: Final = (
-    "Write a plan for your own database: `{plan}` is an example in which each kind of table occurs",
-    "Set `DBSPLIT_SOURCE_DSN` and `DBSPLIT_<SERVICE>_DSN`, then ask what stands against it: "
-    "`dbsplit plan check plan.yaml` and `dbsplit doctor plan.yaml`",
+    "Set `DBSPLIT_SOURCE_DSN`, and let a plan for your own database be proposed: "
+    "`dbsplit plan propose --services crm,shop -o plan.yaml`; "
+    "`{plan}` is an example in which each kind of table occurs",
+    "Set `DBSPLIT_<SERVICE>_DSN`, then see what it means and what stands against it: "
+    "`dbsplit plan explain plan.yaml --html split.html`, `dbsplit plan check plan.yaml` "
+    "and `dbsplit doctor plan.yaml`",
     "Copy, and follow in a second terminal: `dbsplit prepare plan.yaml --create`, "
     "`dbsplit copy plan.yaml`, `dbsplit stream plan.yaml`",
     "Prove it, as often as you like: `dbsplit validate plan.yaml`",
