@@ -20,16 +20,16 @@ from cdc.connect import Connection
 from plans.boundary import Boundary
 from plans.catalog import Catalog
 from plans.load import Plan
-from plans.queries.allowed import allowed_of
+from plans.queries.allowed import Allowed, allowed_of
 from plans.queries.crossing import Verdict, judge
 from plans.routes import Route
 from plans.statements.read import read_statements
 from plans.statements.scope import Scope, read_scope
 from plans.usage.model import Actor, Executed
 from plans.usage.search_paths import Paths, path_of, role_paths
+from plans.usage.statistics import HIDDEN, NAME
+from plans.usage.statistics_sql import EXTENSION
 
-EXTENSION = "pg_stat_statements"
-HIDDEN = "<insufficient privilege>"
 _CROSSING = (Verdict.CROSSES, Verdict.ELSEWHERE)
 
 
@@ -87,6 +87,16 @@ class Unreadable(Exception):
     """The statistics cannot be read; the message says why and what would help."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """What the statements of one look are held against."""
+
+    scope: Scope
+    boundary: Boundary
+    allowed: Allowed
+    today: date
+
+
 @dataclass(slots=True)
 class Watcher:
     """Looks at the source's statements; each is judged once in a watcher's life."""
@@ -100,22 +110,25 @@ class Watcher:
 
     def look(self, source: Connection) -> Clean:
         """Look once more, and note what is known now.  Raises Unreadable."""
-        scope = self._scope = self._scope or read_scope(source, self.catalog)
+        self._scope = self._scope or read_scope(source, self.catalog)
+        measure = _Measure(
+            self._scope, Boundary.of(self.routes), allowed_of(self.plan.path), _today()
+        )
         self._paths = self._paths or role_paths(source)
         with source.transaction():
             source.execute(
                 "SELECT pg_advisory_xact_lock(hashtext('dbsplit boundary ' || %s))",
                 [self.plan.split],
             )
-            clean = advance(noted(source, self.plan.split), self._counts(source, scope))
+            clean = advance(noted(source, self.plan.split), self._counts(source, measure))
             _note(source, self.plan.split, clean)
         return clean
 
-    def _counts(self, source: Connection, scope: Scope) -> Counts:
+    def _counts(self, source: Connection, measure: _Measure) -> Counts:
         schema = _schema(source)
         about = source.execute(
             sql.SQL("SELECT clock_timestamp(), stats_reset, dealloc FROM {}").format(
-                sql.Identifier(schema, "pg_stat_statements_info")
+                sql.Identifier(schema, f"{NAME}_info")
             )
         ).fetchone()
         assert about is not None  # noqa: S101
@@ -125,14 +138,14 @@ class Watcher:
                 " JOIN pg_roles AS r ON r.oid = s.userid JOIN pg_database AS d ON d.oid = s.dbid"
                 " WHERE d.datname = current_database() AND (r.rolname <> current_user"
                 " OR r.rolname = ANY (%s)) GROUP BY 1, 2"
-            ).format(sql.Identifier(schema, "pg_stat_statements")),
+            ).format(sql.Identifier(schema, NAME)),
             [self._roles()],
         ).fetchall()
         calls, texts = {}, {}
         for role, queryid, count, text in rows:
             if text == HIDDEN:
                 raise Unreadable("statements of other roles are hidden; GRANT pg_read_all_stats")
-            if said := self._crosses(scope, queryid, role, text):
+            if said := self._crosses(measure, queryid, role, text):
                 key = f"{role}/{queryid}"
                 calls[key], texts[key] = int(count), f"{role}: {said}"
         return Counts(about[0], about[1], int(about[2]), calls, texts)
@@ -141,40 +154,32 @@ class Watcher:
         """The roles of applications; our own statements are none of theirs."""
         return [role for one in self.plan.services.values() for role in one.roles]
 
-    def _crosses(self, scope: Scope, queryid: int, role: str, text: str) -> str | None:
+    def _crosses(self, measure: _Measure, queryid: int, role: str, text: str) -> str | None:
         if (queryid, role) not in self._judged:
-            self._judged[queryid, role] = self._judge(scope, role, text)
+            self._judged[queryid, role] = self._judge(measure, role, text)
         return self._judged[queryid, role]
 
-    def _judge(self, scope: Scope, role: str, text: str) -> str | None:
-        boundary, allowed = Boundary.of(self.routes), allowed_of(self.plan.path)
+    def _judge(self, measure: _Measure, role: str, text: str) -> str | None:
         service = next((s for s, one in self.plan.services.items() if role in one.roles), None)
         path = path_of(
-            Executed(text=text, place=EXTENSION, actor=Actor(role)),
+            Executed(text=text, place=NAME, actor=Actor(role)),
             self._paths,
             self.catalog.schemas,
         )
-        for statement in read_statements(text, scope, search_path=path):
-            judged = judge(statement, boundary, service)
-            if judged.verdict in _CROSSING and not allowed.holds(judged, EXTENSION, _today()):
+        for statement in read_statements(text, measure.scope, search_path=path):
+            judged = judge(statement, measure.boundary, service)
+            held = measure.allowed.holds(judged, NAME, measure.today)
+            if judged.verdict in _CROSSING and not held:
                 return " ".join(statement.text.split())
         return None
 
 
 def _schema(source: Connection) -> str:
-    row = source.execute(
-        "SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace"
-        " WHERE e.extname = %s",
-        [EXTENSION],
-    ).fetchone()
-    loaded = source.execute(
-        "SELECT coalesce((SELECT setting LIKE '%%pg_stat_statements%%' FROM pg_settings"
-        " WHERE name = 'shared_preload_libraries'), true)"  # hidden from most roles
-    ).fetchone()
-    if row is None or loaded is None or not loaded[0]:
+    row = source.execute(EXTENSION, {}).fetchone()
+    if row is None or not row[1]:
         raise Unreadable(
-            "the source has no pg_stat_statements; put it into shared_preload_libraries,"
-            " restart, and CREATE EXTENSION pg_stat_statements"
+            f"the source has no {NAME}; put it into shared_preload_libraries, restart,"
+            f" and CREATE EXTENSION {NAME}"
         )
     return str(row[0])
 
