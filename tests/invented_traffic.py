@@ -20,9 +20,10 @@ from plans.crm_shop.workload.check import HistoryReport, check_history
 from plans.crm_shop.workload.crew import Crew
 from plans.crm_shop.workload.routing import Routing
 from plans.crm_shop.workload.subject import RowSubject, by_name
-from plans.crm_shop.workload.writer import Operation, Tally, Writer
+from plans.crm_shop.workload.writer import Operation, Writer
 from tests.history import BALANCES, ENTRIES, ENTRY_COUNTS, LedgerWriters
 from tests.invented_rows import Invented, RowInventor
+from tests.writer_groups import WriterGroups
 from toolkit.servers_watchdog import wait_until
 
 RETRY_S_MAX = 30.0
@@ -112,7 +113,7 @@ class InventedWrites:
         attempt.remove(subject, query, attempt.recall(table.name))
 
 
-class InventedTraffic:
+class InventedTraffic(WriterGroups):
     """The writers of all services and of the ledger; they follow the routing file."""
 
     def __init__(
@@ -129,7 +130,7 @@ class InventedTraffic:
         self._history_dir, self._ledger_at = history_dir, ledger
         self._subjects = by_name(ENTRIES, ENTRY_COUNTS, BALANCES)
         self._writes: list[InventedWrites] = []
-        self._crews: dict[str, Crew] = {}
+        crews: dict[str, Crew] = {}
         seed = secrets.token_hex(4)
         with psycopg.connect(source) as connection:
             for service, names in tables.items():
@@ -145,36 +146,11 @@ class InventedTraffic:
                     seed=seed,
                     retry_s_max=RETRY_S_MAX,
                 )
-                self._crews[service] = Crew([writer])
-        self._ledger = LedgerWriters(
+                crews[service] = Crew([writer])
+        writers = LedgerWriters(
             _place(routing, ledger), history_dir, writers=1, rate=rate, retry_s_max=RETRY_S_MAX
         )
-
-    def start(self) -> None:
-        self._ledger.start()
-        for crew in self._crews.values():
-            crew.start()
-
-    def pause(self) -> None:
-        """Return when no transaction is open."""
-        self._ledger.pause()
-        for crew in self._crews.values():
-            crew.pause()
-
-    def resume(self) -> None:
-        self._ledger.resume()
-        for crew in self._crews.values():
-            crew.resume()
-
-    def stop(self) -> None:
-        self._ledger.stop()
-        for crew in self._crews.values():
-            crew.stop()
-
-    def tallies(self) -> dict[str, Tally]:
-        """What each group of writers has done so far."""
-        crews = {service: crew.tally() for service, crew in self._crews.items()}
-        return {"ledger": self._ledger.tally(), **crews}
+        super().__init__(writers, crews)
 
     def flows(self, more: int = 10) -> None:
         """Return when every group of writers was acknowledged some more."""

@@ -19,8 +19,9 @@ from plans.crm_shop.workload.check import HistoryReport, check_history
 from plans.crm_shop.workload.crew import Crew
 from plans.crm_shop.workload.routing import Routing
 from plans.crm_shop.workload.subject import CountSubject, RowSubject, by_name
-from plans.crm_shop.workload.writer import Operation, Tally, Writer
+from plans.crm_shop.workload.writer import Operation, Writer
 from tests.history import BALANCES, ENTRIES, ENTRY_COUNTS, LedgerWriters, setup_ledger
+from tests.writer_groups import WriterGroups
 
 BOOKS, DESK = "books", "desk"
 SERVICES = (BOOKS, DESK)
@@ -118,25 +119,25 @@ def set_up_source(dsn: str) -> None:
         connection.execute(OLD_ROWS)
 
 
-class Traffic:
+class Traffic(WriterGroups):
     """Writers of both services, in threads of this process; they follow the routing file."""
 
     def __init__(self, routing: Path, history_dir: Path, *, rate: float = 60.0) -> None:
         seed = secrets.token_hex(4)
-        self._started = False
         self._history_dir = history_dir
         ledger = Routing(routing)
-        self._ledger = LedgerWriters(
+        writers = LedgerWriters(
             lambda: ledger.place(BOOKS, BOOKS),
             history_dir,
             writers=1,  # a routing is read by one thread
             rate=rate / 2,
             retry_s_max=NEW_S_MAX,
         )
-        self._crews = {
+        crews = {
             service: Crew([self._writer(service, operations, routing, 4 / rate, seed)])
             for service, operations in OPERATIONS.items()
         }
+        super().__init__(writers, crews)
 
     def _writer(
         self,
@@ -156,36 +157,6 @@ class Traffic:
             seed=seed,
             retry_s_max=NEW_S_MAX,
         )
-
-    def start(self) -> None:
-        self._started = True
-        self._ledger.start()
-        for crew in self._crews.values():
-            crew.start()
-
-    def pause(self) -> None:
-        """Return when no transaction is open."""
-        self._ledger.pause()
-        for crew in self._crews.values():
-            crew.pause()
-
-    def resume(self) -> None:
-        self._ledger.resume()
-        for crew in self._crews.values():
-            crew.resume()
-
-    def stop(self) -> None:
-        if not self._started:
-            return
-        self._started = False
-        self._ledger.stop()
-        for crew in self._crews.values():
-            crew.stop()
-
-    def tallies(self) -> dict[str, Tally]:
-        """What each group of writers has done so far."""
-        crews = {service: crew.tally() for service, crew in self._crews.items()}
-        return {"ledger": self._ledger.tally(), **crews}
 
     def check(self, places: Mapping[str, str]) -> HistoryReport:
         """Hold the histories against the databases; the writers must be at rest."""
