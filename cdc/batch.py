@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from psycopg import sql
 
@@ -11,9 +11,19 @@ from cdc.compaction import NetChanges, NetRows
 from cdc.flow import Flow, is_deferrable
 from cdc.flow_sql import FlowSQL
 from cdc.lsn import LSN
+from cdc.row_messages import decode_rows
 from cdc.stage import Stage
 from plans.catalog import Table, TableName
 from plans.errors import NotReady
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """How a plain flow's rows are written without a detour."""
+
+    into: sql.Identifier
+    columns: tuple[sql.Identifier, ...]  # in the order of the leader's
+    update: tuple[bytes, ...]  # of rows that exist and came whole
 
 
 class CompiledFlow:
@@ -26,6 +36,7 @@ class CompiledFlow:
         self.empty = _texts(composed.empty)
         self.empty_leaves = {leaf: _texts(composed.empty_of(leaf)) for leaf in flow.follower_leaves}
         self.incomplete = b""
+        self.direct = _direct(flow, composed) if flow.is_plain else None
         self.remove_only: tuple[bytes, ...] = ()
         self._composed = composed
         if not flow.key:
@@ -60,17 +71,29 @@ class TableBatch:
 
     leader: Table
     stage: Stage
+    key: tuple[int, ...]  # its places among the stage's columns
     flows: tuple[CompiledFlow, ...]
     complete: frozenset[int]  # positions of values that must not stay UNCHANGED
     horizon: LSN  # changes before it are in the copy
     changes: NetChanges | NetRows
+    messages: list[bytes] = field(default_factory=list)  # that are not among the changes yet
     emptied: bool = False  # by TRUNCATE, before the changes
     staged: int = 0  # rows since the stage was truncated
 
     @property
     def touched(self) -> bool:
         """Whether there is anything to write."""
-        return self.emptied or bool(len(self.changes))
+        return self.emptied or bool(self.messages) or bool(len(self.changes))
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether its rows can be written to the followers as they came."""
+        return (
+            isinstance(self.changes, NetChanges)
+            and self.stage.binary
+            and not self.changes.partial()
+            and all(flow.direct is not None for flow in self.flows)
+        )
 
     @property
     def whole_transactions_only(self) -> bool:
@@ -84,21 +107,32 @@ class TableBatch:
             flow.flow.identifies for flow in self.flows
         )
 
+    def take_in(self) -> None:
+        """Read the row messages."""
+        if self.messages:
+            self.changes.take_in(decode_rows(self.messages, len(self.stage.columns), self.key))
+            self.messages.clear()
+
     def empty(self) -> None:
         """Take in a TRUNCATE: whatever came before it does not matter any more."""
-        self.changes.clear()
+        self.clear()
         self.emptied = True
 
     def clear(self) -> None:
         """Start anew, after it was written."""
+        self.messages.clear()
         self.changes.clear()
         self.emptied = False
 
 
 def gather(
-    flows: Sequence[Flow], horizons: Mapping[str, LSN], types: Mapping[str, str]
+    flows: Sequence[Flow],
+    horizons: Mapping[str, LSN],
+    types: Mapping[str, str],
+    *,
+    binary: bool,
 ) -> Iterator[TableBatch]:
-    """The batches for some flows, empty.
+    """The batches for some flows, empty, for rows in binary or in text form.
 
     Flows of one table that were copied at different times start at different
     changes, and so need batches of their own.
@@ -109,21 +143,24 @@ def gather(
         together.setdefault((flow.leader.name, horizon), []).append(flow)
     for number, ((_, horizon), group) in enumerate(together.items()):
         leader = group[0].leader
-        stage = Stage(sql.Identifier(f"dbsplit_stage_{number}"), leader, types)
+        stage = Stage(number, leader, types, binary)
         needed = frozenset[str]().union(*(flow.needs_complete_rows for flow in group))
+        key = _key(leader, stage.columns)
         yield TableBatch(
             leader=leader,
             stage=stage,
+            key=key,
             flows=tuple(CompiledFlow(flow, stage.name) for flow in group),
             complete=frozenset(n for n, name in enumerate(stage.columns) if name in needed),
             horizon=horizon,
-            changes=_net(leader, stage.columns),
+            changes=NetChanges() if key else NetRows(),
         )
 
 
-def _net(leader: Table, columns: tuple[str, ...]) -> NetChanges | NetRows:
+def _key(leader: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
+    """Where the key is among the columns; () if rows cannot be told apart by it."""
     if not leader.key or is_deferrable(leader):
-        return NetRows()
+        return ()
     absent = [name for name in leader.key if name not in columns]
     if absent:
         raise NotReady(
@@ -131,7 +168,15 @@ def _net(leader: Table, columns: tuple[str, ...]) -> NetChanges | NetRows:
             " does not carry",
             hint="choose another replica identity for it: REPLICA IDENTITY USING INDEX …",
         )
-    return NetChanges(tuple(columns.index(name) for name in leader.key))
+    return tuple(columns.index(name) for name in leader.key)
+
+
+def _direct(flow: Flow, composed: FlowSQL) -> Direct:
+    names = {column.plain: sql.Identifier(column.name) for column in flow.columns}
+    sent = [column.name for column in flow.leader.columns if column.generated is None]
+    return Direct(
+        flow.follower.identifier, tuple(names[one] for one in sent), _texts(composed.update_whole)
+    )
 
 
 def _text(statement: sql.Composable) -> bytes:

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from cdc.pgoutput import UNCHANGED, Tuple
-
-Key = tuple[object, ...]
+from cdc.row_messages import DELETE, INSERT, RowChanges
+from cdc.rows import Key, Row, fill, has_unchanged, take
 
 
 class NetChanges:
@@ -20,20 +19,20 @@ class NetChanges:
 
     Every key that was touched has two entries: what the row is now, None if there
     is none, and what it was before, as far as the log told it, None if it did not
-    exist.  An image of now may hold UNCHANGED where neither the log nor an earlier
-    image of the batch had the value.
+    exist.  A row of now may hold UNCHANGED where neither the log nor an earlier
+    row of the batch had the value.
 
     A deferrable key is no key here: within a transaction two rows may have the
     same; such tables are `NetRows`.
     """
 
-    def __init__(self, key: tuple[int, ...]) -> None:
-        self._key = key
-        self._now: dict[Key, Tuple | None] = {}
-        self._before: dict[Key, Tuple | None] = {}
+    def __init__(self) -> None:
+        self._now: dict[Key, Row | None] = {}
+        self._before: dict[Key, Row | None] = {}
         self._moved: set[Key] = set()
         self._new: set[Key] = set()  # rows that were inserted
         self._origin: dict[Key, Key] = {}  # rows that were not, but had another key
+        self._partial: set[Key] = set()  # rows of which a value is UNCHANGED
 
     def __len__(self) -> int:
         return len(self._now)
@@ -45,98 +44,138 @@ class NetChanges:
         self._moved.clear()
         self._new.clear()
         self._origin.clear()
+        self._partial.clear()
 
-    def insert(self, new: Tuple) -> None:
+    def take_in(self, changes: RowChanges) -> None:
+        """Many changes in turn."""
+        now, before = self._now, self._before
+        old, partial = changes.old, changes.partial
+        rows = zip(changes.kinds, changes.keys, changes.rows, strict=True)
+        for place, (kind, key, row) in enumerate(rows):
+            if kind == INSERT:
+                self.insert(key, row)
+            elif kind == DELETE:
+                self.delete(key, row)
+            elif place in old or place in partial or self._partial:
+                self.update(key, row, old.get(place), is_partial=place in partial)
+            else:
+                if key not in now:
+                    before[key] = row
+                now[key] = row
+
+    def insert(self, key: Key, row: Row) -> None:
         """A row appears."""
-        key = self.key_of(new)
         if key not in self._now:
             self._before[key] = None
-        self._now[key] = new
+        self._now[key] = row
         self._new.add(key)
 
-    def update(self, old: Tuple | None, new: Tuple) -> None:
+    def update(
+        self, key: Key, row: Row, old: tuple[Key, Row] | None = None, *, is_partial: bool = False
+    ) -> None:
         """A row changes, perhaps its key too, which `old` then tells."""
-        new = fill(new, old)
-        key = self.key_of(new)
-        old_key = key if old is None else self.key_of(old)
-        if old_key in self._now:
-            new = fill(new, self._now[old_key])
+        old_key, told = (key, row) if old is None else old
+        if old is not None and is_partial:
+            row = fill(row, told)
+            is_partial = has_unchanged(row)
+        if old_key not in self._now:
+            self._before[old_key] = told
+        elif is_partial:
+            row = fill(row, self._now[old_key])
+            is_partial = has_unchanged(row)
+        self._partial.discard(old_key)
+        if is_partial:
+            self._partial.add(key)
         else:
-            self._before[old_key] = new if old is None else old
+            self._partial.discard(key)
         if old_key != key:
-            self._move(old_key, key, new)
-        self._now[key] = new
+            self._move(old_key, key, is_partial=is_partial)
+        self._now[key] = row
 
-    def delete(self, old: Tuple) -> None:
-        """A row disappears."""
-        key = self.key_of(old)
+    def delete(self, key: Key, row: Row) -> None:
+        """A row disappears; `row` has its key at least."""
         if key not in self._now:
-            self._before[key] = old
+            self._before[key] = row
         self._now[key] = None
-        self._new.discard(key)
-        self._origin.pop(key, None)
+        self._forget(key)
 
-    def complete(self, image: Tuple, read: Tuple | None) -> None:
-        """Take what `image`, a present one, lacks from the row as it was read.
+    def complete(self, key: Key, read: Row | None) -> None:
+        """Take what a present row lacks from the row as it was read.
 
         None means that the row does not exist any more, which the stream will tell.
         """
-        key = self.key_of(image)
-        if read is None:
+        row = self._now[key]
+        if read is None or row is None:
             self._now[key] = None
-            self._new.discard(key)
-            self._origin.pop(key, None)
+            self._forget(key)
         else:
-            self._now[key] = take(image, read)
+            self._now[key] = take(row, read)
+            self._partial.discard(key)
 
-    def present(self) -> Iterator[Tuple]:
-        """The last images of the rows that exist."""
-        for image in self._now.values():
-            if image is not None:
-                yield image
+    def present(self) -> Iterator[tuple[Key, Row]]:
+        """The rows that exist, as they are now."""
+        for key, row in self._now.items():
+            if row is not None:
+                yield key, row
 
-    def gone(self) -> Iterator[Tuple]:
-        """Images, with the key at least, of rows that existed before and do not now.
+    def partial(self) -> dict[Key, Row]:
+        """Those of them that have UNCHANGED values."""
+        found = {key: self._now[key] for key in self._partial}
+        return {key: row for key, row in found.items() if row is not None}
+
+    def coming(self) -> tuple[list[Row], list[Row]]:
+        """The rows that exist, as they are now: those to insert, and those to update.
+
+        To insert are rows that did not exist, and those that have taken another's key:
+        `gone` and `renamed` tell what to delete first.
+        """
+        appear: list[Row] = []
+        change: list[Row] = []
+        before, new, origin = self._before, self._new, self._origin
+        for key, row in self._now.items():
+            if row is not None:
+                is_new = before[key] is None or key in new or key in origin
+                (appear if is_new else change).append(row)
+        return appear, change
+
+    def gone(self) -> Iterator[Row]:
+        """Rows, with the key at least, that existed before and do not now.
 
         Not those that only have another key now, see `renamed`; but those whose key
         such a row or a new one has taken.
         """
         renamed = set(self._origin.values())
-        for key, image in self._now.items():
+        for key, row in self._now.items():
             before = self._before[key]
-            another = image is None or key in self._origin or key in self._new
+            another = row is None or key in self._origin or key in self._new
             if before is not None and another and key not in renamed:
                 yield before
 
-    def renamed(self) -> Iterator[tuple[Tuple, Tuple]]:
-        """Rows that have another key than before: the old image and the new one.
+    def renamed(self) -> Iterator[tuple[Row, Key]]:
+        """Rows that have another key than before: as they were, and their key now.
 
         In an order in which each new key is free when its turn comes, unless rows
         exchanged their keys.
         """
         for key, origin in self._origin.items():
-            before, now = self._before[origin], self._now[key]
-            if before is not None and now is not None:
-                yield before, now
+            before = self._before[origin]
+            if before is not None and self._now[key] is not None:
+                yield before, key
 
-    def before(self) -> Iterator[Tuple]:
+    def before(self) -> Iterator[Row]:
         """What rows that exist now, and did before, looked like before."""
         for key, before in self._before.items():
             if before is not None and self._now[key] is not None:
                 yield before
 
-    def has_moved(self, image: Tuple) -> bool:
+    def has_moved(self, key: Key) -> bool:
         """Whether the row came to its key in this batch and is not known in full.
 
         The follower may have another row under that key, whose values are not ours.
         """
-        return self.key_of(image) in self._moved
+        return key in self._moved
 
-    def key_of(self, image: Tuple) -> Key:
-        """The leader's key in an image."""
-        return tuple([image[position] for position in self._key])
-
-    def _move(self, old_key: Key, key: Key, new: Tuple) -> None:
+    def _move(self, old_key: Key, key: Key, *, is_partial: bool) -> None:
         self._now[old_key] = None
         if old_key in self._new:
             self._new.remove(old_key)
@@ -145,15 +184,20 @@ class NetChanges:
             self._origin[key] = origin
         if key not in self._now:
             self._before[key] = None
-        if UNCHANGED in new:
+        if is_partial:
             self._moved.add(key)
+
+    def _forget(self, key: Key) -> None:
+        self._new.discard(key)
+        self._origin.pop(key, None)
+        self._partial.discard(key)
 
 
 class NetRows:
     """The net effect on a table as a multiset: how often each row came or went."""
 
     def __init__(self) -> None:
-        self._count: Counter[Tuple] = Counter()
+        self._count: Counter[Row] = Counter()
 
     def __len__(self) -> int:
         return len(self._count)
@@ -162,55 +206,37 @@ class NetRows:
         """Start a new batch."""
         self._count.clear()
 
-    def insert(self, new: Tuple) -> None:
+    def take_in(self, changes: RowChanges) -> None:
+        """Many changes in turn; the log must tell old rows in full."""
+        rows = zip(changes.kinds, changes.rows, strict=True)
+        for place, (kind, row) in enumerate(rows):
+            if kind == INSERT:
+                self.insert(row)
+            elif kind == DELETE:
+                self.delete(row)
+            else:
+                self.update(changes.old[place][1], row)
+
+    def insert(self, row: Row) -> None:
         """A row appears."""
-        self._add(new, 1)
+        self._add(row, 1)
 
-    def update(self, old: Tuple | None, new: Tuple) -> None:
-        """A row becomes another; identity FULL tells the old one."""
-        if old is None:
-            raise ValueError("an update of a table without a key came without its old row")
+    def update(self, old: Row, row: Row) -> None:
+        """A row becomes another."""
         self._add(old, -1)
-        self._add(fill(new, old), 1)
+        self._add(fill(row, old) if has_unchanged(row) else row, 1)
 
-    def delete(self, old: Tuple) -> None:
+    def delete(self, row: Row) -> None:
         """One of the rows that look like this disappears."""
-        self._add(old, -1)
+        self._add(row, -1)
 
-    def rows(self) -> Iterator[tuple[Tuple, int]]:
+    def rows(self) -> Iterator[tuple[Row, int]]:
         """Each row with its net count, which is never zero."""
         return iter(self._count.items())
 
-    def _add(self, row: Tuple, count: int) -> None:
+    def _add(self, row: Row, count: int) -> None:
         total = self._count[row] + count
         if total:
             self._count[row] = total
         else:
             del self._count[row]
-
-
-def fill(new: Tuple, base: Tuple | None) -> Tuple:
-    """`new` with its UNCHANGED values taken from `base` where that has them.
-
-    An old tuple may hold only the key and NULL elsewhere.  A NULL is never taken:
-    what is stored out of line, and thus may be unchanged, is not NULL.
-    """
-    if base is None or UNCHANGED not in new:
-        return new
-    return tuple(
-        [
-            old if value is UNCHANGED and old is not None else value
-            for value, old in zip(new, base, strict=True)
-        ]
-    )
-
-
-def take(image: Tuple, read: Tuple) -> Tuple:
-    """`image` with its UNCHANGED values, and these alone, as they were read.
-
-    The rest of what was read may be of a later time than the image, when other
-    rows, too, were not yet or no more what they are at this point of the stream.
-    """
-    return tuple(
-        [now if value is UNCHANGED else value for value, now in zip(image, read, strict=True)]
-    )

@@ -60,6 +60,20 @@ class Flow:
         return not is_deferrable(self.leader) and not updated & self.follower_identity
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the leader's rows are the follower's, byte for byte in binary form."""
+        sent = [column.name for column in self.leader.columns if column.generated is None]
+        return (
+            bool(self.key)
+            and self.where is None
+            and self.whole_rows
+            and self.identifies
+            and self.takes_updates
+            and all(column.plain is not None and column.binary for column in self.columns)
+            and sorted(column.plain or "" for column in self.columns) == sorted(sent)
+        )
+
+    @property
     def needs_complete_rows(self) -> frozenset[str]:
         """Leader columns without whose value an update cannot be carried over."""
         computed = [column.reads for column in self.columns if column.plain is None]

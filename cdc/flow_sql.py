@@ -169,6 +169,11 @@ class FlowSQL:
         return self._update(self._present())
 
     @property
+    def update_whole(self) -> sql.Composed | None:
+        """Update the present rows, all complete; None if there is nothing but the key."""
+        return self._update(self._present(), partial=False)
+
+    @property
     def update_partial(self) -> sql.Composed | None:
         """Update the rows that came in part; None if there is nothing but the key."""
         return self._update(_and(self._present(), sql.SQL("NOT ({})").format(_WHOLE)))
@@ -271,9 +276,12 @@ class FlowSQL:
             rows=rows,
         )
 
-    def _update(self, rows: sql.Composable) -> sql.Composed | None:
+    def _update(self, rows: sql.Composable, *, partial: bool = True) -> sql.Composed | None:
         pairs = [
-            sql.SQL("{} = {}").format(sql.Identifier(c.name), self._sent_or_stored(c, "f"))
+            sql.SQL("{} = {}").format(
+                sql.Identifier(c.name),
+                self._sent_or_stored(c, "f") if partial else sql.Identifier("s", c.name),
+            )
             for c in self.flow.columns
             if c.name not in self.flow.key
         ]

@@ -14,24 +14,35 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import psycopg
 
-from cdc.apply import Announcement, Applier, Item, Link
+from cdc.apply import ROWS, Announcement, Applier, Item, size_of
 from cdc.connect import connect
 from cdc.crash import crash_point
+from cdc.link import Link
 from cdc.lsn import LSN, confirmable
-from cdc.pgoutput import Begin, Commit, Delete, Insert, Relation, Update, decode
-from cdc.replication import ConnectionLost, Data, Keepalive, ReplicationConnection
+from cdc.pgoutput import Relation, decode
+from cdc.pull import Pull
+from cdc.replication import ConnectionLost, Keepalive, ReplicationConnection
+from cdc.stage import carries_binary
 from cdc.watch import Watch
 from plans.errors import NotReady, SplitError, StreamBroken
 
-BLOCK_EVENTS_MAX = 1_000
-BLOCK_BYTES_MAX = 1 << 20
-QUEUE_BLOCKS_MAX = 32
-CONFIRM_S = 1.0
+BLOCK_MESSAGES_MIN = 500
+"""A block is handed over when it has so many, or when nothing more has arrived."""
+QUEUE_BYTES_MAX = 1 << 24
+QUEUE_MESSAGES_MAX = 100_000
+CONFIRM_S = 0.2
+PULL_BYTES_MIN = 1 << 25
+"""A log longer than this is pulled before the stream begins."""
 READ_TIMEOUT_S = 0.2
 SETTLE_S = 0.2
+DRAIN_S = 0.01
+_BEGIN, _RELATION = b"BR"
+_BOUNDS = frozenset(b"BC")
+
 RETRY_S_MAX = 60.0
 """How long a broken connection is retried before the stream gives up."""
 
@@ -55,49 +66,83 @@ class Feed:
     publication: str
     links: tuple[Link, ...]
 
+    @property
+    def binary(self) -> bool:
+        """Whether all rows come in binary form."""
+        return carries_binary(flow.leader for link in self.links for flow in link.flows)
+
+
+class _Amount:
+    """How much waits in a queue."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.bytes = 0
+
+    def has_space(self) -> bool:
+        """Whether one more block may come: one always may, however large."""
+        return not self.messages or (
+            self.messages < QUEUE_MESSAGES_MAX and self.bytes < QUEUE_BYTES_MAX
+        )
+
+    def add(self, block: Sequence[Item]) -> None:
+        """Count a block."""
+        self.messages += len(block)
+        self.bytes += size_of(block)
+
+    def remove(self, block: Sequence[Item]) -> None:
+        """Count it no more."""
+        self.messages -= len(block)
+        self.bytes -= size_of(block)
+
 
 class _Sink(threading.Thread):
     """The thread of one applier."""
 
-    def __init__(self, link: Link, stop: threading.Event) -> None:
+    def __init__(self, link: Link, stop: threading.Event, *, binary: bool) -> None:
         super().__init__(name=f"apply {link.stream}", daemon=True)
         self.link = link
-        self.applier = Applier(link)
+        self.applier = Applier(link, binary=binary)
         self.failure: BaseException | None = None
         self.tables = {flow.leader.name for flow in link.flows}
         self.block: list[Item] = []
-        self.block_bytes = 0
-        self._queue: queue.Queue[tuple[list[Item], int]] = queue.Queue(QUEUE_BLOCKS_MAX)
+        self._queue: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
+        self._space = threading.Condition()
+        self._waiting = _Amount()  # handed over, and not written
         self._halt = stop
 
     @property
     def idle(self) -> bool:
         """Whether everything handed over was taken in."""
-        return self._queue.empty() and not self.block
+        return not self._waiting.messages and not self.block
 
     def hand_over(self, timeout_s: float) -> bool:
-        """Queue the gathered block; False if the queue stayed full."""
+        """Queue the gathered block; False if there was no space for it."""
         if not self.block:
             return True
-        try:
-            self._queue.put((self.block, self.block_bytes), timeout=timeout_s)
-        except queue.Full:
-            return False
-        self.block, self.block_bytes = [], 0
+        with self._space:
+            if not self._space.wait_for(self._waiting.has_space, timeout_s):
+                return False
+            self._waiting.add(self.block)
+        self._queue.put(self.block)
+        self.block = []
         return True
 
     def run(self) -> None:
         try:
             while not self._halt.is_set():
                 try:
-                    items, size = self._queue.get(timeout=SETTLE_S)
+                    items = self._queue.get(timeout=SETTLE_S)
                 except queue.Empty:
                     self.applier.settle()
                     continue
                 crash_point("stream.received")
-                self.applier.feed(items, size)
+                self.applier.feed(items)
                 if self._queue.empty():
                     self.applier.settle()
+                with self._space:
+                    self._waiting.remove(items)
+                    self._space.notify()
         except BaseException as error:  # noqa: BLE001  (handed to the supervisor)
             self.failure = error
         finally:
@@ -163,7 +208,8 @@ class Follower(threading.Thread):
 
     def _follow(self) -> None:
         halt = threading.Event()
-        sinks = [_Sink(link, halt) for link in self.feed.links]
+        binary = self.feed.binary
+        sinks = [_Sink(link, halt, binary=binary) for link in self.feed.links]
         try:
             for sink in sinks:
                 sink.applier.open()
@@ -171,12 +217,14 @@ class Follower(threading.Thread):
                 closing(self._watch()) as watch,
                 ReplicationConnection(self.feed.leader_dsn, name="dbsplit stream") as connection,
             ):
-                connection.start(self.feed.slot, self.feed.publication)
-                self._require_no_gap([sink.applier for sink in sinks])
+                lag = self._require_no_gap([sink.applier for sink in sinks])
                 self.position = confirmable(sink.applier.committed for sink in sinks)
                 for sink in sinks:
                     sink.start()
                 self.connected.set()
+                if lag > PULL_BYTES_MIN:
+                    self._catch_up(watch, sinks)
+                connection.start(self.feed.slot, self.feed.publication, binary=binary)
                 _Reader(connection, watch, sinks, self).run(self._halt)
         finally:
             self.connected.clear()
@@ -187,15 +235,30 @@ class Follower(threading.Thread):
                 else:
                     sink.applier.close()
 
-    def _require_no_gap(self, appliers: Sequence[Applier]) -> None:
-        """Check that the slot, which is ours now, begins where each follower ends.
+    def _catch_up(self, watch: Watch, sinks: Sequence[_Sink]) -> None:
+        """Take in the backlog; what has grown meanwhile is for the stream."""
+        feed = self.feed
+        try:
+            pull = Pull(feed.leader_dsn, feed.slot, feed.publication, binary=feed.binary)
+        except psycopg.Error:
+            return  # no slot is free, or we may not: the stream brings the same
+        with pull:
+            reader = _Reader(pull, watch, sinks, self)
+            reader.run(self._halt)
+            reader.drain()
+            pull.advance(self.position)
+
+    def _require_no_gap(self, appliers: Sequence[Applier]) -> int:
+        """Check that the slot begins where each follower ends; returns the log behind it, in bytes.
 
         A slot that was dropped and made anew, or moved on by somebody, goes on
         without a word behind changes that nobody has.
         """
         with connect(self.feed.leader_dsn, name="dbsplit stream") as leader:
             row = leader.execute(
-                "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s",
+                "SELECT confirmed_flush_lsn::text,"
+                " pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint"
+                " FROM pg_replication_slots WHERE slot_name = %s",
                 [self.feed.slot],
             ).fetchone()
         begins = LSN.parse(row[0]) if row and row[0] else LSN(0)
@@ -210,10 +273,25 @@ class Follower(threading.Thread):
                     "was recreated or advanced",
                     hint="changes in between are lost to it: `dbsplit abort` and start again",
                 )
+        return int(row[1]) if row and row[1] else 0
 
     def _watch(self) -> Watch:
         tables = [flow.leader for link in self.feed.links for flow in link.flows]
         return Watch(self.feed.leader_dsn, self.feed.publication, tables)
+
+
+class _Messages(Protocol):
+    """Where messages come from."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more will come."""
+
+    def read(self, timeout_s: float) -> list[bytes | Keepalive]:
+        """What has arrived, or arrives within so many seconds."""
+
+    def confirm(self, flushed: LSN, received: LSN) -> None:
+        """What the followers have committed, and what was received."""
 
 
 class _Reader:
@@ -221,7 +299,7 @@ class _Reader:
 
     def __init__(
         self,
-        connection: ReplicationConnection,
+        connection: _Messages,
         watch: Watch,
         sinks: Sequence[_Sink],
         owner: Follower,
@@ -231,52 +309,65 @@ class _Reader:
         self._sinks = sinks
         self._owner = owner
         self._stop = threading.Event()
-        self._wanted: dict[int, Sequence[_Sink]] = {}
+        self._wanted: dict[bytes, Sequence[_Sink]] = {}
         self._received = LSN(0)
         self._confirmed = LSN(0)
         self._confirm_at = 0.0
         self._in_transaction = False
 
     def run(self, stop: threading.Event) -> None:
-        """Follow until `stop` is set; raises what an applier met, too."""
+        """Follow until `stop` is set or nothing more comes; raises what an applier met, too."""
         self._stop = stop
-        while not stop.is_set():
-            message = self._connection.read(0)
-            if message is None:
+        while not (stop.is_set() or self._connection.exhausted):
+            messages = self._connection.read(0)
+            if not messages:
                 # Nothing waits: let the appliers have what there is, then rest.
                 self._distribute()
                 self._check()
-                message = self._connection.read(READ_TIMEOUT_S)
-            match message:
-                case None:
-                    self._confirm(now=self._has_advanced())
-                case Keepalive():
-                    self._keepalive(message)
-                case Data(payload):
-                    self._data(payload)
-            self._confirm()
+                messages = self._connection.read(READ_TIMEOUT_S)
+            self._take_in(messages)
+            self._confirm(now=not messages and self._has_advanced())
         self._distribute()
         self._confirm(now=True)
 
-    def _data(self, payload: bytes) -> None:
-        event = decode(payload)
-        if event is None:
-            return
-        item: Item = event
+    def drain(self) -> None:
+        """Wait until everything that was read is committed, or following is to stop."""
+        while not self._stop.is_set() and not all(sink.idle for sink in self._sinks):
+            self._check()
+            self._confirm()
+            time.sleep(DRAIN_S)
+        self._confirm(now=True)
+
+    def _take_in(self, messages: Sequence[bytes | Keepalive]) -> None:
+        wanted = self._wanted
+        for message in messages:
+            if isinstance(message, bytes):
+                if message[0] in ROWS:
+                    for sink in wanted[message[1:5]]:
+                        sink.block.append(message)
+                else:
+                    self._control(message)
+            else:
+                self._keepalive(message)
+        for sink in self._sinks:
+            if len(sink.block) >= BLOCK_MESSAGES_MIN:
+                self._hand_over(sink)
+
+    def _control(self, message: bytes) -> None:
+        """Take in what is no row."""
+        item: Item = message
         sinks = self._sinks
-        if isinstance(event, Insert | Update | Delete):
-            sinks = self._wanted[event.relation]
-        elif isinstance(event, Relation):
-            item = Announcement(event, self._watch.root_of(event))
+        kind = message[0]
+        if kind == _RELATION:
+            relation = decode(message)
+            assert isinstance(relation, Relation)  # noqa: S101
+            item = Announcement(relation, self._watch.root_of(relation))
             sinks = tuple(sink for sink in self._sinks if item.root in sink.tables)
-            self._wanted[event.oid] = sinks
-        elif isinstance(event, Begin | Commit):
-            self._in_transaction = isinstance(event, Begin)
+            self._wanted[message[1:5]] = sinks
+        elif kind in _BOUNDS:
+            self._in_transaction = kind == _BEGIN
         for sink in sinks:
             sink.block.append(item)
-            sink.block_bytes += len(payload)
-            if len(sink.block) >= BLOCK_EVENTS_MAX or sink.block_bytes >= BLOCK_BYTES_MAX:
-                self._hand_over(sink)
 
     def _keepalive(self, keepalive: Keepalive) -> None:
         self._received = max(self._received, keepalive.wal_end)

@@ -1,31 +1,15 @@
 """Reading the messages of PostgreSQL's logical decoding plugin pgoutput.
 
 Protocol version 1 with ``messages``: PostgreSQL manual, chapter 54.9 "Logical
-Replication Message Formats".  Values stay in their text form, as bytes in
-UTF-8; nothing here knows a data type.
+Replication Message Formats".  Rows are read many at once: `cdc.row_messages`.
 """
 
 from __future__ import annotations
 
-from enum import Enum
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from cdc.lsn import LSN
-
-
-class _Unchanged(Enum):
-    UNCHANGED = "unchanged"
-
-    def __repr__(self) -> str:
-        return "UNCHANGED"
-
-
-UNCHANGED: Final = _Unchanged.UNCHANGED
-"""A large value that the update did not touch and the log therefore lacks."""
-
-Value = bytes | None | _Unchanged
-Tuple = tuple[Value, ...]
 
 
 class Begin(NamedTuple):
@@ -69,28 +53,6 @@ class Relation(NamedTuple):
     columns: tuple[RelationColumn, ...]
 
 
-class Insert(NamedTuple):
-    """A new row."""
-
-    relation: int
-    new: Tuple
-
-
-class Update(NamedTuple):
-    """A changed row; `old` holds the key if that changed, or all with identity FULL."""
-
-    relation: int
-    old: Tuple | None
-    new: Tuple
-
-
-class Delete(NamedTuple):
-    """A deleted row; `old` holds its key, or all of it with identity FULL."""
-
-    relation: int
-    old: Tuple
-
-
 class Truncate(NamedTuple):
     """Tables emptied by one command."""
 
@@ -106,7 +68,7 @@ class Message(NamedTuple):
     content: bytes
 
 
-Event = Begin | Commit | Origin | Relation | Insert | Update | Delete | Truncate | Message
+Event = Begin | Commit | Origin | Relation | Truncate | Message
 
 _INT16 = Struct("!h")
 _INT32 = Struct("!i")
@@ -117,18 +79,12 @@ _TYPE = Struct("!Ii")
 
 
 def decode(data: bytes) -> Event | None:
-    """The event that one message holds, None for a message without meaning here.
+    """The event that a message other than a row's holds, None for one without meaning here.
 
     Raises ValueError for a message that this protocol version does not know:
     guessing on would mean guessing rows.
     """
     kind = data[0]
-    if kind == 0x49:  # I
-        return Insert(_UINT32.unpack_from(data, 1)[0], _tuple(data, 6)[0])
-    if kind == 0x55:  # U
-        return _update(data)
-    if kind == 0x44:  # D
-        return Delete(_UINT32.unpack_from(data, 1)[0], _tuple(data, 6)[0])
     if kind == 0x42:  # B
         lsn, time, xid = _BEGIN.unpack_from(data, 1)
         return Begin(LSN(lsn), time, xid)
@@ -157,36 +113,6 @@ def _rare(data: bytes) -> Event | None:
             return None
         case other:
             raise ValueError(f"unknown pgoutput message {other!r}")
-
-
-def _update(data: bytes) -> Update:
-    relation = _UINT32.unpack_from(data, 1)[0]
-    if data[5] == 0x4E:  # N
-        return Update(relation, None, _tuple(data, 6)[0])
-    old, position = _tuple(data, 6)
-    return Update(relation, old, _tuple(data, position + 1)[0])
-
-
-def _tuple(data: bytes, position: int) -> tuple[Tuple, int]:
-    count = _INT16.unpack_from(data, position)[0]
-    position += 2
-    values: list[Value] = []
-    size_at = _INT32.unpack_from
-    for _ in range(count):
-        kind = data[position]
-        if kind == 0x74:  # t
-            start = position + 5
-            position = start + size_at(data, position + 1)[0]
-            values.append(data[start:position])
-            continue
-        position += 1
-        if kind == 0x6E:  # n
-            values.append(None)
-        elif kind == 0x75:  # u
-            values.append(UNCHANGED)
-        else:
-            raise ValueError(f"unknown kind of value {chr(kind)!r}")
-    return tuple(values), position
 
 
 def _relation(data: bytes) -> Relation:

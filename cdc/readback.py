@@ -11,59 +11,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from psycopg import sql
+from psycopg import pq, sql
 
-from cdc.compaction import Key
 from cdc.connect import Connection, connect
-from cdc.pgoutput import Tuple
+from cdc.rows import LENGTH, NULL, Key, Row, key_of, value, values
+from cdc.stage import Stage
 from plans.catalog import Table
+from plans.errors import NotReady
 
-ROWS_MAX = 500
-"""Keys in one query; its text is parsed, and the rows are large."""
+PARAMETERS_MAX = 1_000
+"""Key values in one query; the rows are large."""
 
 TIMEOUT = "60s"
 
 
-def read_back(
-    dsn: str, table: Table, columns: Sequence[str], rows: Sequence[Tuple]
-) -> dict[Key, Tuple]:
-    """The current rows that have the keys of `rows`, by key; missing ones are left out."""
-    found: dict[Key, Tuple] = {}
-    key = [list(columns).index(name) for name in table.key]
+def read_back(dsn: str, table: Table, stage: Stage, keys: Sequence[Key]) -> dict[Key, Row]:
+    """The current rows that have these keys; missing ones are left out."""
+    found: dict[Key, Row] = {}
+    places = [stage.columns.index(name) for name in table.key]
+    step = max(1, PARAMETERS_MAX // len(places))
     with connect(dsn, name="dbsplit read back") as connection:
         connection.execute(sql.SQL("SET statement_timeout = {}").format(TIMEOUT))
-        for start in range(0, len(rows), ROWS_MAX):
-            query = _query(table, columns, key, rows[start : start + ROWS_MAX])
-            for image in _read(connection, query):
-                found[tuple(image[position] for position in key)] = image
+        for start in range(0, len(keys), step):
+            for row in _read(connection, table, stage, keys[start : start + step]):
+                found[key_of(row, places)] = row
     return found
 
 
-def _query(
-    table: Table, columns: Sequence[str], key: Sequence[int], rows: Sequence[Tuple]
-) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    # Bare literals take the columns' types, whatever these are.
-    wanted = (
-        sql.SQL("({})").format(sql.SQL(", ").join(sql.Literal(_text(row[n])) for n in key))
-        for row in rows
+def _read(
+    connection: Connection, table: Table, stage: Stage, keys: Sequence[Key]
+) -> Iterator[Row]:
+    """The rows in the form in which the stream has them: psycopg would make objects of them."""
+    width = len(table.key)
+    wanted = ", ".join(
+        "(" + ", ".join(f"${first * width + place + 1}" for place in range(width)) + ")"
+        for first in range(len(keys))
     )
-    return sql.SQL("COPY (SELECT {} FROM {} WHERE ({}) IN ({})) TO STDOUT").format(
-        names,
+    query = sql.SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, stage.columns)),
         table.name.identifier,
-        sql.SQL(", ").join(sql.Identifier(columns[n]) for n in key),
-        sql.SQL(", ").join(wanted),
+        sql.SQL(", ").join(map(sql.Identifier, table.key)),
+        sql.SQL(wanted),
     )
-
-
-def _read(connection: Connection, query: sql.Composed) -> Iterator[Tuple]:
-    # COPY gives values in the form that the stream does; a cast to text may not.
-    with connection.cursor() as cursor, cursor.copy(query) as copy:
-        for row in copy.rows():
-            yield tuple(None if value is None else str(value).encode() for value in row)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, bytes):
-        raise TypeError(f"a key value is {value!r}")
-    return value.decode()
+    form = pq.Format.BINARY if stage.binary else pq.Format.TEXT
+    parameters = [one[LENGTH:] for key in keys for one in values(key)]
+    result = connection.pgconn.exec_params(
+        query.as_string(None).encode(), parameters, None, [form] * len(parameters), form
+    )
+    if result.status != pq.ExecStatus.TUPLES_OK:
+        said = result.get_error_message().strip()
+        raise NotReady(f"rows of {table.name} could not be read back: {said}")
+    for number in range(result.ntuples):
+        found = (result.get_value(number, column) for column in range(result.nfields))
+        yield b"".join(NULL if one is None else value(one) for one in found)

@@ -21,10 +21,14 @@ from cdc.connect import PINNED_SETTINGS, describe, session_conninfo
 from cdc.lsn import LSN
 from plans.errors import NotReady, StreamBroken
 
-_XLOG_DATA = Struct("!xQQq")
+_DATA, _ALIVE = b"wk"
+_DATA_HEAD = 25  # kind, two positions, a time
 _KEEPALIVE = Struct("!xQqB")
 _STATUS = Struct("!cQQQqB")
 _EPOCH_2000_S = 946_684_800
+
+MESSAGES_MAX = 2_000
+BYTES_MAX = 1 << 20
 
 NAP_S = 0.001
 """How long a busy reader rests between reads.
@@ -38,17 +42,23 @@ class ConnectionLost(Exception):
     """The server ended the connection; connecting again may help."""
 
 
-class Data(NamedTuple):
-    """A message of the output plugin; `wal_end` is a hint only."""
-
-    payload: bytes
-
-
 class Keepalive(NamedTuple):
     """Everything before `wal_end` that concerns us has been sent."""
 
     wal_end: LSN
     reply_requested: bool
+
+
+def plugin_options(publication: str, *, binary: bool) -> dict[str, sql.Literal]:
+    """What pgoutput is told, by the name of the option."""
+    options = {
+        "proto_version": "1",
+        "publication_names": sql.Identifier(publication).as_string(None),
+        "messages": "true",
+    }
+    if binary:
+        options["binary"] = "true"
+    return {name: sql.Literal(value) for name, value in options.items()}
 
 
 class ReplicationConnection:
@@ -71,6 +81,8 @@ class ReplicationConnection:
                 hint="the role needs REPLICATION, and pg_hba.conf must let it in",
             )
         self._busy = False
+        self.exhausted = False
+        """A stream has no end."""
 
     def __enter__(self) -> Self:
         return self
@@ -122,12 +134,15 @@ class ReplicationConnection:
             pass
         return LSN.parse((point or b"").decode()), (snapshot or b"").decode()
 
-    def start(self, slot: str, publication: str) -> None:
-        """Begin to stream from where the slot was last confirmed."""
-        command = sql.SQL(
-            "START_REPLICATION SLOT {} LOGICAL 0/0"
-            " (proto_version '1', publication_names {}, messages 'true')"
-        ).format(sql.Identifier(slot), sql.Literal(sql.Identifier(publication).as_string(None)))
+    def start(self, slot: str, publication: str, *, binary: bool) -> None:
+        """Begin to stream from where the slot was last confirmed, values in binary form or not."""
+        options = plugin_options(publication, binary=binary)
+        command = sql.SQL("START_REPLICATION SLOT {} LOGICAL 0/0 ({})").format(
+            sql.Identifier(slot),
+            sql.SQL(", ").join(
+                sql.SQL("{} {}").format(sql.SQL(name), value) for name, value in options.items()
+            ),
+        )
         self._connection.send_query(command.as_string(None).encode())
         result = self._connection.get_result()
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
@@ -140,24 +155,39 @@ class ReplicationConnection:
                 "start again",
             )
 
-    def read(self, timeout_s: float) -> Data | Keepalive | None:
-        """The next message, None if none came within `timeout_s` seconds."""
-        while True:
-            size, data = self._connection.get_copy_data(1)
-            if size > 0:
-                self._busy = True
-                return self._message(bytes(data))
-            if size < 0:
-                raise ConnectionLost(self._error(self._connection.get_result()))
+    def read(self, timeout_s: float) -> list[bytes | Keepalive]:
+        """The messages that have arrived, some at least unless none came within `timeout_s`.
+
+        Those of the output plugin are bytes.  At most `MESSAGES_MAX`, and about
+        `BYTES_MAX` bytes.
+        """
+        messages: list[bytes | Keepalive] = []
+        size = self._take(messages)
+        if not messages:
             if self._busy:
-                self._busy = False
                 time.sleep(NAP_S)
-            elif not self._wait_readable(timeout_s):
-                return None
+            self._busy = self._wait_readable(timeout_s)
+        # libpq reads some kilobytes at a time; the nap is worth all that has arrived.
+        while self._wait_readable(0) and len(messages) < MESSAGES_MAX and size < BYTES_MAX:
             try:
                 self._connection.consume_input()
             except psycopg.OperationalError as error:
                 raise ConnectionLost(str(error)) from None
+            size += self._take(messages)
+        return messages
+
+    def _take(self, messages: list[bytes | Keepalive]) -> int:
+        """Add the messages that libpq has; returns their size."""
+        get, size = self._connection.get_copy_data, 0
+        while True:
+            length, data = get(1)
+            if length <= 0:
+                break
+            messages.append(self._message(data))
+            size += length
+        if length < 0:
+            raise ConnectionLost(self._error(self._connection.get_result()))
+        return size
 
     def confirm(self, flushed: LSN, received: LSN) -> None:
         """Tell the server what it need not keep any more."""
@@ -169,15 +199,14 @@ class ReplicationConnection:
         except psycopg.OperationalError as error:
             raise ConnectionLost(str(error)) from None
 
-    def _message(self, data: bytes) -> Data | Keepalive:
-        match data[:1]:
-            case b"w":
-                return Data(data[_XLOG_DATA.size :])
-            case b"k":
-                wal_end, _, reply = _KEEPALIVE.unpack(data)
-                return Keepalive(LSN(wal_end), bool(reply))
-            case other:
-                raise ConnectionLost(f"unexpected replication message {other!r}")
+    def _message(self, data: memoryview) -> bytes | Keepalive:
+        kind = data[0]
+        if kind == _DATA:
+            return bytes(data[_DATA_HEAD:])
+        if kind == _ALIVE:
+            wal_end, _, reply = _KEEPALIVE.unpack(data)
+            return Keepalive(LSN(wal_end), bool(reply))
+        raise ConnectionLost(f"unexpected replication message {bytes(data[:1])!r}")
 
     def _wait_readable(self, timeout_s: float) -> bool:
         return bool(select.select([self._connection.socket], [], [], timeout_s)[0])

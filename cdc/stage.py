@@ -1,19 +1,41 @@
-"""Staging: the leader's raw rows in a temporary table of the follower's session."""
+"""Staging: the leader's raw rows in a temporary table of the follower's session.
+
+Rows come in binary form where that means the same on every server.  Otherwise they
+come as text; then the table's columns are text, and a view gives them their types.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from struct import pack
 
 from psycopg import sql
 
 from cdc.connect import Connection
 from cdc.flow_sql import COUNT, OP, UNCHANGED_NAMES
-from cdc.pgoutput import UNCHANGED, Tuple, Value
-from plans.catalog import Table
+from cdc.rows import NULL, UNCHANGED, Row, value, values
+from plans.catalog import Column, Table
 
 BLOCK_BYTES = 1 << 18
-"""Lines are joined to blocks of about this size: one call of libpq per line would cost more."""
+"""Rows are joined to blocks of about this size: one call of libpq per row would cost more."""
+
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + pack("!ii", 0, 0)
+_END = pack("!h", -1)
+_TEXT_OID = 25
+
+
+def carries_binary(tables: Iterable[Table]) -> bool:
+    """Whether all rows of these tables may come in binary form.
+
+    Not XML: its binary form declares an encoding, and so is another text.
+    """
+    return all(
+        column.type_is_builtin and column.type not in ("xml", "xml[]")
+        for table in tables
+        for column in table.columns
+        if column.generated is None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,82 +46,122 @@ class Stage:
     of ours.  Generated columns are not among them: no expression may read them.
     """
 
-    name: sql.Identifier
+    number: int
     leader: Table
     types: Mapping[str, str]  # the leader's type names → those to use here
+    binary: bool = True
+    columns: tuple[str, ...] = field(init=False)
+    """The leader's columns, as the values of a row follow each other."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(column.name for column in self._columns()))
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The leader's columns, as the values of a row follow each other."""
-        return tuple(c.name for c in self.leader.columns if c.generated is None)
+    def name(self) -> sql.Identifier:
+        """What statements read: a table, or a view with the columns' types."""
+        return sql.Identifier(f"dbsplit_stage_{self.number}")
 
-    def create(self) -> sql.Composed:
-        """Create it for the session.
+    @property
+    def table(self) -> sql.Identifier:
+        """What is filled."""
+        return self.name if self.binary else sql.Identifier(f"dbsplit_text_{self.number}")
+
+    def create(self) -> tuple[sql.Composed, ...]:
+        """The statements that create it for the session.
 
         It is emptied batch by batch: ON COMMIT DELETE ROWS would truncate every
         stage of the session at every commit, at 0.5 ms each.
         """
-        columns: list[sql.Composable] = [
-            sql.SQL("{} {}").format(
-                sql.Identifier(column.name), sql.SQL(self.types.get(column.type, column.type))
-            )
-            for column in self.leader.columns
-            if column.generated is None
-        ]
-        columns += [
-            sql.SQL('{} "char" NOT NULL').format(OP),
-            sql.SQL("{} int").format(COUNT),
-            sql.SQL("{} text[]").format(UNCHANGED_NAMES),
-        ]
-        return sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(
-            self.name, sql.SQL(", ").join(columns)
+        ours = [(OP, sql.SQL('"char" NOT NULL')), (COUNT, sql.SQL("int"))]
+        ours.append((UNCHANGED_NAMES, sql.SQL("text[]")))
+        typed = [(sql.Identifier(c.name), sql.SQL(self._type(c))) for c in self._columns()]
+        stored = typed if self.binary else [(name, sql.SQL("text")) for name, _ in typed]
+        table = sql.SQL("CREATE TEMPORARY TABLE {} ({})").format(
+            self.table, sql.SQL(", ").join(sql.SQL("{} {}").format(*one) for one in stored + ours)
         )
+        if self.binary:
+            return (table,)
+        values: list[sql.Composable] = [
+            sql.SQL("{name}::{type} AS {name}").format(name=name, type=type_)
+            for name, type_ in typed
+        ]
+        values += [name for name, _ in ours]
+        view = sql.SQL("CREATE TEMPORARY VIEW {} AS SELECT {} FROM {}").format(
+            self.name, sql.SQL(", ").join(values), self.table
+        )
+        return table, view
 
-    def fill(self, connection: Connection, lines: Iterable[bytes]) -> int:
-        """Stage rows; returns their number."""
+    def fill(self, connection: Connection, rows: Iterable[bytes]) -> int:
+        """Stage rows that `row` has written; returns their number."""
         names = [*map(sql.Identifier, self.columns), OP, COUNT, UNCHANGED_NAMES]
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(self.name, sql.SQL(", ").join(names))
-        count = size = 0
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            block: list[bytes] = []
-            for line in lines:
-                block.append(line)
-                size += len(line)
-                count += 1
+        return copy_in(connection, self.table, names, rows)
+
+    def writer(self, op: bytes, count: int | None = None) -> Callable[[Row], bytes]:
+        """What writes complete rows in COPY's binary format (manual, COPY, "Binary Format").
+
+        UNCHANGED stands for a length there: not for rows that may have it.
+        """
+        head, tail = self._frame(op, count)
+        tail += NULL
+
+        def write(row: Row) -> bytes:
+            return b"%b%b%b" % (head, row, tail)
+
+        return write
+
+    def partial_writer(self, op: bytes, count: int | None = None) -> Callable[[Row], bytes]:
+        """What writes rows that may have UNCHANGED values."""
+        head, tail = self._frame(op, count)
+
+        def write(row: Row) -> bytes:
+            sent = values(row)
+            names = [n for n, v in zip(self.columns, sent, strict=True) if v == UNCHANGED]
+            filled = (NULL if one == UNCHANGED else one for one in sent)
+            return b"".join((head, *filled, tail, value(_array(names)) if names else NULL))
+
+        return write
+
+    def _frame(self, op: bytes, count: int | None) -> tuple[bytes, bytes]:
+        head = pack("!h", len(self.columns) + 3)
+        return head, value(op) + (NULL if count is None else value(pack("!i", count)))
+
+    def _columns(self) -> list[Column]:
+        return [column for column in self.leader.columns if column.generated is None]
+
+    def _type(self, column: Column) -> str:
+        return self.types.get(column.type, column.type)
+
+
+def copy_in(
+    connection: Connection,
+    table: sql.Identifier,
+    columns: Iterable[sql.Identifier],
+    rows: Iterable[bytes],
+) -> int:
+    """Copy rows in COPY's binary format into a table; returns their number."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        table, sql.SQL(", ").join(columns)
+    )
+    block, size = [_SIGNATURE], 0
+    with connection.cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            for row in rows:
+                block.append(row)
+                size += len(row)
                 if size > BLOCK_BYTES:
                     copy.write(b"".join(block))
                     block, size = [], 0
+            block.append(_END)
             copy.write(b"".join(block))
-        return count
-
-    def line(self, row: Tuple, op: bytes, count: bytes = b"\\N") -> bytes:
-        """One row in COPY's text format (manual, COPY, "Text Format")."""
-        values = [escape(value) for value in row]
-        if UNCHANGED in row:
-            names = [
-                name for name, value in zip(self.columns, row, strict=True) if value is UNCHANGED
-            ]
-            unchanged = escape(_array(names))
-        else:
-            unchanged = b"\\N"
-        return b"\t".join([*values, op, count, unchanged]) + b"\n"
+        return cursor.rowcount
 
 
-def escape(value: Value) -> bytes:
-    """A value as COPY's text format has it; NULL for what was not sent."""
-    if value is None or value is UNCHANGED:
-        return b"\\N"
-    assert isinstance(value, bytes)  # noqa: S101  (narrows for mypy; an enum has one other member)
-    if b"\\" in value or b"\n" in value or b"\t" in value or b"\r" in value:
-        return (
-            value.replace(b"\\", b"\\\\")
-            .replace(b"\n", b"\\n")
-            .replace(b"\t", b"\\t")
-            .replace(b"\r", b"\\r")
-        )
-    return value
+def plain_writer(width: int) -> Callable[[Row], bytes]:
+    """What writes complete rows of so many values, and nothing else, in that format."""
+    return pack("!h", width).__add__
 
 
 def _array(names: list[str]) -> bytes:
-    quoted = [name.replace("\\", "\\\\").replace('"', '\\"') for name in names]
-    return ("{" + ",".join(f'"{name}"' for name in quoted) + "}").encode()
+    """The binary form of a text[] (array_recv in PostgreSQL's arrayfuncs.c)."""
+    elements = b"".join(value(name.encode()) for name in names)
+    return pack("!iiiii", 1, 0, _TEXT_OID, len(names), 1) + elements

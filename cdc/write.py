@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 
-from cdc.batch import CompiledFlow, TableBatch
+from cdc.batch import CompiledFlow, Direct, TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.connect import Connection
 from cdc.crash import crash_point
 from cdc.lsn import LSN
-from cdc.pgoutput import UNCHANGED, Tuple
 from cdc.readback import read_back
+from cdc.rows import UNCHANGED, Key, Row, values
+from cdc.stage import copy_in, plain_writer
 from plans.routes import Kind
 
-STAGED_MAX = 50_000
+STAGED_MAX = 5_000
 """Rows through a stage until it is truncated: deleted rows stay in its file, and
-truncating it after each batch would cost more than the batch."""
+truncating it after each small batch would cost more than the batch."""
 
 LSN_SETTING = "dbsplit.lsn"
+
+APPEARING = b"i"
+"""Rows that are staged only to have their keys noted."""
 
 
 class Incomplete(Exception):
     """Rows to be updated in part do not exist in the follower; the batch has been completed."""
 
 
+class Unexpected(Exception):
+    """The follower did not have the rows that it must have had."""
+
+
+class Way(Enum):
+    """How rows are added, from the fastest way to the one that always does."""
+
+    DIRECT = "direct"  # rows that appear are copied straight into the table
+    MERGE = "merge"  # they are inserted, or updated if they are there
+    REWRITE = "rewrite"  # they are deleted first: unique values may move between them
+
+    @property
+    def next(self) -> Way | None:
+        """What to try after it; None if nothing is left."""
+        return {Way.DIRECT: Way.MERGE, Way.MERGE: Way.REWRITE}.get(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a batch is written."""
+
+    way: Way
+    members_only: bool
+    """Of tables split by column, add and delete rows, and leave those that exist alone."""
+    tracked: Collection[str]
+    """Routes whose keys are noted as changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Staged:
-    """What of a batch lies in its stage."""
+    """What of a batch lies in its stage, and what does not."""
 
     batch: TableBatch
-    lines: list[bytes]
+    rows: list[bytes]
     present: bool
     removed: bool  # rows that are gone, or old images by which others are
     partial: bool  # some of the present rows lack values
     renamed: int = 0  # rows that have another key than before
-
-
-@dataclass(frozen=True, slots=True)
-class _Manner:
-    """How rows are added."""
-
-    members_only: bool
-    rewrite: bool
+    direct: bool = False
+    changing: int = 0  # rows to be updated, if direct
+    appearing: Sequence[Row] = ()  # rows to be copied straight into the table
 
 
 class BatchWriter:
@@ -53,74 +81,64 @@ class BatchWriter:
         self._leader_dsn = leader_dsn
         self._backwards = backwards
 
-    def write(
-        self, batches: Sequence[TableBatch], lsn: LSN, *, members_only: bool, rewrite: bool
-    ) -> None:
+    def write(self, batches: Sequence[TableBatch], lsn: LSN, manner: Manner) -> None:
         """Stage the batches and carry them over: first all that goes, then all that comes.
 
-        `members_only`: of tables split by column, add and delete rows, and leave
-        those that exist alone.  `rewrite` deletes rows before it inserts them anew,
-        for unique values that move between rows.  Raises Incomplete if a batch has to
-        be written again, and whatever the follower objects to.
+        Raises Incomplete if a batch has to be written again, Unexpected if it has to
+        be written in another way, and whatever the follower objects to.
         """
-        every = [self._stage(batch) for batch in batches]
+        if self._backwards:
+            manner = replace(manner, members_only=False)
+        every = [self._stage(batch, manner) for batch in batches]
         crash_point("stream.staged")
         for staged in every:
             if staged.partial:
                 self._require_complete(staged.batch)
-        manner = _Manner(members_only=members_only and not self._backwards, rewrite=rewrite)
+        updates = []
         with self._connection.pipeline():
-            self._send(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
+            if manner.tracked:
+                self._send(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
             for staged in every:
                 for flow in staged.batch.flows:
                     self._remove(staged, flow, manner)
             for staged in every:
                 for flow in staged.batch.flows:
-                    self._add(staged, flow, manner)
-                self._clear(staged.batch)
+                    if flow.direct and staged.changing:
+                        updates += [
+                            (staged, self._connection.execute(one)) for one in flow.direct.update
+                        ]
+                    elif not staged.direct:
+                        self._add(staged, flow, manner)
+                self._clear(staged)
+        for staged, update in updates:
+            if update.rowcount != staged.changing:
+                raise Unexpected(str(staged.batch.leader.name))
+        for staged in every:
+            for flow in staged.batch.flows:
+                if flow.direct and staged.appearing:
+                    self._copy(staged, flow.direct)
 
-    def _stage(self, batch: TableBatch) -> _Staged:
+    def _stage(self, batch: TableBatch, manner: Manner) -> _Staged:
+        batch.take_in()
         changes = batch.changes
-        staged = (
-            _of_multiset(batch, changes)
-            if isinstance(changes, NetRows)
-            else self._of_keyed(batch, changes)
-        )
-        if staged.lines:
-            batch.staged += batch.stage.fill(self._connection, staged.lines)
+        if isinstance(changes, NetRows):
+            staged = _of_multiset(batch, changes)
+        else:
+            self._complete(batch, changes)
+            if manner.way is Way.DIRECT and batch.is_direct:
+                staged = _of_plain(batch, changes, manner)
+            else:
+                staged = _of_keyed(batch, changes)
+        if staged.rows:
+            batch.staged += batch.stage.fill(self._connection, staged.rows)
         return staged
-
-    def _of_keyed(self, batch: TableBatch, changes: NetChanges) -> _Staged:
-        self._complete(batch, changes)
-        line = batch.stage.line
-        rows = list(changes.present())
-        gone = [line(row, b"g") for row in changes.gone()]
-        renamed = list(changes.renamed())
-        gone += [line(old, b"k", str(number).encode()) for number, (old, _) in enumerate(renamed)]
-        if batch.needs_full_rows:
-            gone += [line(row, b"b") for row in changes.before()]
-        numbers = {changes.key_of(new): str(n).encode() for n, (_, new) in enumerate(renamed)}
-        present = (
-            [line(row, b"u", numbers.get(changes.key_of(row), b"\\N")) for row in rows]
-            if numbers
-            else [line(row, b"u") for row in rows]
-        )
-        return _Staged(
-            batch,
-            present + gone,
-            present=bool(rows),
-            removed=bool(gone),
-            partial=any(UNCHANGED in row for row in rows),
-            renamed=len(renamed),
-        )
 
     def _complete(self, batch: TableBatch, changes: NetChanges) -> None:
         """Fetch the values that the log lacks and that the follower cannot have."""
         lacking = [
-            row
-            for row in changes.present()
-            if UNCHANGED in row
-            and (changes.has_moved(row) or any(row[n] is UNCHANGED for n in batch.complete))
+            key
+            for key, row in changes.partial().items()
+            if changes.has_moved(key) or _lacks(row, batch.complete)
         ]
         if lacking:
             self._read_back(batch, changes, lacking)
@@ -133,17 +151,16 @@ class BatchWriter:
         for flow in batch.flows:
             row = self._connection.execute(flow.incomplete).fetchone()
             if row and row[0]:
-                partial = [row for row in changes.present() if UNCHANGED in row]
-                self._read_back(batch, changes, partial)
+                self._read_back(batch, changes, list(changes.partial()))
                 raise Incomplete(str(batch.leader.name))
 
-    def _read_back(self, batch: TableBatch, changes: NetChanges, rows: list[Tuple]) -> None:
-        found = read_back(self._leader_dsn, batch.leader, batch.stage.columns, rows)
-        for row in rows:
-            changes.complete(row, found.get(changes.key_of(row)))
+    def _read_back(self, batch: TableBatch, changes: NetChanges, keys: list[Key]) -> None:
+        found = read_back(self._leader_dsn, batch.leader, batch.stage, keys)
+        for key in keys:
+            changes.complete(key, found.get(key))
 
-    def _remove(self, staged: _Staged, flow: CompiledFlow, manner: _Manner) -> None:
-        if staged.lines:
+    def _remove(self, staged: _Staged, flow: CompiledFlow, manner: Manner) -> None:
+        if staged.rows and flow.flow.route in manner.tracked:
             self._send_all(flow.dirty)
         if staged.batch.emptied:
             self._send_all(flow.empty)
@@ -157,22 +174,29 @@ class BatchWriter:
         if staged.present:
             self._send_all(flow.drop_left)
 
-    def _is_part(self, flow: CompiledFlow, manner: _Manner) -> bool:
+    def _is_part(self, flow: CompiledFlow, manner: Manner) -> bool:
         """Whether the follower's row holds columns that do not come from this leader."""
         return flow.flow.kind is Kind.COLUMNS and (self._backwards or manner.members_only)
 
-    def _add(self, staged: _Staged, flow: CompiledFlow, manner: _Manner) -> None:
+    def _add(self, staged: _Staged, flow: CompiledFlow, manner: Manner) -> None:
         if not staged.present:
             return
         if manner.members_only and flow.flow.kind is Kind.COLUMNS:
             self._send_all(flow.add_missing)
-        elif manner.rewrite:
+        elif manner.way is Way.REWRITE:
             self._send_all(flow.rewrite)
         else:
             self._send_all(flow.add_partial if staged.partial else flow.add)
 
-    def _clear(self, batch: TableBatch) -> None:
-        name = batch.stage.name.as_string(None).encode()
+    def _copy(self, staged: _Staged, direct: Direct) -> None:
+        rows = map(plain_writer(len(direct.columns)), staged.appearing)
+        copy_in(self._connection, direct.into, direct.columns, rows)
+
+    def _clear(self, staged: _Staged) -> None:
+        batch = staged.batch
+        if not staged.rows:
+            return
+        name = batch.stage.table.as_string(None).encode()
         if batch.staged > STAGED_MAX:
             batch.staged = 0
             self._send(b"TRUNCATE " + name)
@@ -187,12 +211,66 @@ class BatchWriter:
         self._connection.execute(statement)
 
 
+def _of_plain(batch: TableBatch, changes: NetChanges, manner: Manner) -> _Staged:
+    appearing, changing = changes.coming()
+    stage = batch.stage
+    gone = [*changes.gone(), *(old for old, _ in changes.renamed())]
+    rows = [
+        *map(stage.partial_writer(b"g"), gone),  # an old row may be an update that came in part
+        *map(stage.writer(b"u"), changing),
+    ]
+    if any(flow.flow.route in manner.tracked for flow in batch.flows):
+        rows += map(stage.writer(APPEARING), appearing)
+    return _Staged(
+        batch,
+        rows,
+        present=False,
+        removed=bool(gone),
+        partial=False,
+        direct=True,
+        changing=len(changing),
+        appearing=appearing,
+    )
+
+
+def _of_keyed(batch: TableBatch, changes: NetChanges) -> _Staged:
+    stage = batch.stage
+    present = dict(changes.present())
+    partial = changes.partial()
+    renamed = list(changes.renamed())
+    rows = list(map(stage.partial_writer(b"g"), changes.gone()))
+    rows += [stage.partial_writer(b"k", number)(old) for number, (old, _) in enumerate(renamed)]
+    if batch.needs_full_rows:
+        rows += map(stage.partial_writer(b"b"), changes.before())
+    is_removed = bool(rows)
+    whole = stage.writer(b"u")
+    numbers = {key: number for number, (_, key) in enumerate(renamed)}
+    for key, row in present.items():
+        if key in partial or key in numbers:
+            rows.append(stage.partial_writer(b"u", numbers.get(key))(row))
+        else:
+            rows.append(whole(row))
+    return _Staged(
+        batch,
+        rows,
+        present=bool(present),
+        removed=is_removed,
+        partial=bool(partial),
+        renamed=len(renamed),
+    )
+
+
+def _lacks(row: Row, places: Collection[int]) -> bool:
+    found = values(row)
+    return any(found[place] == UNCHANGED for place in places)
+
+
 def _of_multiset(batch: TableBatch, changes: NetRows) -> _Staged:
-    line = batch.stage.line
+    stage = batch.stage
     rows = list(changes.rows())
     return _Staged(
         batch,
-        [line(row, b"u" if count > 0 else b"g", str(count).encode()) for row, count in rows],
+        [stage.partial_writer(b"u" if count > 0 else b"g", count)(row) for row, count in rows],
         present=any(count > 0 for _, count in rows),
         removed=any(count < 0 for _, count in rows),
         partial=False,

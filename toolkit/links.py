@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cdc.apply import Link
 from cdc.connect import connect
 from cdc.copying import copied
 from cdc.follow import Feed
+from cdc.link import Link
 from cdc.lsn import LSN
 from plans import names
 from plans.errors import NotReady

@@ -236,6 +236,7 @@ def _validate_service(
             (control, target) if direction is Direction.CUTOVER else (target, control)
         )
         catch_up = CatchUp(split, service, direction, control, leader, follower)
+        _track(follower, routes)
         # Before the first row is read: what changes from here on is dirty again.
         since = position(leader, VISIBLE_S_MAX)
         results = compare_routes(
@@ -298,6 +299,17 @@ def _pair(split: Split, route: Route, direction: Direction) -> Pair:
         target_dsn=split.dsn(route.service),
         leader="source" if direction is Direction.CUTOVER else "target",
         schemas=tuple(split.plan.source.schemas),
+    )
+
+
+def _track(follower: Connection, routes: list[Route]) -> None:
+    """Have the stream note the keys that it changes from here on.
+
+    A batch that does not know of it yet was committed on the leader before this.
+    """
+    follower.execute(
+        "INSERT INTO dbsplit.tracked (route) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
+        [[route.id for route in routes]],
     )
 
 

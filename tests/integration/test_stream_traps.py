@@ -2,8 +2,8 @@
 
 All traps share one database and one run of the stream; each is looked at by a
 test of its own.  The runs differ in where a batch ends: "together", everything is
-one batch and only the net effect is written; "transaction by transaction" and
-"change by change", nothing is netted and transactions are carried over in parts.
+one batch and only the net effect is written; "change by change", nothing is netted
+and transactions are carried over in parts; "pulled", the changes come by SQL.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from dataclasses import dataclass
 
 import pytest
 
-import cdc.apply
 from tests.following import Following, following
 from tests.stream_traps import TRAPS, Trap
 from toolkit.opened import Split
 from toolkit.servers import Server
 from validators.results import TableResult
 
-BATCHES = {"together": 20_000, "change by change": 1}
+WAYS = {
+    "together": {},
+    "change by change": {"cdc.apply.BATCH_CHANGES_MAX": 1, "cdc.apply.PART_CHANGES_MAX": 1},
+    "pulled": {"cdc.follow.PULL_BYTES_MIN": -1, "cdc.pull.CHANGES": 100},
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Followed:
     validated: dict[str, TableResult]
 
 
-@pytest.fixture(scope="module", params=BATCHES)
+@pytest.fixture(scope="module", params=WAYS)
 def followed(
     request: pytest.FixtureRequest,
     source_server: Server,
@@ -49,7 +52,8 @@ def followed(
             derived="".join(trap.derived for trap in TRAPS),
         ) as databases,
     ):
-        patch.setattr(cdc.apply, "BATCH_CHANGES_MAX", BATCHES[request.param])
+        for name, setting in WAYS[request.param].items():
+            patch.setattr(name, setting)
         databases.execute("CREATE SCHEMA odd", *(trap.schema for trap in TRAPS))
         databases.execute(*(trap.rows for trap in TRAPS if trap.rows))
         databases.prepare()

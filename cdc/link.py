@@ -1,0 +1,27 @@
+"""Links: one leader, one follower, and what flows between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cdc.flow import Flow
+from cdc.lsn import LSN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One leader and one follower, and what flows between them."""
+
+    split: str
+    service: str
+    stream: str  # the progress row's name
+    origin: str  # ours in the follower, by which the other direction knows echo
+    echoes: frozenset[str]  # origins in the leader whose changes the follower has
+    foreign: frozenset[str]  # origins in the leader of other services' followers
+    leader_dsn: str
+    follower_dsn: str
+    flows: tuple[Flow, ...]
+    horizons: Mapping[str, LSN] = field(default_factory=dict)  # route → where its copy ends
+    types: Mapping[str, str] = field(default_factory=dict)  # the stages' type names
+    backwards: bool = False

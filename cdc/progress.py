@@ -1,0 +1,161 @@
+"""An applier's session in its follower: transactions that hold their own progress."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+import psycopg
+
+from cdc.connect import Connection, connect
+from cdc.crash import crash_point
+from cdc.link import Link
+from cdc.lsn import LSN
+from plans.names import APPLIER_SETTING
+
+ORIGIN_S_MAX = 10.0
+EPOCH_2000_US = 946_684_800_000_000
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was applied since the last commit."""
+
+    transactions: int = 0
+    changes: int = 0
+    echoes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a batch goes in the leader's log."""
+
+    lsn: LSN
+    commit_time_us: int | None = None  # of its last transaction, since 2000-01-01 UTC
+    markers: tuple[tuple[str, LSN], ...] = ()
+
+
+class Session:
+    """A session that writes as our applier; for use by one thread."""
+
+    def __init__(self, link: Link, connection: Connection) -> None:
+        self.connection = connection
+        self.committed = LSN(0)
+        """The position in the leader's log up to which the follower has everything."""
+        self.committed_at = 0.0
+        self.is_open = False
+        """Whether a transaction has begun."""
+        self._link = link
+
+    @classmethod
+    def begin_with(cls, link: Link) -> Self:
+        """Connect, and read how far the follower is."""
+        session = cls(link, connect(link.follower_dsn, name=f"dbsplit stream {link.stream}"))
+        try:
+            session._set_up()
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def close(self) -> None:
+        """Give up what was not committed, and disconnect."""
+        self.connection.close()
+
+    def execute(self, statement: bytes) -> None:
+        """Run a statement, in the transaction that is open or in a new one."""
+        self.begin()
+        self.connection.execute(statement)
+
+    def begin(self) -> None:
+        """Begin a transaction unless one is open."""
+        if not self.is_open:
+            self.connection.execute(b"BEGIN")
+            self.is_open = True
+
+    def commit(self, reached: Reached, counters: Counters) -> None:
+        """Commit what was written, together with how far it goes."""
+        self.begin()
+        for marker, at in reached.markers:
+            self.connection.execute(
+                "INSERT INTO dbsplit.marker (stream, id, lsn) VALUES (%s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
+                [self._link.stream, marker, str(at)],
+            )
+        time_us = reached.commit_time_us
+        self.connection.execute(
+            "UPDATE dbsplit.progress SET lsn = %s, applied_at = clock_timestamp(),"
+            " commit_time = coalesce(to_timestamp(%s::float8 / 1000000), commit_time),"
+            " transactions = transactions + %s, changes = changes + %s, echoes = echoes + %s"
+            " WHERE stream = %s",
+            [
+                str(reached.lsn),
+                None if time_us is None else time_us + EPOCH_2000_US,
+                counters.transactions,
+                counters.changes,
+                counters.echoes,
+                self._link.stream,
+            ],
+        )
+        crash_point("stream.applied")
+        self.connection.execute(b"COMMIT")
+        crash_point("stream.committed")
+        self.is_open = False
+        self.committed = max(self.committed, reached.lsn)
+        self.committed_at = time.monotonic()
+
+    def tracked(self) -> frozenset[str]:
+        """The routes whose changed keys are to be noted, since somebody proves them equal."""
+        rows = self.connection.execute("SELECT route FROM dbsplit.tracked").fetchall()
+        return frozenset(route for (route,) in rows)
+
+    def service_leads(self) -> bool:
+        """Whether the follower's service was moved, which stays so until this transaction ends."""
+        row = self.connection.execute(
+            "SELECT phase = 'moved' FROM dbsplit.service"
+            " WHERE split = %s AND service = %s FOR SHARE",
+            [self._link.split, self._link.service],
+        ).fetchone()
+        return bool(row and row[0])
+
+    def _set_up(self) -> None:
+        connection, link = self.connection, self._link
+        connection.execute("SET synchronous_commit = on")
+        connection.execute("SET session_replication_role = replica")
+        # The planner knows nothing of a temporary table; what is staged is small
+        # beside the table that it goes to, and found there by the key's index.
+        connection.execute("SET enable_hashjoin = off")
+        connection.execute("SET enable_mergejoin = off")
+        connection.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, link.split])
+        _set_up_origin(connection, link.origin)
+        connection.execute(
+            "INSERT INTO dbsplit.progress (stream, lsn) VALUES (%s, '0/0') ON CONFLICT DO NOTHING",
+            [link.stream],
+        )
+        row = connection.execute(
+            "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s", [link.stream]
+        ).fetchone()
+        assert row is not None  # noqa: S101
+        self.committed = LSN.parse(row[0])
+
+
+def _set_up_origin(connection: Connection, origin: str) -> None:
+    connection.execute(
+        "SELECT pg_replication_origin_create(%(origin)s)"
+        " WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = %(origin)s)",
+        {"origin": origin},
+    )
+    deadline = time.monotonic() + ORIGIN_S_MAX
+    while True:
+        try:
+            connection.execute("SELECT pg_replication_origin_session_setup(%s)", [origin])
+        except psycopg.errors.ObjectInUse:
+            # The session of a killed applier may live a moment longer.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+

@@ -1,0 +1,162 @@
+"""Catching up on a backlog: changes pulled by SQL instead of streamed.
+
+A walsender sends one message for each change.  Where a long log waits, the server
+can decode a hundred thousand changes into one result for a fraction of that; each
+such call costs a new beginning, so that it is nothing for following closely.
+
+What is pulled comes from a temporary copy of the slot.  The slot itself goes on only
+after the followers have committed, as always.
+"""
+
+from __future__ import annotations
+
+import select
+import uuid
+from typing import Self
+
+import psycopg
+from psycopg import pq, sql
+
+from cdc.connect import Connection, connect
+from cdc.lsn import LSN
+from cdc.replication import BYTES_MAX, MESSAGES_MAX, ConnectionLost, Keepalive, plugin_options
+
+CHANGES = 100_000
+"""About so many messages in one call; always whole transactions."""
+
+ADVANCE_BYTES = 1 << 28
+"""The slot is moved on after so much log: the server can remove it then."""
+
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
+_FIELD = 2 + 4  # how many fields a row has, and the length of the only one
+_END = b"\xff\xff"
+
+
+class Pull:
+    """A backlog's messages, in the order in which a stream would bring them; for one thread."""
+
+    def __init__(self, dsn: str, slot: str, publication: str, *, binary: bool) -> None:
+        self._connection: Connection = connect(dsn, name="dbsplit pull")
+        self._slot = slot
+        self._copy = f"dbsplit_pull_{uuid.uuid4().hex[:12]}"
+        self._options = plugin_options(publication, binary=binary)
+        self._running = False
+        self._begun = False  # its result
+        self._ended = False
+        self._came = 0  # messages of this call
+        self._advanced = LSN(0)
+        self.exhausted = False
+        """Whether the last call came to the log's end, or close to it."""
+        try:
+            self._connection.execute(
+                "SELECT pg_copy_logical_replication_slot(%s, %s, true)", [slot, self._copy]
+            )
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._running:
+            self._connection.cancel()
+        self._connection.close()
+
+    def read(self, timeout_s: float) -> list[bytes | Keepalive]:
+        """The messages that have arrived; none if none came within `timeout_s` seconds."""
+        messages: list[bytes | Keepalive] = []
+        if self.exhausted:
+            return messages
+        if not self._running:
+            self._call()
+        size = self._take(messages)
+        while (
+            self._running
+            and len(messages) < MESSAGES_MAX
+            and size < BYTES_MAX
+            and self._wait_readable(0 if messages else timeout_s)
+        ):
+            timeout_s = 0
+            self._consume()
+            size += self._take(messages)
+        return messages
+
+    def confirm(self, flushed: LSN, received: LSN) -> None:
+        """Move the slot on, if it is worth it and no call is running."""
+        if not self._running and flushed - self._advanced > ADVANCE_BYTES:
+            self.advance(flushed)
+
+    def advance(self, flushed: LSN) -> None:
+        """Move the slot on to what the followers have committed."""
+        self._connection.execute(
+            "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)"
+            " FROM pg_replication_slots WHERE slot_name = %s AND confirmed_flush_lsn < %s::pg_lsn",
+            [self._slot, str(flushed), self._slot, str(flushed)],
+        )
+        self._advanced = flushed
+
+    def _call(self) -> None:
+        options = [part for one in self._options.items() for part in one]
+        query = sql.SQL(
+            "COPY (SELECT data FROM pg_logical_slot_get_binary_changes({}, NULL, {}, {}))"
+            " TO STDOUT (FORMAT binary)"
+        ).format(
+            sql.Literal(self._copy),
+            sql.Literal(CHANGES),
+            sql.SQL(", ").join(
+                one if isinstance(one, sql.Literal) else sql.Literal(one) for one in options
+            ),
+        )
+        self._connection.pgconn.send_query(query.as_string(None).encode())
+        self._running, self._begun, self._ended, self._came = True, False, False, 0
+
+    def _take(self, messages: list[bytes | Keepalive]) -> int:
+        """Add what libpq has; returns its size."""
+        pgconn, size = self._connection.pgconn, 0
+        if not self._begun:
+            if pgconn.is_busy():
+                return 0
+            result = pgconn.get_result()
+            if result is None or result.status != pq.ExecStatus.COPY_OUT:
+                said = result.get_error_message() if result else ""
+                raise ConnectionLost(said.strip() or "the server ended the connection")
+            self._begun = True
+        get = pgconn.get_copy_data
+        while len(messages) < MESSAGES_MAX:
+            length, data = get(1)
+            if length == 0:
+                return size
+            if length < 0:
+                self._end()
+                return size
+            if self._came or length == len(_END):
+                row = bytes(data)
+            else:  # the first row comes in one piece with the signature
+                row = bytes(data).removeprefix(_SIGNATURE)
+            if row == _END:
+                self._ended = True
+            elif row:
+                messages.append(row[_FIELD:])
+                self._came += 1
+            size += length
+        return size
+
+    def _end(self) -> None:
+        pgconn = self._connection.pgconn
+        while (result := pgconn.get_result()) is not None:
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raise ConnectionLost(result.get_error_message().strip())
+        if not self._ended:
+            raise ConnectionLost("the server did not send a result to its end")
+        self._running = False
+        self.exhausted = self._came < CHANGES
+
+    def _consume(self) -> None:
+        try:
+            self._connection.pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            raise ConnectionLost(str(error)) from None
+
+    def _wait_readable(self, timeout_s: float) -> bool:
+        return bool(select.select([self._connection.pgconn.socket], [], [], timeout_s)[0])

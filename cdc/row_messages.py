@@ -1,0 +1,216 @@
+"""Reading many row messages of pgoutput at once.
+
+Protocol version 1: PostgreSQL manual, chapter 54.9 "Logical Replication Message
+Formats".  A row's values follow each other, each behind its kind and its length, so
+one row can only be walked from left to right.  But thousands of rows can be walked
+side by side, column by column; numpy does that about five times faster than Python
+walks them one by one, and for wide rows this decides whether the stream keeps up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdc.rows import LENGTH, NULL, UNCHANGED, Key, Row, fill, key_of
+
+INSERT: Final = 0x49
+UPDATE: Final = 0x55
+DELETE: Final = 0x44
+
+_HEAD = 6  # the message's kind, the relation's OID, and what the tuple is
+_NEW = 0x4E
+_TEXT, _BINARY, _NULL, _UNCHANGED = b"tbnu"
+_COUNT = 2  # bytes that tell the number of values
+_IS_SIZED = np.zeros(256, np.int64)
+_IS_SIZED[[_TEXT, _BINARY]] = 1
+_IS_KIND = np.zeros(256, bool)
+_IS_KIND[[_TEXT, _BINARY, _NULL, _UNCHANGED]] = True
+
+_Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowChanges:
+    """What row messages of one relation say, in their order."""
+
+    kinds: list[int]  # INSERT, UPDATE or DELETE
+    keys: list[Key]  # of the new row, or of the deleted one
+    rows: list[Row]  # the new row, or the deleted one as far as it was told
+    old: Mapping[int, tuple[Key, Row]]  # what an update, by its place, tells of its old row
+    partial: frozenset[int]  # the places of rows that have UNCHANGED values
+
+
+def decode_rows(messages: Sequence[bytes], width: int, key: Sequence[int]) -> RowChanges:
+    """Read messages of one relation with `width` columns, of which those at `key` are the key.
+
+    Raises ValueError for a message that is not of this form: guessing on would mean
+    guessing rows.
+    """
+    text = b"".join((*messages, b"\0" * LENGTH))  # a length is looked for behind the end, too
+    data = np.frombuffer(text, np.uint8)
+    ends = np.cumsum(np.fromiter(map(len, messages), np.int64, len(messages)))
+    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
+    kinds = data[starts]
+    walk = _Walk(text, data, width)
+    first = walk.tuples(starts + _HEAD)
+    renewed = np.flatnonzero((kinds == UPDATE) & (data[starts + _HEAD - 1] != _NEW))
+    if not len(renewed):
+        _require_ends(first.end, ends)
+        rows, keys = first.rows(), first.keys(key)
+        return RowChanges(kinds.tolist(), keys, rows, {}, first.partial())
+    second = walk.tuples(first.end[renewed] + 1)
+    last = first.end.copy()
+    last[renewed] = second.end
+    _require_ends(last, ends)
+    rows, keys = first.rows(), first.keys(key)
+    partial = set(first.partial())
+    old = {}
+    news = zip(renewed.tolist(), second.keys(key), second.rows(), strict=True)
+    for place, new_key, new in news:
+        old[place] = keys[place], rows[place]
+        if UNCHANGED in new_key:  # a long key that was not touched, or bytes that look like it
+            new_key = key_of(fill(new, rows[place]), key)
+        keys[place], rows[place] = new_key, new
+        partial.discard(place)
+    partial.update(renewed[list(second.partial())].tolist())
+    return RowChanges(kinds.tolist(), keys, rows, old, frozenset(partial))
+
+
+def rearranged(message: bytes, order: Sequence[int]) -> bytes:
+    """A row message with only the values at these positions, in this order."""
+    parts = [message[: _HEAD - 1]]
+    at = _HEAD - 1
+    while at < len(message):
+        tag, at = message[at : at + 1], at + 1
+        found, at = _split(message, at)
+        parts += [tag, len(order).to_bytes(_COUNT, "big"), *(found[place] for place in order)]
+    return b"".join(parts)
+
+
+def _split(message: bytes, at: int) -> tuple[list[bytes], int]:
+    """The values of the tuple that begins here, each with its kind, and where it ends."""
+    count = int.from_bytes(message[at : at + _COUNT], "big")
+    at += _COUNT
+    found = []
+    for _ in range(count):
+        begin, at = at, at + 1
+        if message[begin] in (_TEXT, _BINARY):
+            at += LENGTH + int.from_bytes(message[at : at + LENGTH], "big")
+        found.append(message[begin:at])
+    return found, at
+
+
+def _require_ends(found: _Array, ends: _Array) -> None:
+    if not np.array_equal(found, ends):
+        raise ValueError("a row message is not as long as its values say")
+
+
+class _Walk:
+    """Goes through tuples of one width, all of them at once.
+
+    Positions beyond the end are taken for the last one: whoever has walked checks where
+    the tuples end, and nothing of what was read wrongly is used.
+    """
+
+    def __init__(self, text: bytes, data: _Array, width: int) -> None:
+        self._text = text
+        self._data = data
+        self._width = width
+        # Any four bytes of the text as a number.
+        self._lengths = np.ndarray((len(text) - LENGTH + 1,), ">i4", text, strides=(1,))
+
+    def tuples(self, start: _Array) -> _Tuples:
+        """The tuples that begin at these positions."""
+        data, lengths, last = self._data, self._lengths, len(self._lengths) - 1
+        at = np.empty((self._width + 1, len(start)), np.int64)
+        kinds = np.empty((self._width, len(start)), np.uint8)
+        counts = data.take(start, mode="clip").astype(np.int64) << 8
+        if (counts + data.take(start + 1, mode="clip") != self._width).any():
+            raise ValueError(f"a row does not have {self._width} values")
+        place = at[0] = start + _COUNT
+        for column in range(self._width):
+            kind = kinds[column] = data.take(place, mode="clip")
+            place = place + 1
+            # Not take(), which would first copy what is not aligned, thus all of it.
+            size = lengths[np.minimum(place, last)].astype(np.int64)
+            size += LENGTH
+            size *= _IS_SIZED.take(kind)
+            place = at[column + 1] = place + size
+        if not _IS_KIND.take(kinds).all():
+            raise ValueError(f"unknown kinds of values: {bytes(set(kinds.reshape(-1).tolist()))!r}")
+        return _Tuples(self._text, data, at, kinds)
+
+
+class _Tuples:
+    """Tuples that were walked through: where their values begin, and of which kind they are."""
+
+    def __init__(self, text: bytes, data: _Array, at: _Array, kinds: _Array) -> None:
+        self._text = text
+        self._data = data
+        self._at = at
+        self._kinds = kinds
+        self._sized = _IS_SIZED.take(kinds).astype(bool)
+        self.end = at[-1]
+
+    def rows(self) -> list[Row]:
+        """Their values, without the kinds, joined."""
+        at, sized = self._at, self._sized
+        if not len(self._kinds):
+            return [b""] * len(self.end)
+        given = self._data[self._kept()]
+        if sized.all():
+            joined = given.tobytes()
+            ends = np.cumsum(at[-1] - at[0] - len(sized))
+        else:
+            # Row by row, where each value goes; what has no bytes keeps the ones of NULL.
+            sizes = np.where(sized, at[1:] - at[:-1] - 1, LENGTH).T.reshape(-1)
+            after = np.cumsum(sizes)
+            ends = after[len(sized) - 1 :: len(sized)]
+            absent = (after - sizes)[~sized.T.reshape(-1)]
+            into = np.full(int(after[-1]), 0xFF, np.uint8)
+            to = np.ones(len(into), bool)
+            for byte in range(LENGTH):
+                to[absent + byte] = False
+            into[to] = given
+            unchanged = (self._kinds == _UNCHANGED).T.reshape(-1)
+            into[(after - 1)[unchanged]] = UNCHANGED[-1]
+            joined = into.tobytes()
+        cuts = ends.tolist()
+        return [joined[a:b] for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
+
+    def keys(self, key: Sequence[int]) -> list[Key]:
+        """The values at these columns, joined."""
+        if not key:
+            return [b""] * len(self.end)
+        columns = [self._column(place) for place in key]
+        if len(columns) == 1:
+            return columns[0]
+        return [b"".join(parts) for parts in zip(*columns, strict=True)]
+
+    def partial(self) -> frozenset[int]:
+        """The places of the rows that have UNCHANGED values."""
+        return frozenset(np.flatnonzero((self._kinds == _UNCHANGED).any(axis=0)).tolist())
+
+    def _column(self, place: int) -> list[Key]:
+        text = self._text
+        begin, end = (self._at[place] + 1).tolist(), self._at[place + 1].tolist()
+        found = [text[a:b] for a, b in zip(begin, end, strict=True)]
+        for number in np.flatnonzero(self._kinds[place] == _NULL).tolist():
+            found[number] = NULL
+        for number in np.flatnonzero(self._kinds[place] == _UNCHANGED).tolist():
+            found[number] = UNCHANGED
+        return found
+
+    def _kept(self) -> _Array:
+        """Which bytes of the text are values."""
+        marks = np.zeros(len(self._text), np.int8)
+        marks[self._at[0]] = 1
+        marks[self.end] -= 1
+        kept = np.cumsum(marks, dtype=np.int8).view(bool)
+        kept[self._at[:-1].reshape(-1)] = False
+        return kept

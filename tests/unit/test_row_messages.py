@@ -1,0 +1,126 @@
+"""Rows against messages built by the protocol's definition (manual, chapter 54.9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import pack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.row_messages import DELETE, INSERT, UPDATE, decode_rows, rearranged
+from cdc.rows import NULL, UNCHANGED, Value, fill, has_unchanged, key_of, take, value, values
+
+RELATION = pack("!I", 70_000)
+
+Values = list[Value]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one message says."""
+
+    kind: int
+    old: Values | None
+    new: Values | None
+
+    @property
+    def message(self) -> bytes:
+        head = bytes([self.kind]) + RELATION
+        old = b"" if self.old is None else b"O" + encoded(self.old)
+        return head + old + (b"" if self.new is None else b"N" + encoded(self.new))
+
+
+def encoded(some: Values) -> bytes:
+    return pack("!h", len(some)) + b"".join(map(encoded_value, some))
+
+
+def encoded_value(one: Value) -> bytes:
+    if one in (NULL, UNCHANGED):
+        return b"n" if one == NULL else b"u"
+    return (b"t" if len(one) % 2 else b"b") + one
+
+
+data = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from([b"", NULL, UNCHANGED, b"b\0\0\0\1x", b"\0\0\0\2", b"x" * 300]),
+).map(value)
+some_value = st.one_of(data, data, st.just(NULL), st.just(UNCHANGED))
+
+
+@st.composite
+def said(draw: st.DrawFn) -> tuple[int, list[Said]]:
+    width = draw(st.integers(1, 5))
+    row = st.lists(some_value, min_size=width, max_size=width)
+    old = st.lists(st.one_of(data, st.just(NULL)), min_size=width, max_size=width)
+    one = st.one_of(
+        st.builds(Said, st.just(INSERT), st.none(), row),
+        st.builds(Said, st.just(UPDATE), st.none() | old, row),
+        st.builds(Said, st.just(DELETE), old, st.none()),
+    )
+    return width, draw(st.lists(one, min_size=1, max_size=12))
+
+
+@given(said(), st.data())
+def test_rows_come_out_as_they_went_in(some: tuple[int, list[Said]], more: st.DataObject) -> None:
+    width, messages = some
+    key = more.draw(st.lists(st.integers(0, width - 1), unique=True))
+    read = decode_rows([one.message for one in messages], width, key)
+    assert read.kinds == [one.kind for one in messages]
+    for place, one in enumerate(messages):
+        row = b"".join(one.old or [] if one.new is None else one.new)
+        assert read.rows[place] == row
+        assert values(row) == (one.old if one.new is None else one.new)
+        assert (place in read.partial) == (UNCHANGED in (one.new or []))
+        if one.new is not None and one.old is not None:
+            old = b"".join(one.old)
+            assert read.old[place] == (key_of(old, key), old)
+            assert read.keys[place] == key_of(fill(row, old), key)
+        else:
+            assert place not in read.old
+            assert read.keys[place] == key_of(row, key)
+
+
+@given(said(), st.data())
+def test_a_spoilt_message_is_never_read(some: tuple[int, list[Said]], more: st.DataObject) -> None:
+    width, messages = some
+    texts = [one.message for one in messages]
+    place = more.draw(st.integers(0, len(texts) - 1))
+    cut = more.draw(st.integers(7, len(texts[place])))
+    texts[place] = texts[place][: cut - 1] if more.draw(st.booleans()) else texts[place] + b"n"
+    with pytest.raises(ValueError, match="row|value"):
+        decode_rows(texts, width, [0])
+
+
+def test_another_number_of_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not have 2 values"):
+        decode_rows([Said(INSERT, None, [NULL]).message], 2, [0])
+
+
+def test_an_unknown_kind_of_value_is_refused() -> None:
+    message = Said(INSERT, None, [NULL]).message.replace(b"n", b"x")
+    with pytest.raises(ValueError, match="unknown kinds of values: b'x'"):
+        decode_rows([message], 1, [0])
+
+
+@given(said(), st.data())
+def test_values_in_another_order(some: tuple[int, list[Said]], more: st.DataObject) -> None:
+    """As where a partition's columns lie in another order, or it has some that nobody wants."""
+    width, messages = some
+    order = more.draw(st.lists(st.integers(0, width - 1), unique=True))
+    for one in messages:
+        old, new = (
+            None if row is None else [row[n] for n in order] for row in (one.old, one.new)
+        )
+        assert rearranged(one.message, order) == Said(one.kind, old, new).message
+
+
+def test_what_is_filled_and_what_is_taken() -> None:
+    a, b, c = value(b"a"), value(b"b"), value(b"")
+    row = b"".join([a, UNCHANGED, UNCHANGED])
+    assert has_unchanged(row)
+    assert not has_unchanged(value(UNCHANGED))  # a value of such bytes
+    assert fill(row, None) == row
+    assert values(fill(row, b"".join([c, b, NULL]))) == [a, b, UNCHANGED]
+    assert values(take(row, b"".join([c, b, NULL]))) == [a, b, NULL]
