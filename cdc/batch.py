@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from psycopg import sql
 
@@ -65,20 +65,37 @@ class CompiledFlow:
         return _text(self._composed.rename(number))
 
 
-@dataclass(slots=True)
-class TableBatch:
-    """What changed in one leader table, and where it goes."""
+@dataclass(slots=True, eq=False)
+class Destination:
+    """Where the changes of one leader table go."""
 
     leader: Table
     stage: Stage
-    key: tuple[int, ...]  # its places among the stage's columns
+    key: tuple[int, ...]  # its places among the stage's columns; () is a multiset of rows
     flows: tuple[CompiledFlow, ...]
     complete: frozenset[int]  # positions of values that must not stay UNCHANGED
     horizon: LSN  # changes before it are in the copy
-    changes: NetChanges | NetRows
-    messages: list[bytes] = field(default_factory=list)  # that are not among the changes yet
-    emptied: bool = False  # by TRUNCATE, before the changes
     staged: int = 0  # rows since the stage was truncated
+
+    @property
+    def whole_transactions_only(self) -> bool:
+        """Whether a part of a transaction means nothing: keys may be double until its end."""
+        return is_deferrable(self.leader)
+
+    @property
+    def needs_full_rows(self) -> bool:
+        """Whether the log must tell old rows in full."""
+        return not self.key or not all(flow.flow.identifies for flow in self.flows)
+
+
+class TableBatch:
+    """What changed in one leader table."""
+
+    def __init__(self, to: Destination) -> None:
+        self.to = to
+        self.messages: list[bytes] = []  # that are not among the changes yet
+        self.changes: NetChanges | NetRows = NetChanges() if to.key else NetRows()
+        self.emptied = False  # by TRUNCATE, before the changes
 
     @property
     def touched(self) -> bool:
@@ -90,52 +107,36 @@ class TableBatch:
         """Whether its rows can be written to the followers as they came."""
         return (
             isinstance(self.changes, NetChanges)
-            and self.stage.binary
+            and self.to.stage.binary
             and not self.changes.partial()
-            and all(flow.direct is not None for flow in self.flows)
-        )
-
-    @property
-    def whole_transactions_only(self) -> bool:
-        """Whether a part of a transaction means nothing: keys may be double until its end."""
-        return is_deferrable(self.leader)
-
-    @property
-    def needs_full_rows(self) -> bool:
-        """Whether the log must tell old rows in full."""
-        return isinstance(self.changes, NetRows) or not all(
-            flow.flow.identifies for flow in self.flows
+            and all(flow.direct is not None for flow in self.to.flows)
         )
 
     def take_in(self) -> None:
         """Read the row messages."""
         if self.messages:
-            self.changes.take_in(decode_rows(self.messages, len(self.stage.columns), self.key))
+            width = len(self.to.stage.columns)
+            self.changes.take_in(decode_rows(self.messages, width, self.to.key))
             self.messages.clear()
 
     def empty(self) -> None:
         """Take in a TRUNCATE: whatever came before it does not matter any more."""
-        self.clear()
-        self.emptied = True
-
-    def clear(self) -> None:
-        """Start anew, after it was written."""
         self.messages.clear()
         self.changes.clear()
-        self.emptied = False
+        self.emptied = True
 
 
-def gather(
+def destinations(
     flows: Sequence[Flow],
     horizons: Mapping[str, LSN],
     types: Mapping[str, str],
     *,
     binary: bool,
-) -> Iterator[TableBatch]:
-    """The batches for some flows, empty, for rows in binary or in text form.
+) -> Iterator[Destination]:
+    """Where some flows go, whose rows come in binary or in text form.
 
     Flows of one table that were copied at different times start at different
-    changes, and so need batches of their own.
+    changes, and so need destinations of their own.
     """
     together: dict[tuple[TableName, LSN], list[Flow]] = {}
     for flow in flows:
@@ -145,15 +146,13 @@ def gather(
         leader = group[0].leader
         stage = Stage(number, leader, types, binary)
         needed = frozenset[str]().union(*(flow.needs_complete_rows for flow in group))
-        key = _key(leader, stage.columns)
-        yield TableBatch(
+        yield Destination(
             leader=leader,
             stage=stage,
-            key=key,
+            key=_key(leader, stage.columns),
             flows=tuple(CompiledFlow(flow, stage.name) for flow in group),
             complete=frozenset(n for n, name in enumerate(stage.columns) if name in needed),
             horizon=horizon,
-            changes=NetChanges() if key else NetRows(),
         )
 
 

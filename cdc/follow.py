@@ -39,6 +39,7 @@ PULL_BYTES_MIN = 1 << 25
 """A log longer than this is pulled before the stream begins."""
 READ_TIMEOUT_S = 0.2
 SETTLE_S = 0.2
+BUSY_S = 0.002
 DRAIN_S = 0.01
 _BEGIN, _RELATION = b"BR"
 _BOUNDS = frozenset(b"BC")
@@ -102,7 +103,7 @@ class _Sink(threading.Thread):
     def __init__(self, link: Link, stop: threading.Event, *, binary: bool) -> None:
         super().__init__(name=f"apply {link.stream}", daemon=True)
         self.link = link
-        self.applier = Applier(link, binary=binary)
+        self.applier = Applier(link, stop, binary=binary)
         self.failure: BaseException | None = None
         self.tables = {flow.leader.name for flow in link.flows}
         self.block: list[Item] = []
@@ -113,8 +114,8 @@ class _Sink(threading.Thread):
 
     @property
     def idle(self) -> bool:
-        """Whether everything handed over was taken in."""
-        return not self._waiting.messages and not self.block
+        """Whether everything handed over was written."""
+        return not self._waiting.messages and not self.block and self.applier.idle
 
     def hand_over(self, timeout_s: float) -> bool:
         """Queue the gathered block; False if there was no space for it."""
@@ -129,17 +130,17 @@ class _Sink(threading.Thread):
         return True
 
     def run(self) -> None:
+        rest_s = SETTLE_S
         try:
             while not self._halt.is_set():
                 try:
-                    items = self._queue.get(timeout=SETTLE_S)
+                    items = self._queue.get(timeout=rest_s)
                 except queue.Empty:
-                    self.applier.settle()
-                    continue
+                    items = []
                 crash_point("stream.received")
                 self.applier.feed(items)
-                if self._queue.empty():
-                    self.applier.settle()
+                is_settled = not self._queue.empty() or self.applier.settle()
+                rest_s = SETTLE_S if is_settled else BUSY_S
                 with self._space:
                     self._waiting.remove(items)
                     self._space.notify()

@@ -21,8 +21,9 @@ from cdc.connect import Connection, connect
 from cdc.lsn import LSN
 from cdc.replication import BYTES_MAX, MESSAGES_MAX, ConnectionLost, Keepalive, plugin_options
 
-CHANGES = 100_000
-"""About so many messages in one call; always whole transactions."""
+CHANGES_MIN = 10_000
+CHANGES_MAX = 100_000
+"""About so many messages in one call, more each time; always whole transactions."""
 
 ADVANCE_BYTES = 1 << 28
 """The slot is moved on after so much log: the server can remove it then."""
@@ -43,6 +44,7 @@ class Pull:
         self._running = False
         self._begun = False  # its result
         self._ended = False
+        self._wanted = CHANGES_MIN
         self._came = 0  # messages of this call
         self._advanced = LSN(0)
         self.exhausted = False
@@ -103,7 +105,7 @@ class Pull:
             " TO STDOUT (FORMAT binary)"
         ).format(
             sql.Literal(self._copy),
-            sql.Literal(CHANGES),
+            sql.Literal(self._wanted),
             sql.SQL(", ").join(
                 one if isinstance(one, sql.Literal) else sql.Literal(one) for one in options
             ),
@@ -113,16 +115,10 @@ class Pull:
 
     def _take(self, messages: list[bytes | Keepalive]) -> int:
         """Add what libpq has; returns its size."""
-        pgconn, size = self._connection.pgconn, 0
-        if not self._begun:
-            if pgconn.is_busy():
-                return 0
-            result = pgconn.get_result()
-            if result is None or result.status != pq.ExecStatus.COPY_OUT:
-                said = result.get_error_message() if result else ""
-                raise ConnectionLost(said.strip() or "the server ended the connection")
-            self._begun = True
-        get = pgconn.get_copy_data
+        if not (self._begun or self._begins()):
+            return 0
+        size = 0
+        get = self._connection.pgconn.get_copy_data
         while len(messages) < MESSAGES_MAX:
             length, data = get(1)
             if length == 0:
@@ -142,6 +138,18 @@ class Pull:
             size += length
         return size
 
+    def _begins(self) -> bool:
+        """Whether the result has begun to come."""
+        pgconn = self._connection.pgconn
+        if pgconn.is_busy():
+            return False
+        result = pgconn.get_result()
+        if result is None or result.status != pq.ExecStatus.COPY_OUT:
+            said = result.get_error_message() if result else ""
+            raise ConnectionLost(said.strip() or "the server ended the connection")
+        self._begun = True
+        return True
+
     def _end(self) -> None:
         pgconn = self._connection.pgconn
         while (result := pgconn.get_result()) is not None:
@@ -150,7 +158,8 @@ class Pull:
         if not self._ended:
             raise ConnectionLost("the server did not send a result to its end")
         self._running = False
-        self.exhausted = self._came < CHANGES
+        self.exhausted = self._came < self._wanted
+        self._wanted = min(2 * self._wanted, CHANGES_MAX)
 
     def _consume(self) -> None:
         try:

@@ -208,9 +208,18 @@ class _Tuples:
 
     def _kept(self) -> _Array:
         """Which bytes of the text are values."""
-        marks = np.zeros(len(self._text), np.int8)
-        marks[self._at[0]] = 1
-        marks[self.end] -= 1
-        kept = np.cumsum(marks, dtype=np.int8).view(bool)
-        kept[self._at[:-1].reshape(-1)] = False
+        at, size = self._at, len(self._text)
+        gaps = at[0] - np.concatenate((np.zeros(1, np.int64), at[-1][:-1]))
+        if gaps.max() == _HEAD + _COUNT and size - at[-1][-1] == LENGTH:
+            # Between the tuples there is nothing but heads.
+            kept = np.ones(size, bool)
+            kept[-LENGTH:] = False
+            for byte in range(_HEAD + _COUNT):
+                kept[at[0] - byte - 1] = False
+        else:
+            marks = np.zeros(size, np.int8)
+            marks[at[0]] = 1
+            marks[at[-1]] -= 1
+            kept = np.cumsum(marks, dtype=np.int8).view(bool)
+        kept[at[:-1].reshape(-1)] = False
         return kept

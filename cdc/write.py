@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
+
+from psycopg import Cursor
 
 from cdc.batch import CompiledFlow, Direct, TableBatch
 from cdc.compaction import NetChanges, NetRows
@@ -68,7 +71,6 @@ class _Staged:
     removed: bool  # rows that are gone, or old images by which others are
     partial: bool  # some of the present rows lack values
     renamed: int = 0  # rows that have another key than before
-    direct: bool = False
     changing: int = 0  # rows to be updated, if direct
     appearing: Sequence[Row] = ()  # rows to be copied straight into the table
 
@@ -94,43 +96,43 @@ class BatchWriter:
         for staged in every:
             if staged.partial:
                 self._require_complete(staged.batch)
+        flows = [(staged, flow) for staged in every for flow in staged.batch.to.flows]
+        self._carry_over(flows, lsn, manner)
+        for staged in every:
+            self._clear(staged)
+        for staged, flow in flows:
+            if flow.direct and staged.appearing:
+                self._copy(staged, flow.direct)
+
+    def _carry_over(
+        self, flows: Sequence[tuple[_Staged, CompiledFlow]], lsn: LSN, manner: Manner
+    ) -> None:
+        """Have what is staged removed, updated and added."""
         updates = []
         with self._connection.pipeline():
             if manner.tracked:
                 self._send(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
-            for staged in every:
-                for flow in staged.batch.flows:
-                    self._remove(staged, flow, manner)
-            for staged in every:
-                for flow in staged.batch.flows:
-                    if flow.direct and staged.changing:
-                        updates += [
-                            (staged, self._connection.execute(one)) for one in flow.direct.update
-                        ]
-                    elif not staged.direct:
-                        self._add(staged, flow, manner)
-                self._clear(staged)
+            for staged, flow in flows:
+                self._remove(staged, flow, manner)
+            for staged, flow in flows:
+                if flow.direct and staged.changing:
+                    updates += [(staged, self._send(one)) for one in flow.direct.update]
+                elif staged.present:
+                    self._add(staged, flow, manner)
         for staged, update in updates:
             if update.rowcount != staged.changing:
-                raise Unexpected(str(staged.batch.leader.name))
-        for staged in every:
-            for flow in staged.batch.flows:
-                if flow.direct and staged.appearing:
-                    self._copy(staged, flow.direct)
+                raise Unexpected(str(staged.batch.to.leader.name))
 
     def _stage(self, batch: TableBatch, manner: Manner) -> _Staged:
-        batch.take_in()
         changes = batch.changes
         if isinstance(changes, NetRows):
             staged = _of_multiset(batch, changes)
         else:
             self._complete(batch, changes)
-            if manner.way is Way.DIRECT and batch.is_direct:
-                staged = _of_plain(batch, changes, manner)
-            else:
-                staged = _of_keyed(batch, changes)
+            is_direct = manner.way is Way.DIRECT and batch.is_direct
+            staged = (_of_plain if is_direct else _of_keyed)(batch, changes, manner)
         if staged.rows:
-            batch.staged += batch.stage.fill(self._connection, staged.rows)
+            batch.to.staged += batch.to.stage.fill(self._connection, staged.rows)
         return staged
 
     def _complete(self, batch: TableBatch, changes: NetChanges) -> None:
@@ -138,7 +140,7 @@ class BatchWriter:
         lacking = [
             key
             for key, row in changes.partial().items()
-            if changes.has_moved(key) or _lacks(row, batch.complete)
+            if changes.has_moved(key) or _lacks(row, batch.to.complete)
         ]
         if lacking:
             self._read_back(batch, changes, lacking)
@@ -148,14 +150,14 @@ class BatchWriter:
         changes = batch.changes
         if not isinstance(changes, NetChanges):
             return
-        for flow in batch.flows:
+        for flow in batch.to.flows:
             row = self._connection.execute(flow.incomplete).fetchone()
             if row and row[0]:
                 self._read_back(batch, changes, list(changes.partial()))
-                raise Incomplete(str(batch.leader.name))
+                raise Incomplete(str(batch.to.leader.name))
 
     def _read_back(self, batch: TableBatch, changes: NetChanges, keys: list[Key]) -> None:
-        found = read_back(self._leader_dsn, batch.leader, batch.stage, keys)
+        found = read_back(self._leader_dsn, batch.to.leader, batch.to.stage, keys)
         for key in keys:
             changes.complete(key, found.get(key))
 
@@ -179,8 +181,6 @@ class BatchWriter:
         return flow.flow.kind is Kind.COLUMNS and (self._backwards or manner.members_only)
 
     def _add(self, staged: _Staged, flow: CompiledFlow, manner: Manner) -> None:
-        if not staged.present:
-            return
         if manner.members_only and flow.flow.kind is Kind.COLUMNS:
             self._send_all(flow.add_missing)
         elif manner.way is Way.REWRITE:
@@ -193,12 +193,12 @@ class BatchWriter:
         copy_in(self._connection, direct.into, direct.columns, rows)
 
     def _clear(self, staged: _Staged) -> None:
-        batch = staged.batch
         if not staged.rows:
             return
-        name = batch.stage.table.as_string(None).encode()
-        if batch.staged > STAGED_MAX:
-            batch.staged = 0
+        to = staged.batch.to
+        name = to.stage.table.as_string(None).encode()
+        if to.staged > STAGED_MAX:
+            to.staged = 0
             self._send(b"TRUNCATE " + name)
         else:
             self._send(b"DELETE FROM " + name)
@@ -207,19 +207,19 @@ class BatchWriter:
         for statement in statements:
             self._send(statement)
 
-    def _send(self, statement: bytes) -> None:
-        self._connection.execute(statement)
+    def _send(self, statement: bytes) -> Cursor[Any]:
+        return self._connection.execute(statement)
 
 
 def _of_plain(batch: TableBatch, changes: NetChanges, manner: Manner) -> _Staged:
     appearing, changing = changes.coming()
-    stage = batch.stage
+    stage = batch.to.stage
     gone = [*changes.gone(), *(old for old, _ in changes.renamed())]
     rows = [
         *map(stage.partial_writer(b"g"), gone),  # an old row may be an update that came in part
         *map(stage.writer(b"u"), changing),
     ]
-    if any(flow.flow.route in manner.tracked for flow in batch.flows):
+    if any(flow.flow.route in manner.tracked for flow in batch.to.flows):
         rows += map(stage.writer(APPEARING), appearing)
     return _Staged(
         batch,
@@ -227,20 +227,19 @@ def _of_plain(batch: TableBatch, changes: NetChanges, manner: Manner) -> _Staged
         present=False,
         removed=bool(gone),
         partial=False,
-        direct=True,
         changing=len(changing),
         appearing=appearing,
     )
 
 
-def _of_keyed(batch: TableBatch, changes: NetChanges) -> _Staged:
-    stage = batch.stage
+def _of_keyed(batch: TableBatch, changes: NetChanges, _manner: Manner) -> _Staged:
+    stage = batch.to.stage
     present = dict(changes.present())
     partial = changes.partial()
     renamed = list(changes.renamed())
     rows = list(map(stage.partial_writer(b"g"), changes.gone()))
     rows += [stage.partial_writer(b"k", number)(old) for number, (old, _) in enumerate(renamed)]
-    if batch.needs_full_rows:
+    if batch.to.needs_full_rows:
         rows += map(stage.partial_writer(b"b"), changes.before())
     is_removed = bool(rows)
     whole = stage.writer(b"u")
@@ -266,7 +265,7 @@ def _lacks(row: Row, places: Collection[int]) -> bool:
 
 
 def _of_multiset(batch: TableBatch, changes: NetRows) -> _Staged:
-    stage = batch.stage
+    stage = batch.to.stage
     rows = list(changes.rows())
     return _Staged(
         batch,

@@ -18,10 +18,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc import apply, follow, write
+from cdc import follow, progress, write
 from cdc.connect import connect
 from cdc.follow import Feed, Follower
 from cdc.lsn import LSN
+from cdc.progress import Counters, Reached, Session
 from cdc.replication import ConnectionLost
 from plans import names
 from plans.crm_shop.workload.attempt import Attempt
@@ -108,7 +109,7 @@ class Crash:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take the place of the real crash points."""
-        for module in (apply, write):
+        for module in (progress, write):
             monkeypatch.setattr(module, "crash_point", self)
 
     def __call__(self, point: str) -> None:
@@ -136,14 +137,15 @@ def test_progress_commits_with_the_data(
     crash = Crash(point, CRASHES)
     crash.install(monkeypatch)
     if planted:
-        commit = apply.Applier._commit
+        commit = Session.commit
 
-        def torn(applier: apply.Applier, lsn: LSN, commit_time_us: int | None) -> None:
-            applier._session().execute("COMMIT")
-            applier._session().execute("BEGIN")
-            commit(applier, lsn, commit_time_us)
+        def torn(session: Session, reached: Reached, counters: Counters) -> None:
+            session.begin()
+            session.connection.execute("COMMIT")
+            session.connection.execute("BEGIN")
+            commit(session, reached, counters)
 
-        monkeypatch.setattr(apply.Applier, "_commit", torn)
+        monkeypatch.setattr(Session, "commit", torn)
     with following(forward_feed(copied.split)):
         deadline = time.monotonic() + WAIT_S_MAX
         while crash.left and time.monotonic() < deadline:

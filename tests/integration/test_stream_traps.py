@@ -22,7 +22,7 @@ from validators.results import TableResult
 WAYS = {
     "together": {},
     "change by change": {"cdc.apply.BATCH_CHANGES_MAX": 1, "cdc.apply.PART_CHANGES_MAX": 1},
-    "pulled": {"cdc.follow.PULL_BYTES_MIN": -1, "cdc.pull.CHANGES": 100},
+    "pulled": {"cdc.follow.PULL_BYTES_MIN": -1, "cdc.pull.CHANGES_MIN": 100},
 }
 
 
