@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import psycopg
+from psycopg import Cursor
 
 from cdc.connect import Connection, connect
 from cdc.crash import crash_point
@@ -15,6 +17,11 @@ from cdc.lsn import LSN
 from plans.names import APPLIER_SETTING
 
 ORIGIN_S_MAX = 10.0
+PREPARE_AFTER = 5
+PREPARED_MAX = 200
+"""A plan takes some ten kilobytes of the server's memory."""
+
+_PREPARABLE = (b"INSERT", b"UPDATE", b"DELETE")
 EPOCH_2000_US = 946_684_800_000_000
 
 
@@ -47,6 +54,9 @@ class Session:
         self.is_open = False
         """Whether a transaction has begun."""
         self._link = link
+        self._uses: Counter[bytes] = Counter()
+        self._prepared: dict[bytes, bytes] = {}  # statements, and the names that they have
+        connection.prepare_threshold = None
 
     @classmethod
     def begin_with(cls, link: Link) -> Self:
@@ -73,6 +83,32 @@ class Session:
         if not self.is_open:
             self.connection.execute(b"BEGIN")
             self.is_open = True
+
+    def send(self, statement: bytes) -> Cursor[Any]:
+        """Run a statement that will come again, in the transaction that is open.
+
+        It is prepared when it has come a few times.  Not by psycopg, which would go on
+        to use what was to be prepared in a pipeline that failed before.
+        """
+        name = self._prepared.get(statement)
+        if name is None:
+            self._uses[statement] += 1
+            if (
+                self._uses[statement] < PREPARE_AFTER
+                or len(self._prepared) >= PREPARED_MAX
+                or not statement.startswith(_PREPARABLE)
+            ):
+                return self.connection.execute(statement)
+            name = self._prepared[statement] = b"dbsplit_%d" % len(self._prepared)
+            self.connection.execute(b"PREPARE %b AS %b" % (name, statement))
+        return self.connection.execute(b"EXECUTE " + name)
+
+    def undo(self) -> None:
+        """Go back to the savepoint, and take nothing for prepared."""
+        self.connection.execute(b"ROLLBACK TO SAVEPOINT batch")
+        self.connection.execute(b"DEALLOCATE ALL")
+        self._prepared.clear()
+        self._uses.clear()
 
     def commit(self, reached: Reached, counters: Counters) -> None:
         """Commit what was written, together with how far it goes."""
@@ -157,5 +193,3 @@ def _set_up_origin(connection: Connection, origin: str) -> None:
             time.sleep(0.1)
         else:
             return
-
-

@@ -38,9 +38,7 @@ def read_back(dsn: str, table: Table, stage: Stage, keys: Sequence[Key]) -> dict
     return found
 
 
-def _read(
-    connection: Connection, table: Table, stage: Stage, keys: Sequence[Key]
-) -> Iterator[Row]:
+def _read(connection: Connection, table: Table, stage: Stage, keys: Sequence[Key]) -> Iterator[Row]:
     """The rows in the form in which the stream has them: psycopg would make objects of them."""
     width = len(table.key)
     wanted = ", ".join(

@@ -78,6 +78,5 @@ def take(row: Row, read: Row) -> Row:
     rows, too, were not yet or no more what they are at this point of the stream.
     """
     return b"".join(
-        now if one == UNCHANGED else one
-        for one, now in zip(values(row), values(read), strict=True)
+        now if one == UNCHANGED else one for one, now in zip(values(row), values(read), strict=True)
     )

@@ -11,9 +11,9 @@ from psycopg import Cursor
 
 from cdc.batch import CompiledFlow, Direct, TableBatch
 from cdc.compaction import NetChanges, NetRows
-from cdc.connect import Connection
 from cdc.crash import crash_point
 from cdc.lsn import LSN
+from cdc.progress import Session
 from cdc.readback import read_back
 from cdc.rows import UNCHANGED, Key, Row, values
 from cdc.stage import copy_in, plain_writer
@@ -78,8 +78,9 @@ class _Staged:
 class BatchWriter:
     """Writes batches in a follower's session, inside the transaction that is open there."""
 
-    def __init__(self, connection: Connection, *, leader_dsn: str, backwards: bool) -> None:
-        self._connection = connection
+    def __init__(self, session: Session, *, leader_dsn: str, backwards: bool) -> None:
+        self._session = session
+        self._connection = session.connection
         self._leader_dsn = leader_dsn
         self._backwards = backwards
 
@@ -111,7 +112,9 @@ class BatchWriter:
         updates = []
         with self._connection.pipeline():
             if manner.tracked:
-                self._send(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
+                self._connection.execute(
+                    f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode()
+                )
             for staged, flow in flows:
                 self._remove(staged, flow, manner)
             for staged, flow in flows:
@@ -208,7 +211,7 @@ class BatchWriter:
             self._send(statement)
 
     def _send(self, statement: bytes) -> Cursor[Any]:
-        return self._connection.execute(statement)
+        return self._session.send(statement)
 
 
 def _of_plain(batch: TableBatch, changes: NetChanges, manner: Manner) -> _Staged:

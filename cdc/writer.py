@@ -129,7 +129,7 @@ class Writer(threading.Thread):
         """Write, the slow way where the fast one does not do; False if it must wait."""
         session = self.session
         writer = BatchWriter(
-            session.connection, leader_dsn=self._link.leader_dsn, backwards=self._link.backwards
+            session, leader_dsn=self._link.leader_dsn, backwards=self._link.backwards
         )
         members_only = batch.members_only or (self._asks_who_leads and session.service_leads())
         manner = Manner(self._first_way(), members_only, session.tracked())
@@ -137,13 +137,13 @@ class Writer(threading.Thread):
             try:
                 writer.write(batch.tables, batch.position, manner)
             except Incomplete:
-                session.execute(b"ROLLBACK TO SAVEPOINT batch")
+                session.undo()
             except (
                 Unexpected,
                 psycopg.errors.UniqueViolation,
                 psycopg.errors.ExclusionViolation,
             ) as error:
-                session.execute(b"ROLLBACK TO SAVEPOINT batch")
+                session.undo()
                 self._careful = CAREFUL_BATCHES
                 way = manner.way.next
                 if way is None and batch.reached is None:
