@@ -9,63 +9,94 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc.compaction import Key, NetChanges, NetRows, fill, take
-from cdc.pgoutput import UNCHANGED, Tuple
+from cdc.compaction import NetChanges, NetRows
+from cdc.row_messages import DELETE, INSERT, UPDATE, RowChanges
+from cdc.rows import NULL, UNCHANGED, Row, Value, fill, take, value, values
 
-KEYS = [b"1", b"2", b"3", b"4"]
-VALUES = [b"x", b"y", None]
-LARGE = [b"L1", b"L2", b"L3", None]
+KEYS = [value(b"1"), value(b"2"), value(b"3"), value(b"4")]
+VALUES = [value(b"x"), value(b"y"), NULL]
+LARGE = [value(b"L1"), value(b"L2"), value(b"L3"), NULL]
 
-Row = tuple[bytes | None, ...]  # a key, a value, a large value
+Values = tuple[Value, ...]  # a key, a value, a large value
 
 
 @dataclass
 class Leader:
     """A table with a key, and the stream that a server would make of its changes."""
 
-    rows: dict[bytes, Row]
+    rows: dict[bytes, Values]
     full: bool  # REPLICA IDENTITY
-    said: list[tuple[str, Tuple | None, Tuple | None]] = field(default_factory=list)
+    said: list[tuple[int, Values | None, Values | None]] = field(default_factory=list)
 
-    def insert(self, row: Row) -> None:
-        assert row[0] is not None
+    def insert(self, row: Values) -> None:
         if row[0] not in self.rows:
             self.rows[row[0]] = row
-            self.said.append(("insert", None, row))
+            self.said.append((INSERT, None, row))
 
     def delete(self, key: bytes) -> None:
         if key in self.rows:
-            self.said.append(("delete", self._old(self.rows.pop(key)), None))
+            self.said.append((DELETE, self._old(self.rows.pop(key)), None))
 
-    def update(self, key: bytes, new_key: bytes, value: bytes | None, large: object) -> None:
+    def update(self, key: bytes, new_key: bytes, value: bytes, large: bytes) -> None:
         """`large` is UNCHANGED or the new large value."""
         if key not in self.rows or (new_key != key and new_key in self.rows):
             return
         before = self.rows.pop(key)
-        is_kept = large is UNCHANGED and before[2] is not None
-        kept = before[2] if large is UNCHANGED else large
-        assert kept is None or isinstance(kept, bytes)
+        is_kept = large == UNCHANGED and before[2] != NULL
+        kept = before[2] if large == UNCHANGED else large
         self.rows[new_key] = (new_key, value, kept)
-        told: Tuple = (new_key, value, UNCHANGED if is_kept else kept)
+        told = (new_key, value, UNCHANGED if is_kept else kept)
         old = self._old(before) if self.full or new_key != key else None
-        self.said.append(("update", old, told))
+        self.said.append((UPDATE, old, told))
 
-    def _old(self, row: Row) -> Tuple:
-        return row if self.full else (row[0], None, None)
+    def _old(self, row: Values) -> Values:
+        return row if self.full else (row[0], NULL, NULL)
 
 
-def apply(net: NetChanges | NetRows, leader: Leader) -> None:
-    for what, old, new in leader.said:
-        match what:
-            case "insert":
-                assert new is not None
-                net.insert(new)
-            case "update":
-                assert new is not None
-                net.update(old, new)
-            case _:
-                assert old is not None
-                net.delete(old)
+def joined(row: Values) -> Row:
+    return b"".join(row)
+
+
+def split(row: Row) -> Values:
+    return tuple(values(row))
+
+
+def read(leader: Leader) -> RowChanges:
+    """What is read of the leader's messages."""
+    kinds, keys, rows, old, partial = [], [], [], {}, set()
+    for place, (kind, before, now) in enumerate(leader.said):
+        row = now if now is not None else before
+        assert row is not None
+        kinds.append(kind)
+        keys.append(row[0])
+        rows.append(joined(row))
+        if kind == UPDATE and before is not None:
+            old[place] = before[0], joined(before)
+        if UNCHANGED in row:
+            partial.add(place)
+    return RowChanges(kinds, keys, rows, old, frozenset(partial))
+
+
+def apply(net: NetChanges, leader: Leader) -> None:
+    """One by one, and the same again as many at once."""
+    beside = NetChanges()
+    beside.take_in(read(leader))
+    for kind, old, new in leader.said:
+        if kind == INSERT:
+            assert new is not None
+            net.insert(new[0], joined(new))
+        elif kind == UPDATE:
+            assert new is not None
+            told = None if old is None else (old[0], joined(old))
+            net.update(new[0], joined(new), told, is_partial=UNCHANGED in new)
+        else:
+            assert old is not None
+            net.delete(old[0], joined(old))
+    assert list(beside.present()) == list(net.present())
+    assert list(beside.gone()) == list(net.gone())
+    assert list(beside.renamed()) == list(net.renamed())
+    assert list(beside.before()) == list(net.before())
+    assert beside.partial() == net.partial()
 
 
 changes = st.lists(
@@ -92,7 +123,7 @@ beginnings = st.dictionaries(
 ).map(lambda rows: {key: (key, *row) for key, row in rows.items()})
 
 
-def changed(rows: dict[bytes, Row], done: list[tuple[str, Tuple]], *, full: bool) -> Leader:
+def changed(rows: dict[bytes, Values], done: list[tuple[str, Values]], *, full: bool) -> Leader:
     leader = Leader(dict(rows), full)
     for what, arguments in done:
         getattr(leader, what)(*([arguments] if what == "insert" else arguments))
@@ -102,142 +133,195 @@ def changed(rows: dict[bytes, Row], done: list[tuple[str, Tuple]], *, full: bool
 @settings(max_examples=400)
 @given(rows=beginnings, done=changes, full=st.booleans())
 def test_the_net_effect_on_a_table_with_a_key(
-    rows: dict[bytes, Row], done: list[tuple[str, Tuple]], *, full: bool
+    rows: dict[bytes, Values], done: list[tuple[str, Values]], *, full: bool
 ) -> None:
     leader = changed(rows, done, full=full)
-    net = NetChanges((0,))
+    net = NetChanges()
     apply(net, leader)
     follower = dict(rows)
-    for image in net.gone():
-        assert isinstance(image[0], bytes)
-        del follower[image[0]]  # it was there
+    for gone in net.gone():
+        del follower[split(gone)[0]]  # it was there
     for old, _ in net.renamed():
-        assert isinstance(old[0], bytes)
-        del follower[old[0]]  # it was there, too
-    for image in net.present():
-        key = image[0]
-        assert isinstance(key, bytes)
-        if UNCHANGED in image and net.has_moved(image):
-            image = take(image, leader.rows[key])  # read back
+        del follower[split(old)[0]]  # it was there, too
+    for key, row in net.present():
+        assert (UNCHANGED in split(row)) == (key in net.partial())
+        if key in net.partial() and net.has_moved(key):
+            row = take(row, joined(leader.rows[key]))  # read back
         # A row that came in part and did not move is the follower's own.
-        follower[key] = fill(image, rows.get(key))  # type: ignore[assignment]
+        follower[key] = split(fill(row, joined(rows[key]) if key in rows else None))
+    assert follower == leader.rows
+
+
+@settings(max_examples=400)
+@given(rows=beginnings, done=changes, full=st.booleans())
+def test_rows_to_insert_are_not_there_and_rows_to_update_are(
+    rows: dict[bytes, Values], done: list[tuple[str, Values]], *, full: bool
+) -> None:
+    """What is written straight into a table; complete rows only."""
+    whole = [
+        (what, arguments)
+        for what, arguments in done
+        if what != "update" or arguments[3] != UNCHANGED
+    ]
+    leader = changed(rows, whole, full=full)
+    net = NetChanges()
+    apply(net, leader)
+    assert not net.partial()
+    follower = dict(rows)
+    for gone in [*net.gone(), *(old for old, _ in net.renamed())]:
+        del follower[split(gone)[0]]
+    appearing, changing = net.coming()
+    for row in map(split, changing):
+        assert row[0] in follower
+        follower[row[0]] = row
+    for row in map(split, appearing):
+        assert row[0] not in follower
+        follower[row[0]] = row
     assert follower == leader.rows
 
 
 @given(beginnings, changes)
-def test_old_images_are_those_of_the_beginning(
-    rows: dict[bytes, Row], done: list[tuple[str, Tuple]]
+def test_old_rows_are_those_of_the_beginning(
+    rows: dict[bytes, Values], done: list[tuple[str, Values]]
 ) -> None:
     """With old rows in full: what was, and what is, for keys made of other columns."""
     leader = changed(rows, done, full=True)
-    net = NetChanges((0,))
+    net = NetChanges()
     apply(net, leader)
-    old = [*net.gone(), *net.before(), *(before for before, _ in net.renamed())]
-    assert all(rows[image[0]] == image for image in old)  # type: ignore[index]
+    told = [*net.gone(), *net.before(), *(before for before, _ in net.renamed())]
+    old = [split(row) for row in told]
+    assert all(rows[row[0]] == row for row in old)
     untouched = {key: row for key, row in rows.items() if row not in old}
-    follower = Counter([*untouched.values(), *net.present()])
+    follower = Counter([*untouched.values(), *(split(row) for _, row in net.present())])
     assert follower == Counter(leader.rows.values())
 
 
 @given(beginnings, changes)
 def test_a_key_is_present_or_gone_and_both_only_if_it_was_taken_by_another_row(
-    rows: dict[bytes, Row], done: list[tuple[str, Tuple]]
+    rows: dict[bytes, Values], done: list[tuple[str, Values]]
 ) -> None:
-    net = NetChanges((0,))
+    net = NetChanges()
     leader = changed(rows, done, full=False)
     apply(net, leader)
-    present: list[Key] = [net.key_of(image) for image in net.present()]
-    gone = [net.key_of(image) for image in net.gone()]
+    present = [key for key, _ in net.present()]
+    gone = [split(row)[0] for row in net.gone()]
     assert len(set(present)) == len(present)
     assert len(set(gone)) == len(gone)
-    taken = {net.key_of(new) for _, new in net.renamed()}
-    came = {(new[0],) for what, old, new in leader.said if new and (what == "insert" or old)}
+    taken = {key for _, key in net.renamed()}
+    came = {new[0] for kind, old, new in leader.said if new and (kind == INSERT or old)}
     assert set(present) & set(gone) <= taken | came
     net.clear()
     assert not len(net)
-    assert [*net.present(), *net.gone(), *net.before()] == []
+    assert [*net.present(), *net.gone(), *net.before(), *net.partial()] == []
+
+
+@dataclass
+class Multiset:
+    """A table without a key, and what is read of the stream of its changes."""
+
+    rows: list[Row]
+    said: RowChanges = field(default_factory=lambda: RowChanges([], [], [], {}, frozenset()))
+
+    def insert(self, _which: int, row: Row) -> None:
+        self.rows.append(row)
+        self._say(INSERT, row)
+
+    def delete(self, which: int, _row: Row) -> None:
+        if self.rows:
+            self._say(DELETE, self.rows.pop(which % len(self.rows)))
+
+    def update(self, which: int, row: Row) -> None:
+        if self.rows:
+            old = self.rows.pop(which % len(self.rows))
+            self.rows.append(row)
+            self._say(UPDATE, row, old)
+
+    def update_unchanged(self, which: int, row: Row) -> None:
+        """Without touching the second value."""
+        if not self.rows:
+            return
+        old = self.rows.pop(which % len(self.rows))
+        first, second = values(row)[0], values(old)[1]
+        self.rows.append(first + second)
+        self._say(UPDATE, first + (NULL if second == NULL else UNCHANGED), old)
+
+    def _say(self, kind: int, row: Row, old: Row | None = None) -> None:
+        if old is not None:
+            assert isinstance(self.said.old, dict)
+            self.said.old[len(self.said.kinds)] = b"", old
+        self.said.kinds.append(kind)
+        self.said.keys.append(b"")
+        self.said.rows.append(row)
+
+
+TWO = [value(b"a") + value(b"1"), value(b"a") + value(b"2"), value(b"b") + NULL]
 
 
 @given(
-    st.lists(st.sampled_from([(b"a", b"1"), (b"a", b"2"), (b"b", None)]), max_size=8),
+    st.lists(st.sampled_from(TWO), max_size=8),
     st.lists(
         st.tuples(
-            st.sampled_from(["insert", "delete", "update", "update unchanged"]),
+            st.sampled_from(["insert", "delete", "update", "update_unchanged"]),
             st.integers(0, 20),
-            st.sampled_from([(b"a", b"1"), (b"c", b"1"), (b"b", None)]),
+            st.sampled_from([value(b"a") + value(b"1"), value(b"c") + value(b"1"), TWO[2]]),
         ),
         max_size=25,
     ),
 )
-def test_the_net_effect_on_a_multiset(
-    rows: list[Tuple], done: list[tuple[str, int, Tuple]]
-) -> None:
-    table = list(rows)
+def test_the_net_effect_on_a_multiset(rows: list[Row], done: list[tuple[str, int, Row]]) -> None:
+    table = Multiset(list(rows))
+    for what, which, row in done:
+        getattr(table, what)(which, row)
     net = NetRows()
-    for what, which, new in done:
-        if what == "insert":
-            table.append(new)
-            net.insert(new)
-            continue
-        if not table:
-            continue
-        old = table.pop(which % len(table))
-        if what == "delete":
-            net.delete(old)
-            continue
-        is_kept = what == "update unchanged" and old[1] is not None
-        table.append((new[0], old[1] if is_kept else new[1]))
-        net.update(old, (new[0], UNCHANGED if is_kept else new[1]))
+    net.take_in(table.said)
     counts = dict(net.rows())
     assert 0 not in counts.values()
     follower = Counter(rows)
     follower.update(counts)
-    assert follower == Counter(table)
+    assert follower == Counter(table.rows)
 
 
 def test_an_update_of_a_multiset_needs_its_old_row() -> None:
-    with pytest.raises(ValueError, match="without its old row"):
-        NetRows().update(None, (b"x",))
+    with pytest.raises(KeyError):
+        NetRows().take_in(RowChanges([UPDATE], [b""], [value(b"x")], {}, frozenset()))
+
+
+ONE = value(b"1")
+THEN, LATER = value(b"then"), value(b"later")
 
 
 def test_a_row_that_came_and_went_within_a_batch_is_nothing() -> None:
-    net = NetChanges((0,))
-    net.insert((b"1", b"x"))
-    net.update(None, (b"1", b"y"))
-    net.delete((b"1", None))
+    net = NetChanges()
+    net.insert(ONE, ONE + value(b"x"))
+    net.update(ONE, ONE + value(b"y"))
+    net.delete(ONE, ONE + NULL)
     assert [*net.present(), *net.gone(), *net.before()] == []
 
 
 def test_a_row_that_was_read_back_keeps_what_the_stream_told() -> None:
-    net = NetChanges((0,))
-    net.update(None, (b"1", b"then", UNCHANGED))
-    (image,) = net.present()
-    net.complete(image, (b"1", b"later", None))
-    assert list(net.present()) == [(b"1", b"then", None)]
+    net = NetChanges()
+    net.update(ONE, ONE + THEN + UNCHANGED, is_partial=True)
+    assert list(net.partial()) == [ONE]
+    net.complete(ONE, ONE + LATER + NULL)
+    assert list(net.present()) == [(ONE, ONE + THEN + NULL)]
+    assert not net.partial()
 
 
 def test_a_row_that_was_not_found_is_gone() -> None:
-    net = NetChanges((0,))
-    net.update(None, (b"1", b"then", UNCHANGED))
-    net.complete((b"1", b"then", UNCHANGED), None)
+    net = NetChanges()
+    net.update(ONE, ONE + THEN + UNCHANGED, is_partial=True)
+    net.complete(ONE, None)
     assert list(net.present()) == []
-    assert list(net.gone()) == [(b"1", b"then", UNCHANGED)]
-
-
-def test_a_null_is_never_taken_for_a_value_that_was_not_sent() -> None:
-    assert fill((b"1", UNCHANGED, UNCHANGED), (b"0", None, b"v")) == (b"1", UNCHANGED, b"v")
-    whole: Tuple = (b"1", None)
-    assert fill(whole, (b"2", b"v")) is whole
-    assert fill((UNCHANGED,), None) == (UNCHANGED,)
+    assert list(net.gone()) == [ONE + THEN + UNCHANGED]
 
 
 @settings(max_examples=400)
 @given(beginnings, changes)
 def test_rows_keep_what_does_not_flow_when_their_key_changes(
-    rows: dict[bytes, Row], done: list[tuple[str, Tuple]]
+    rows: dict[bytes, Values], done: list[tuple[str, Values]]
 ) -> None:
     """A part of a split table: the follower has columns that this leader does not."""
-    leader = Leader({key: (key, None, None) for key in rows}, full=False)
+    leader = Leader({key: (key, NULL, NULL) for key in rows}, full=False)
     own = {key: f"own {key!r}" for key in rows}  # follows the row, not the key
     where = {key: key for key in rows}  # where each old row is now
     for what, arguments in done:
@@ -246,21 +330,19 @@ def test_rows_keep_what_does_not_flow_when_their_key_changes(
         said = leader.said[-1:] if set(leader.rows) != before else []
         for kind, old, new in said:
             key = (old or new or ())[0]
-            assert isinstance(key, bytes)
             origin = next((o for o, k in where.items() if k == key), None)
-            if kind == "delete" and origin is not None:
+            if kind == DELETE and origin is not None:
                 del where[origin]
-            elif kind == "update" and origin is not None and new is not None:
-                assert isinstance(new[0], bytes)
+            elif kind == UPDATE and origin is not None and new is not None:
                 where[origin] = new[0]
-    net = NetChanges((0,))
+    net = NetChanges()
     apply(net, leader)
     follower = dict(own)
-    for image in net.gone():
-        del follower[image[0]]  # type: ignore[arg-type]
-    renamed = [(old[0], new[0]) for old, new in net.renamed()]
-    moving = {new: follower.pop(old) for old, new in renamed}  # type: ignore[arg-type]
+    for row in net.gone():
+        del follower[split(row)[0]]
+    renamed = [(split(old)[0], new) for old, new in net.renamed()]
+    moving = {new: follower.pop(old) for old, new in renamed}
     assert not set(moving) & set(follower)
-    follower |= moving  # type: ignore[arg-type]
+    follower |= moving
     expected = {key: own[origin] for origin, key in where.items()}
     assert follower == expected

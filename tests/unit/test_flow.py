@@ -100,6 +100,32 @@ def test_whole_rows_go_forward_and_back_alike() -> None:
         assert flow.follower_columns == ("id", "state", "note")  # none that is generated
 
 
+def test_rows_that_are_the_leaders_byte_for_byte() -> None:
+    """What is written straight into the follower: anything that is not so must not be."""
+    assert forward(WHOLE, SOURCE).is_plain
+    assert back(WHOLE, SOURCE).is_plain
+    renamed = replace(WHOLE, columns=(plain("key", "id"), *WHOLE.columns[1:]), key=("key",))
+    target = replace(SOURCE, columns=(column("key"), *SOURCE.columns[1:]), primary_key=("key",))
+    assert forward(renamed, target).is_plain
+    more = replace(SOURCE, columns=(*SOURCE.columns, column("more")))
+    deferrable = replace(SOURCE, key_deferrable=True)
+    always = replace(SOURCE, columns=(*SOURCE.columns[:2], column("note", identity="a")))
+    other_form = replace(WHOLE.columns[1], binary=False)
+    for flow in (
+        forward(ROWS, SOURCE),
+        forward(COLUMNS, PART),  # the leader sends a column that does not flow
+        back(COLUMNS, PART),  # the follower has one that does not flow
+        forward(DERIVED, CLAIM),
+        forward(WHOLE, more),
+        forward(WHOLE, always),
+        forward(replace(WHOLE, key=()), SOURCE),
+        forward(replace(WHOLE, source=replace(SOURCE, primary_key=("state",))), SOURCE),
+        forward(replace(WHOLE, source=deferrable), SOURCE),
+        forward(replace(WHOLE, columns=(WHOLE.columns[0], other_form, WHOLE.columns[2])), SOURCE),
+    ):
+        assert not flow.is_plain
+
+
 def test_a_predicate_is_no_condition_on_the_way_back_but_bounds_a_truncate() -> None:
     there, here = forward(ROWS, SOURCE), back(ROWS, SOURCE)
     assert (there.where, there.extent) == ("state = 'web'", ())

@@ -89,8 +89,44 @@ def test_a_spoilt_message_is_never_read(some: tuple[int, list[Said]], more: st.D
     place = more.draw(st.integers(0, len(texts) - 1))
     cut = more.draw(st.integers(7, len(texts[place])))
     texts[place] = texts[place][: cut - 1] if more.draw(st.booleans()) else texts[place] + b"n"
-    with pytest.raises(ValueError, match="row|value"):
+    with pytest.raises(ValueError, match=r"row|value"):
         decode_rows(texts, width, [0])
+
+
+BY_HAND = {
+    "insert": ("49 00004000 4e 0002 74 00000001 31 6e", (INSERT, None, "0000000131 ffffffff")),
+    "insert, binary": ("49 00004000 4e 0001 62 00000002 0001", (INSERT, None, "000000020001")),
+    "update that leaves a large value alone": (
+        "55 00004000 4e 0002 74 00000001 31 75",
+        (UPDATE, None, "0000000131 fffffffe"),
+    ),
+    "update of the key": (
+        "55 00004000 4b 0002 74 00000001 31 6e 4e 0002 74 00000001 32 74 00000000",
+        (UPDATE, "0000000131 ffffffff", "0000000132 00000000"),
+    ),
+    "update with the old row": (
+        "55 00004000 4f 0001 74 00000001 31 4e 0001 74 00000001 32",
+        (UPDATE, "0000000131", "0000000132"),
+    ),
+    "delete by key": (
+        "44 00004000 4b 0002 74 00000001 31 6e",
+        (DELETE, None, "0000000131 ffffffff"),
+    ),
+    "delete with the old row": ("44 00004000 4f 0001 74 00000001 31", (DELETE, None, "0000000131")),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_each_kind_of_row_message(name: str) -> None:
+    text, (kind, old, row) = BY_HAND[name]
+    message = bytes.fromhex(text)
+    read = decode_rows([message, message], 1 + row.count(" "), [0])
+    assert read.kinds == [kind, kind]
+    assert read.rows == [bytes.fromhex(row)] * 2
+    assert read.keys == [bytes.fromhex(row)[:5]] * 2 or name == "insert, binary"
+    assert dict(read.old) == (
+        {} if old is None else dict.fromkeys([0, 1], (bytes.fromhex(old)[:5], bytes.fromhex(old)))
+    )
 
 
 def test_another_number_of_values_is_refused() -> None:
@@ -110,9 +146,7 @@ def test_values_in_another_order(some: tuple[int, list[Said]], more: st.DataObje
     width, messages = some
     order = more.draw(st.lists(st.integers(0, width - 1), unique=True))
     for one in messages:
-        old, new = (
-            None if row is None else [row[n] for n in order] for row in (one.old, one.new)
-        )
+        old, new = (None if row is None else [row[n] for n in order] for row in (one.old, one.new))
         assert rearranged(one.message, order) == Said(one.kind, old, new).message
 
 
