@@ -1,260 +1,187 @@
 """The initial copy: every route's rows as of one position in the source's log.
 
 A temporary slot exports a snapshot that sees exactly the commits before its
-position, the horizon.  Each route is copied under that snapshot in one
-transaction of the target, which records the horizon too; the stream, whose own
-slot is older, leaves out a route's changes before its horizon.  So the copy is
-exact without waiting, and after a crash the routes that are missing are copied
-again under a new snapshot with a later horizon, while the finished ones stay:
-all but those that foreign keys connect with a missing one.  Rows as of different
-moments could not be given a key.
+position, the horizon.  What is copied under it notes the horizon in the
+transaction that holds the rows; the stream, whose own slot is older, leaves out a
+route's changes before its horizon.  So the copy is exact without waiting.
+
+After a crash, what is missing is copied under a new snapshot with a later horizon,
+and what is finished stays: routes, and chunks of large tables (`cdc.copy_chunks`).
+What was copied at several horizons is of no one moment; only when the stream has
+passed the latest do keys hold between its tables.
+
+The target need not make each commit durable at once: if it loses one, it loses the
+note with the rows.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-from psycopg import sql
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Self
 
 from cdc.connect import Connection, connect
-from cdc.crash import crash_point
+from cdc.copy_chunks import CHUNK_BYTES, Chunk, cut, is_large, may_be_cut
+from cdc.copy_load import Carrier, Piece, file_of, loads_of
+from cdc.copy_pace import Tally
+from cdc.copy_record import begin_chunks, chunks, copied, note_route_of_chunks
+from cdc.copy_session import Snapshot, Worker, equipped
+from cdc.copy_sql import CopyTask, emptying
+from cdc.crew import Job
 from cdc.lsn import LSN
-from cdc.replication import ReplicationConnection
-from plans.errors import StreamBroken
-from plans.names import APPLIER_SETTING
-from plans.routes import Kind, Route, RouteColumn
+from plans.catalog import TableName
 
-SNAPSHOT_WAIT_S = 60.0
 JOBS = 2
-REPORT_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class CopyTask:
-    """One route to copy, and where to."""
-
-    route: Route
-    target_dsn: str
-    alone: bool  # no other route fills the same table
-
-
-@dataclass(frozen=True, slots=True)
-class CopyProgress:
-    """How far the copy of one route is."""
-
-    route: Route
-    rows: int
-    size_bytes: int
-    done: bool
-
-
-Report = Callable[[CopyProgress], None]
-
-
-def copied(connection: Connection) -> dict[str, LSN]:
-    """The routes that a target has in full, with their horizons."""
-    rows = connection.execute("SELECT route, horizon::text FROM dbsplit.copied").fetchall()
-    return {route: LSN.parse(horizon) for route, horizon in rows}
-
-
-def copy_routes(
-    source_dsn: str,
-    split: str,
-    tasks: Sequence[CopyTask],
-    report: Report,
-    *,
-    groups: Iterable[frozenset[str]] = (),
-    jobs: int = JOBS,
-) -> LSN | None:
-    """Copy what is not copied yet, the largest tables first; returns the horizon.
-
-    The routes of one of the `groups` get the same horizon.  None if nothing was left
-    to do.  Raises NotReady if the snapshot cannot be had within a minute, and whatever
-    a worker met first.
-    """
-    todo = unfinished(tasks, _horizons(tasks), groups)
-    if not todo:
-        return None
-    todo.sort(key=largest_first)
-    with ReplicationConnection(source_dsn, name="dbsplit copy snapshot") as replication:
-        slot = f"dbsplit_copy_{uuid.uuid4().hex[:12]}"
-        horizon, snapshot = replication.create_temporary_slot(slot, timeout_s=SNAPSHOT_WAIT_S)
-        crew = _Crew(source_dsn, split, snapshot, horizon, report)
-        for task in todo:
-            crew.tasks.put(task)
-        threads = [
-            threading.Thread(target=crew.work, name=f"copy {n}", daemon=True)
-            for n in range(min(jobs, len(todo)))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if crew.failures:
-        raise crew.failures[0]
-    return horizon
-
-
-def largest_first(task: CopyTask) -> int:
-    """The order of the copy, so that no large table is left for the end."""
-    return -task.route.source.size_bytes
-
-
-def unfinished(
-    tasks: Sequence[CopyTask], horizons: Mapping[str, LSN], groups: Iterable[frozenset[str]]
-) -> list[CopyTask]:
-    """The routes to copy: missing ones, and whole groups that are not of one horizon."""
-    ids = {task.route.id for task in tasks}
-    todo = ids - set(horizons)
-    for group in groups:
-        wanted = group & ids
-        if len({horizons.get(one) for one in wanted}) > 1:
-            todo |= wanted
-    return [task for task in tasks if task.route.id in todo]
-
-
-def _horizons(tasks: Sequence[CopyTask]) -> dict[str, LSN]:
-    found: dict[str, LSN] = {}
-    for dsn in {task.target_dsn for task in tasks}:
-        with connect(dsn, name="dbsplit copy") as connection:
-            found |= copied(connection)
-    return found
-
-
-class _Crew:
-    """What the workers of one copy share."""
+class Copying:
+    """The jobs that copy what is not copied yet; for one crew."""
 
     def __init__(
-        self, source_dsn: str, split: str, snapshot: str, horizon: LSN, report: Report
+        self,
+        source_dsn: str,
+        split: str,
+        tasks: Sequence[CopyTask],
+        *,
+        workers: int = JOBS,
+        chunk_bytes: int = CHUNK_BYTES,
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
-        self.tasks: queue.SimpleQueue[CopyTask] = queue.SimpleQueue()
-        self.failures: list[BaseException] = []
-        self._source_dsn = source_dsn
+        """Find out what is left, and prepare the tables that are copied in chunks.
+
+        `pause` is called before about every megabyte that a worker moves; it may wait.
+        Raises NotReady if the snapshot cannot be had within a minute.
+        """
         self._split = split
-        self._snapshot = snapshot
-        self._horizon = horizon
-        self._report = report
+        self._workers = workers
+        self._pause = pause
+        self._stack = ExitStack()
+        self._chunked: dict[str, CopyTask] = {}
+        self._needs: dict[str, set[str]] = defaultdict(set)
+        self._routes = {task.route.id: task for task in tasks}
+        self._kept: list[Chunk] = []
+        done, known = _noted(tasks)
+        todo = [task for task in tasks if task.route.id not in done]
+        self._pieces = self._cut(source_dsn, todo, known, chunk_bytes)
+        self._horizons = {done[task.route.id] for task in tasks if task.route.id in done}
+        self._horizons |= {chunk.horizon for chunk in self._kept if chunk.horizon}
+        self._snapshot: Snapshot | None = None
+        if self._pieces:
+            self._snapshot = Snapshot(source_dsn, workers)
+            self._stack.callback(self._snapshot.close)
+            self._horizons.add(self._snapshot.horizon)
 
-    def work(self) -> None:
-        try:
-            with connect(self._source_dsn, name="dbsplit copy", autocommit=False) as source:
-                source.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                source.execute(
-                    sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot))
-                )
-                source.execute("SET row_security = off")
-                while not self.failures:
-                    try:
-                        task = self.tasks.get_nowait()
-                    except queue.Empty:
-                        return
-                    self._copy(source, task)
-        except BaseException as error:  # noqa: BLE001  (raised again by the caller's thread)
-            self.failures.append(error)
+    def __enter__(self) -> Self:
+        return self
 
-    def _copy(self, source: Connection, task: CopyTask) -> None:
-        crash_point("copy.table")
-        route = task.route
-        with connect(task.target_dsn, name="dbsplit copy", autocommit=False) as target:
-            target.execute("SET session_replication_role = replica")
-            target.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, self._split])
-            statements = statements_of(task)
-            target.execute(statements.empty)
-            rows, size = self._transfer(source, target, route, statements)
-            target.execute(
-                "INSERT INTO dbsplit.copied (route, horizon, rows, bytes) VALUES (%s, %s, %s, %s)"
-                " ON CONFLICT (route) DO UPDATE SET horizon = excluded.horizon,"
-                " rows = excluded.rows, bytes = excluded.bytes, copied_at = clock_timestamp()",
-                [route.id, str(self._horizon), rows, size],
-            )
-            crash_point("copy.data")
-            target.commit()
-        self._report(CopyProgress(route, rows, size, done=True))
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-    def _transfer(
-        self, source: Connection, target: Connection, route: Route, statements: CopyStatements
-    ) -> tuple[int, int]:
-        size = 0
-        at = time.monotonic()
-        with source.cursor() as reading, target.cursor() as writing:
-            with reading.copy(statements.read) as rows, writing.copy(statements.write) as into:
-                for count, block in enumerate(rows, 1):
-                    into.write(block)
-                    size += len(block)
-                    if not count % 256 and time.monotonic() - at > REPORT_S:
-                        at = time.monotonic()
-                        self._report(CopyProgress(route, count, size, done=False))
-            if reading.rowcount != writing.rowcount:
-                raise StreamBroken(
-                    f"{route.id}: {reading.rowcount} rows were read and {writing.rowcount} written",
-                    hint="this is a bug; nothing of the table was committed",
-                )
-            return writing.rowcount, size
+    @property
+    def of_one_moment(self) -> bool:
+        """Whether everything has the same horizon when the copy is done."""
+        return len(self._horizons) <= 1
 
+    def jobs(self, tally: Tally) -> list[Job[Worker]]:
+        """What is to be done; empty if nothing is."""
+        for piece in self._pieces:
+            tally.expect(piece.name, piece.weight, piece.task.route)
+        jobs = []
+        if self._snapshot is not None:
+            carrier = Carrier(self._snapshot.horizon, tally, self._pause)
+            jobs = [self._load(carrier, load) for load in loads_of(self._pieces, self._workers)]
+        return [*jobs, *(self._assembling(task) for task in self._chunked.values())]
 
-@dataclass(frozen=True, slots=True)
-class CopyStatements:
-    """What copies one route."""
+    def jobs_into(self, target_dsn: str, table: TableName) -> frozenset[str]:
+        """The names of the jobs after which a target's table has its rows."""
+        found = frozenset[str]()
+        for route, task in self._routes.items():
+            if task.target_dsn == target_dsn and task.route.target == table:
+                found |= self._needs.get(route, set())
+        return found
 
-    empty: sql.Composed  # on the target
-    read: sql.Composed  # on the source
-    write: sql.Composed  # on the target
+    @contextmanager
+    def equip(self) -> Iterator[Worker]:
+        """A worker that sees the snapshot, if there is something to copy."""
+        with equipped(self._split) as worker:
+            if self._snapshot is not None:
+                worker.read(self._snapshot.session())
+            yield worker
 
+    def _load(self, carrier: Carrier, load: Sequence[Piece]) -> Job[Worker]:
+        name = f"load {load[0].name}"
+        for piece in load:
+            self._needs[piece.task.route.id].add(name)
+        return Job(
+            name=name,
+            run=lambda worker: carrier.carry(worker, load),
+            weight=sum(piece.weight for piece in load),
+        )
 
-def statements_of(task: CopyTask) -> CopyStatements:
-    """The statements that copy a route; `dbsplit plan explain` shows the same."""
-    route = task.route
-    fresh = task.alone and route.kind is not Kind.DERIVED
-    read, write = _transferring(route, freeze=fresh and route.source.kind == "r")
-    return CopyStatements(_emptying(route, fresh=fresh), read, write)
+    def _assembling(self, task: CopyTask) -> Job[Worker]:
+        """Notes a route whose chunks are all there."""
+        route = task.route.id
+        parts, name = self._needs[route], f"all of {route}"
+        self._needs[route] = {name}
+        return Job(
+            name=name,
+            run=lambda worker: note_route_of_chunks(worker.target(task.target_dsn), route),
+            needs=parts,
+        )
 
-
-def _transferring(route: Route, *, freeze: bool) -> tuple[sql.Composed, sql.Composed]:
-    binary = all(column.binary for column in route.columns)
-    form = sql.SQL("binary" if binary else "text")
-    read = sql.SQL("COPY ({}) TO STDOUT (FORMAT {})").format(rows_of(route), form)
-    write = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
-        route.target.identifier,
-        sql.SQL(", ").join(sql.Identifier(column.name) for column in route.columns),
-        form,
-        sql.SQL(", FREEZE true" if freeze else ""),
-    )
-    return read, write
-
-
-def rows_of(route: Route) -> sql.Composed:
-    """The query for a route's rows, as the source computes them."""
-    where = sql.SQL("({})").format(sql.SQL(route.where)) if route.where else sql.SQL("true")
-    return sql.SQL("SELECT {} FROM {} WHERE {}").format(
-        sql.SQL(", ").join(map(leader_value, route.columns)), route.source.name.identifier, where
-    )
-
-
-def leader_value(column: RouteColumn) -> sql.Composed:
-    """A column's value as the source computes it.
-
-    What is computed is cast to the target's type if the source has that too,
-    which it has if the name needs no schema; otherwise its text is handed over.
-    """
-    if column.plain is not None:
-        return sql.SQL("{}").format(sql.Identifier(column.plain))
-    type_ = column.type if column.type and "." not in column.type else "text"
-    return sql.SQL("({})::{}").format(sql.SQL(column.expression), sql.SQL(type_))
+    def _cut(
+        self, source_dsn: str, todo: list[CopyTask], known: list[Chunk], chunk_bytes: int
+    ) -> list[Piece]:
+        """What is to be moved, and for large tables the chunks that are noted, or noted now."""
+        pieces: list[Piece] = []
+        begun = {chunk.route for chunk in known}
+        total = sum(task.route.source.size_bytes for task in todo)
+        with connect(source_dsn, name="dbsplit copy") as source:
+            for task in todo:
+                large = may_be_cut(task) and is_large(task, total, self._workers, chunk_bytes)
+                parts: list[Chunk] = []
+                if large or task.route.id in begun:
+                    mine = [chunk for chunk in known if chunk.route == task.route.id]
+                    parts = _chunks(source, task, mine, chunk_bytes)
+                if parts:
+                    self._chunked[task.route.id] = task
+                    self._kept += parts
+                    pieces += _of_chunks(task, parts)
+                else:
+                    size = task.route.source.size_bytes
+                    pieces.append(Piece(f"copy of {task.route.id}", task, None, size))
+        return pieces
 
 
-def _emptying(route: Route, *, fresh: bool) -> sql.Composed:
-    if fresh:
-        return sql.SQL("TRUNCATE {}").format(route.target.identifier)
-    conditions = [
-        sql.SQL("{} = ({})").format(sql.Identifier(name), sql.SQL(value))
-        for name, value in route.fixed
-    ]
-    return sql.SQL("DELETE FROM {} WHERE {}").format(
-        route.target.identifier,
-        sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("true"),
-    )
+def _chunks(
+    source: Connection, task: CopyTask, known: list[Chunk], chunk_bytes: int
+) -> list[Chunk]:
+    """A large table's chunks: those that are noted, or new ones; none if it cannot be cut."""
+    file = file_of(source, task.route.source.name)
+    if file is None:
+        return []
+    if known and all(chunk.file == file.number for chunk in known):
+        return known
+    new = cut(task, file, chunk_bytes)
+    with connect(task.target_dsn, name="dbsplit copy") as target:
+        begin_chunks(target, emptying(task), new)
+    return new
+
+
+def _noted(tasks: Iterable[CopyTask]) -> tuple[dict[str, LSN], list[Chunk]]:
+    done: dict[str, LSN] = {}
+    parts: list[Chunk] = []
+    for dsn in {task.target_dsn for task in tasks}:
+        with connect(dsn, name="dbsplit copy") as target:
+            done |= copied(target)
+            parts += chunks(target)
+    return done, parts
+
+
+def _of_chunks(task: CopyTask, parts: Sequence[Chunk]) -> Iterator[Piece]:
+    weight = task.route.source.size_bytes / len(parts)
+    for chunk in parts:
+        if chunk.horizon is None:
+            name = f"copy of {task.route.id}, chunk {chunk.number}"
+            yield Piece(name, task, chunk, weight)

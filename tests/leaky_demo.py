@@ -11,7 +11,7 @@ from itertools import count
 
 import toolkit.cli.demo
 from cdc.compaction import NetChanges
-from cdc.pgoutput import Tuple
+from cdc.rows import Key, Row
 from toolkit.cli.main import main
 from toolkit.demo.run import run_demo
 
@@ -21,9 +21,9 @@ _insert = NetChanges.insert
 _number = count(1)
 
 
-def _insert_most(self: NetChanges, new: Tuple) -> None:
+def _insert_most(self: NetChanges, key: Key, row: Row) -> None:
     if next(_number) % LOST_EVERY:
-        _insert(self, new)
+        _insert(self, key, row)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,52 @@
-"""The initial copy of a split, and what comes after the data."""
+"""The initial copy of a split, and what comes after the data.
+
+If nothing was copied before, all rows are of one moment, and a table's keys are built
+as soon as it has its rows.  After a crash they are of several moments.  Then the
+stream brings them together first: with no more than the keys that it finds rows by,
+it applies what the slot has kept, up to the latest horizon; only then do other
+unique values, and references between tables, hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 
-from cdc.connect import connect
-from cdc.copying import CopyTask, Report, copy_routes
+from cdc.connect import Connection, connect
+from cdc.copy_chunks import CHUNK_BYTES
+from cdc.copy_pace import CatchUpProgress, Report, Tally
+from cdc.copy_record import latest_horizon, routes_of_several_moments
+from cdc.copy_session import Worker, equipped
+from cdc.copy_sql import CopyTask, without_doubles
+from cdc.copying import Copying
 from cdc.crash import crash_point
-from plans.key_groups import key_groups
+from cdc.crew import Crew, Job
+from cdc.follow import Follower
+from cdc.lsn import LSN
+from plans import names
+from plans.catalog import TableName
+from plans.routes import Route
 from toolkit import locks, state
-from toolkit.opened import Split, require_prepared
-from toolkit.prepare import build_schema
+from toolkit.after_data import AfterData
+from toolkit.links import forward_feed
+from toolkit.opened import Split, open_split, require_prepared
+from toolkit.prepare import schema_of
 from toolkit.state import Phase
+from toolkit.target_server import ask_server
+
+CATCH_UP_POLL_S = 0.1
 
 
-def copy(split: Split, report: Report, *, jobs: int) -> int:
+def copy(
+    split: Split,
+    report: Report,
+    *,
+    jobs: int,
+    chunk_bytes: int = CHUNK_BYTES,
+    pause: Callable[[], None] = lambda: None,
+) -> int:
     """Copy what is not copied, then build indexes, keys and triggers; returns the rows copied.
 
     A service that follows already is left alone.
@@ -30,23 +62,132 @@ def copy(split: Split, report: Report, *, jobs: int) -> int:
         if not services:
             return 0
         state.set_phase(source, split.name, services, Phase.COPYING)
-        tasks = copy_tasks(split, services)
-        copy_routes(
-            split.plan.source.dsn,
-            split.name,
-            tasks,
+        _Initial(split, source, services, Tally(report, workers=jobs), jobs).run(
+            Copying(
+                split.plan.source.dsn,
+                split.name,
+                copy_tasks(split, services),
+                workers=jobs,
+                chunk_bytes=chunk_bytes,
+                pause=pause,
+            ),
             report,
-            groups=key_groups(split.routes_of(services), split.catalog),
-            jobs=jobs,
         )
         for service in services:
-            build_schema(split, source, service, after_data=True)
-            with connect(split.dsn(service), name="dbsplit copy") as target:
-                target.execute("ANALYZE")
-            crash_point("copy.after_data")
+            _make_durable(split, service)
         state.set_phase(source, split.name, services, Phase.FOLLOWING)
         crash_point("copy.done")
         return _rows(split, services)
+
+
+class _Initial:
+    """One run of the verb."""
+
+    def __init__(
+        self, split: Split, source: Connection, services: Sequence[str], tally: Tally, workers: int
+    ) -> None:
+        self._split = split
+        self._services = services
+        self._workers = workers
+        self._after = {
+            service: AfterData(
+                split,
+                service,
+                schema_of(split, source, service, ask_server(split.dsn(service))),
+                tally,
+                workers=workers,
+            )
+            for service in services
+        }
+        self._tally = tally
+
+    def run(self, copying: Copying, report: Report) -> None:
+        """Copy and build."""
+        with copying:
+            jobs = copying.jobs(self._tally)
+            if copying.of_one_moment:
+                self._do([*jobs, *self._building(copying.jobs_into)], copying)
+                return
+            self._do(jobs, copying)
+        crash_point("copy.copied")
+        self._do(self._telling_apart())
+        crash_point("copy.keys")
+        self._catch_up(report)
+        crash_point("copy.caught_up")
+        self._do(self._building(lambda *_: ()))
+
+    def _do(self, jobs: Iterable[Job[Worker]], copying: Copying | None = None) -> None:
+        equip = copying.equip if copying is not None else partial(equipped, self._split.name)
+        Crew(jobs).work(self._workers, equip)
+
+    def _building(
+        self, ready: Callable[[str, TableName], Collection[str]]
+    ) -> Iterable[Job[Worker]]:
+        for service, after in self._after.items():
+            yield from after.jobs(partial(ready, self._split.dsn(service)))
+
+    def _telling_apart(self) -> list[Job[Worker]]:
+        """The jobs that make the keys that the stream finds rows by."""
+        jobs: list[Job[Worker]] = []
+        for service, after in self._after.items():
+            keys = after.keys()
+            doubles = self._doubles(service, after)
+            jobs += doubles
+            jobs += (replace(key, needs={*key.needs, *(d.name for d in doubles)}) for key in keys)
+        return jobs
+
+    def _doubles(self, service: str, after: AfterData) -> list[Job[Worker]]:
+        """The jobs that leave one row of each key in tables with chunks of several moments."""
+        dsn = self._split.dsn(service)
+        with connect(dsn, name="dbsplit copy") as target:
+            several = routes_of_several_moments(target)
+        return [
+            Job(
+                name=f"{service}: doubles of {route.id}",
+                run=partial(_remove_doubles, dsn, route),
+                weight=route.source.size_bytes,
+            )
+            for route in self._split.routes_of([service])
+            if route.id in several and after.lacks_key(route)
+        ]
+
+    def _catch_up(self, report: Report) -> None:
+        """Apply what the slot has kept, until no row is older than the latest horizon."""
+        goal = self._goal()
+        if goal is None:
+            return
+        began = time.monotonic()
+        split = open_split(self._split.plan.path)  # with the keys that are there now
+        with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
+            # An idle source would not tell for a while that there is nothing more.
+            source.execute("SELECT pg_logical_emit_message(true, 'dbsplit copy', '')")
+            follower = Follower(forward_feed(split))
+            follower.start()
+            try:
+                while follower.position < goal:
+                    if follower.failure is not None:
+                        raise follower.failure
+                    report(CatchUpProgress(max(0, goal - follower.position)))
+                    time.sleep(CATCH_UP_POLL_S)
+            finally:
+                follower.stop()
+                follower.join(timeout=30)
+        self._tally.rested(time.monotonic() - began)
+
+    def _goal(self) -> LSN | None:
+        """The latest horizon; None if all services are there."""
+        latest, behind = LSN(0), False
+        for service in self._services:
+            with connect(self._split.dsn(service), name="dbsplit copy") as target:
+                latest = max(latest, latest_horizon(target))
+        for service in self._services:
+            with connect(self._split.dsn(service), name="dbsplit copy") as target:
+                row = target.execute(
+                    "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s",
+                    [names.stream(self._split.name, service)],
+                ).fetchone()
+                behind |= row is None or LSN.parse(row[0]) < latest
+        return latest if behind else None
 
 
 def copy_tasks(split: Split, services: Iterable[str]) -> list[CopyTask]:
@@ -62,7 +203,18 @@ def copy_tasks(split: Split, services: Iterable[str]) -> list[CopyTask]:
     ]
 
 
-def _rows(split: Split, services: list[str]) -> int:
+def _remove_doubles(dsn: str, route: Route, worker: Worker) -> None:
+    worker.target(dsn).execute(without_doubles(route))
+
+
+def _make_durable(split: Split, service: str) -> None:
+    """Commit something for good, and with it everything before it."""
+    with connect(split.dsn(service), name="dbsplit copy") as target:
+        target.execute("SET synchronous_commit = on")
+        target.execute("UPDATE dbsplit.split SET split = split")
+
+
+def _rows(split: Split, services: Sequence[str]) -> int:
     total = 0
     for service in services:
         with connect(split.dsn(service), name="dbsplit copy") as target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc.connect import connect
-from cdc.copying import copied
+from cdc.copy_record import copied
 from cdc.follow import Feed
 from cdc.link import Link
 from cdc.lsn import LSN

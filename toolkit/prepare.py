@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from toolkit import locks, migrations, state
 from toolkit.control.schema import install_control
 from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
-from toolkit.revisions import render
+from toolkit.revisions import render, revision_ids
 from toolkit.target_server import TargetServer, ask_server
 
 SLOT_WAIT_S = 60
@@ -56,7 +57,7 @@ def prepare(path: Path, say: Say) -> Split:
         _install(split, source)
         say("control", {"schema": names.CONTROL_SCHEMA})
         for service in split.plan.services:
-            left_out = build_schema(split, source, service, after_data=False)
+            left_out = build_schema(split, source, service)
             say("schema", {"service": service, "left_out": left_out})
         crash_point("prepare.schema")
         split = open_split(path, prepared=False)
@@ -82,25 +83,35 @@ def prepare(path: Path, say: Say) -> Split:
     return split
 
 
-def build_schema(
-    split: Split, source: Connection, service: str, *, after_data: bool
-) -> list[dict[str, str]]:
-    """Create a service's schema up to the data, or all of it; returns what was left out."""
+def build_schema(split: Split, source: Connection, service: str) -> list[dict[str, str]]:
+    """Create a service's schema up to the data; returns what was left out."""
     plan = split.plan.services[service]
     schema = schema_of(split, source, service, ask_server(split.dsn(service)))
-    if not after_data:
-        _keep_undoing(split, service, schema)
+    _keep_undoing(split, service, schema)
+    _upgrade(split, service, schema, after_data=False)
+    if plan.revisions is not None:
+        migrations.upgrade(plan.dsn, plan.revisions, version_table_schema="public")
+    return [{"object": one.object, "reason": one.reason} for one in schema.left_out]
+
+
+def complete_schema(split: Split, service: str, schema: TargetSchema) -> None:
+    """Create what comes after the data, but for what was built apart (`toolkit.after_data`).
+
+    From then on the database is at the revision after the data, as if that had made all.
+    """
+    rest = tuple(one for one in schema.after_data if one.build is None)
+    _upgrade(split, service, replace(schema, after_data=rest), after_data=True)
+
+
+def _upgrade(split: Split, service: str, schema: TargetSchema, *, after_data: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
         before, after = render(service, schema, split.plan.digest, Path(directory))
         migrations.upgrade(
-            plan.dsn,
+            split.dsn(service),
             Path(directory),
             after if after_data else before,
             version_table_schema=names.CONTROL_SCHEMA,
         )
-    if plan.revisions is not None and not after_data:
-        migrations.upgrade(plan.dsn, plan.revisions, version_table_schema="public")
-    return [{"object": one.object, "reason": one.reason} for one in schema.left_out]
 
 
 def remove_schema(split: Split, service: str) -> None:
@@ -116,9 +127,25 @@ def remove_schema(split: Split, service: str) -> None:
     schema = _undoing(split, service)
     if schema is None:
         return
+    _remove_built(split, service)
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
         render(service, schema, split.plan.digest, Path(directory))
         migrations.downgrade(plan.dsn, Path(directory), version_table_schema=names.CONTROL_SCHEMA)
+
+
+def _remove_built(split: Split, service: str) -> None:
+    """Undo what was built apart, if the revision that it belongs to was not reached."""
+    dsn = split.dsn(service)
+    _, after = revision_ids(service, split.plan.digest)
+    if after in migrations.current(dsn, version_table_schema=names.CONTROL_SCHEMA):
+        return
+    with connect(dsn, name="dbsplit abort") as target, target.transaction():
+        target.execute("SELECT set_config('lock_timeout', %s, true)", [str(LOCK_WAIT_S * 1000)])
+        rows = target.execute('SELECT "drop" FROM dbsplit.built ORDER BY id DESC').fetchall()
+        for (drop,) in rows:
+            if drop:
+                target.execute(drop)
+        target.execute("DELETE FROM dbsplit.built")
 
 
 def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 
 from cdc.connect import Connection, connect
-from cdc.copying import copied
+from cdc.copy_record import copied
 from cdc.follow import Follower
 from cdc.lsn import LSN
 from plans import names

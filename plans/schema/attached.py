@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
 
+from plans.schema.ddl import Build
 from plans.schema.objects import Address, Object
 from plans.schema.reading import Cursor
 from plans.schema.relations import Relations
@@ -17,7 +20,13 @@ SELECT k.oid, k.conrelid AS relation, k.contype::text AS type, k.conname AS name
        pg_get_constraintdef(k.oid) AS definition, k.confrelid AS references,
        coalesce((to_jsonb(k) ->> 'conperiod')::bool, false) AS temporal,
        coalesce((to_jsonb(k) ->> 'conenforced')::bool, true) AS enforced,
-       c.relkind = 'p' AS partitioned
+       c.relkind = 'p' AS partitioned, k.convalidated AS valid, k.condeferrable AS deferrable,
+       c.relhassubclass OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
+         AS inherits,
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+              WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)) AS columns,
+       coalesce(CASE WHEN k.contype IN ('p', 'u', 'x') THEN pg_relation_size(k.conindid)
+                     ELSE pg_table_size(k.conrelid) END, 0) AS size_bytes
   FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
  WHERE (k.contype IN ('p', 'u', 'x')
         OR k.contype = 'c' AND k.conislocal
@@ -30,7 +39,12 @@ SELECT i.indexrelid AS oid, i.indrelid AS relation, i.indisvalid AS valid,
        format('%I.%I', n.nspname, x.relname) AS identity,
        pg_get_indexdef(i.indexrelid) AS definition,
        format('CREATE %sINDEX %I ON ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, x.relname)
-         AS head
+         AS head,
+       x.relkind = 'I' AS partitioned, coalesce(pg_relation_size(x.oid), 0) AS size_bytes,
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+              WHERE a.attrelid = i.indrelid AND i.indisunique AND i.indimmediate
+                AND i.indpred IS NULL AND i.indexprs IS NULL
+                AND a.attnum = ANY (i.indkey[:i.indnkeyatts-1])) AS columns
   FROM pg_index i
   JOIN pg_class x ON x.oid = i.indexrelid
   JOIN pg_namespace n ON n.oid = x.relnamespace
@@ -113,6 +127,7 @@ def read_constraints(
             drop=f"ALTER TABLE {row.table} DROP CONSTRAINT IF EXISTS {row.quoted}",
             relation=Address("pg_class", row.relation),
             depth=relations.depth(row.relation),
+            build=_constraint_build(relations, row, only, major),
         )
         why = None
         if major < _SINCE_18 and (row.temporal or row.type == "n" or not row.enforced):
@@ -126,6 +141,37 @@ def read_constraints(
                 may_reference=not keys.isdisjoint(called(relations, row.relation, row.name)),
             )
         yield constraint.refused(why) if why else constraint
+
+
+def _constraint_build(
+    relations: Relations,
+    row: Any,  # noqa: ANN401 - a row
+    only: str,
+    major: int,
+) -> Build | None:
+    """How a constraint may be built beside others; None if it is known of none that it may."""
+    table = relations.by_oid[row.relation].table
+    build = Build(
+        what=f"constraint {row.quoted} on {row.table}",
+        table=table,
+        root=relations.root(row.relation).table,
+        alone=True,
+        size_bytes=row.size_bytes,
+    )
+    if row.type in ("p", "u", "x"):
+        tells_apart = row.type != "x" and not row.deferrable and not row.temporal
+        unique = frozenset(row.columns if tells_apart else ())
+        return replace(build, gathers=row.partitioned, unique=unique)
+    if row.type == "c" and not row.inherits and not row.partitioned:
+        return build
+    if row.type != "f" or row.references not in relations.by_oid:
+        return None
+    build = replace(build, references=relations.root(row.references).table)
+    if not (row.valid and row.enforced) or (row.partitioned and major < _SINCE_18):
+        return build  # there is nothing to check, or it cannot be checked later
+    alter = f"ALTER TABLE {only}{row.table} "
+    adding = f"{alter}ADD CONSTRAINT {row.quoted} {row.definition} NOT VALID"
+    return replace(build, steps=(adding, f"{alter}VALIDATE CONSTRAINT {row.quoted}"))
 
 
 def called(relations: Relations, relation: int, name: str) -> tuple[str, str, str]:
@@ -170,6 +216,14 @@ def read_indexes(cursor: Cursor, relations: Relations) -> Iterator[Object]:
             drop=f"DROP INDEX IF EXISTS {row.identity}",
             relation=Address("pg_class", row.relation),
             depth=relations.depth(row.relation),
+            build=Build(
+                what=f"index {row.identity}",
+                table=relations.by_oid[row.relation].table,
+                root=relations.root(row.relation).table,
+                gathers=row.partitioned,
+                unique=frozenset(row.columns),
+                size_bytes=row.size_bytes,
+            ),
         )
         yield index if row.valid else index.refused("is not valid on the source")
 

@@ -9,6 +9,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from plans.catalog import TableName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """How a statement after the data may run beside others, in a transaction of its own.
+
+    What it needs besides its table, and the table that it references, are statements
+    of the same kind.
+    """
+
+    what: str  # "index public.orders_customer_id_idx"
+    table: TableName  # that it is built on
+    root: TableName  # the table that `table` is a partition of in the end, or itself
+    references: TableName | None = None  # of a foreign key: the root of the table it points to
+    alone: bool = False  # locks the table against others that are built on it
+    gathers: bool = False  # takes what was built on the table's partitions before it
+    unique: frozenset[str] = frozenset()  # columns that tell rows apart once it is there
+    size_bytes: int = 0  # of the index on the source, or of the table that is checked
+    steps: tuple[str, ...] = ()
+    """Commands that come to the same and lock less, each in its own transaction; () is `create`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -16,6 +38,7 @@ class Statement:
 
     create: str
     drop: str = ""
+    build: Build | None = None  # None: only in its place among the others
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from plans.schema.ddl import Build
+
 RANK = {
     # Lower comes first among those that do not depend on each other.
     "schema": 0,
@@ -68,6 +70,7 @@ class Object:
     relation: Address | None = None  # the table or view it is attached to
     depth: int = 0  # of a partition below its root: the deepest are built first
     objection: str | None = None  # why it is left out whatever it depends on
+    build: Build | None = None  # how it may be built beside others, if what it needs allows it
 
     @property
     def order(self) -> tuple[int, int, str]:

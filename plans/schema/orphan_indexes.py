@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from plans.schema.attached import called
 from plans.schema.choice import Choice
-from plans.schema.ddl import Statement
+from plans.schema.ddl import Build, Statement
 from plans.schema.objects import Address
 from plans.schema.reading import Cursor
 from plans.schema.source import Source, is_here
@@ -32,6 +32,7 @@ WITH key AS (
                  ELSE 'orphan_check_' || left(md5(long), 16) END AS index FROM named
 )
 SELECT s.oid, s.conname AS name, s.conrelid AS relation, s.names,
+       pg_relation_size(s.conrelid) / 4 AS size_bytes,  -- about what an index of it takes
        format('CREATE INDEX %I ON %I.%I (%s)', s.index, s.nspname, s.relname,
               (SELECT string_agg(quote_ident(one), ', ' ORDER BY place)
                  FROM unnest(s.names) WITH ORDINALITY AS o (one, place))) AS create,
@@ -69,4 +70,12 @@ def orphan_indexes(
         leading |= {Address("pg_constraint", oid) for oid in row.constraints}
         if leading.isdisjoint(choice.chosen) and row.create not in done:
             done.add(row.create)
-            yield Statement(row.create, row.drop)
+            relation = source.relations.by_oid[row.relation]
+            build = Build(
+                what=f"index for the orphan check of {row.name}",
+                table=relation.table,
+                root=source.relations.root(row.relation).table,
+                gathers=relation.kind == "p",
+                size_bytes=row.size_bytes,
+            )
+            yield Statement(row.create, row.drop, build)

@@ -119,11 +119,12 @@ class _Assembly:
         written = {one.address: writer.table(one) for one in self.source.tables()}
         first = [written.get(one.address, one) for one in in_order(graph, before)]
         after = in_order(graph, chosen - before - inline)
+        apart = _apart(graph, after)
         return TargetSchema(
             (_SETTINGS, *self._public(), *_statements(first), *self._owned_by(sequences)),
             (
                 _SETTINGS,
-                *_statements(after),
+                *_statements(after, apart),
                 *orphan_indexes(cursor, self.source, self.choice, self.target.checked_keys),
                 *self._annotations(cursor),
             ),
@@ -218,10 +219,26 @@ class _Assembly:
         return None
 
 
-def _statements(objects: Iterable[Object]) -> list[Statement]:
+def _apart(graph: Graph, after: Iterable[Object]) -> set[Address]:
+    """What needs nothing of what comes after the data but others that can be built apart."""
+    after = list(after)
+    coming = {one.address for one in after}
+    apart: set[Address] = set()
+    for one in after:
+        needs = {need.of.whole for need in graph.needs[one.address]} & coming
+        if one.build is not None and needs <= apart:
+            apart.add(one.address)
+    return apart
+
+
+def _statements(objects: Iterable[Object], apart: Collection[Address] = ()) -> list[Statement]:
     """One statement for each command of an object; its first is what undoing drops."""
     return [
-        Statement(create, one.drop if number == 0 else "")
+        Statement(
+            create,
+            one.drop if number == 0 else "",
+            one.build if one.address in apart else None,
+        )
         for one in objects
         for number, create in enumerate(one.create)
     ]

@@ -11,20 +11,22 @@ RANDOM_KILLS = 4
 
 
 def test_prepare_and_copy_killed_at_every_point_under_load(line: Line) -> None:
+    # No table is large; `test_copy_resumed` dies between chunks.
+    points = [point for point in COPY if point != "copy.chunk"]
     line.traffic.start()
     for point in PREPARE:
         line.killed_at(point, "prepare")
         line.writes_flow()
     line.done("prepare")
-    for point in COPY:
+    for point in points:
         # Not the first time, where it comes more often: some is done, some is not.
-        nth = {"copy.table": 3, "copy.data": 4, "copy.after_data": 2}.get(point, 1)
+        nth = {"copy.table": 3, "copy.data": 4, "copy.built": 3, "copy.rest": 2}.get(point, 1)
         line.killed_at(point, "copy", nth=nth)
         line.writes_flow()
     line.done("copy")
     line.start_stream()
     line.prove()
-    assert line.kills == len(PREPARE) + len(COPY)
+    assert line.kills == len(PREPARE) + len(points)
 
 
 def test_prepare_and_copy_killed_at_random_times_under_load(line: Line) -> None:

@@ -139,17 +139,24 @@ def prepare(plan: Path, *, as_json: bool, create: bool) -> None:
     default=2,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Tables that are copied at the same time.",
+    help="Tables that are copied, and indexes that are built, at the same time.",
 )
-def copy(plan: Path, jobs: int, *, as_json: bool) -> None:
-    """Copy all rows as of one moment, while applications write; goes on where it stopped.
+@click.option(
+    "--chunk-mb",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1, 1 << 20),
+    help="Large tables are copied in chunks of this size; a crash costs the chunks in hand.",
+)
+def copy(plan: Path, jobs: int, chunk_mb: int, *, as_json: bool) -> None:
+    """Copy all rows, while applications write; goes on where it stopped.
 
     \b
     dbsplit copy plan.yaml
     dbsplit copy plan.yaml --jobs 8
     """
     with told(as_json=as_json) as talk:
-        rows = _copy(plan, talk, jobs)
+        rows = _copy(plan, talk, jobs, chunk_mb)
         talk.result({"outcome": "copied", "rows": rows}, f"{rows:,} rows are copied")
 
 
@@ -410,14 +417,14 @@ def _prepare(plan: Path, talk: Talk, *, create: bool) -> None:
     prepare_split(plan, talk.say)
 
 
-def _copy(plan: Path, talk: Talk, jobs: int) -> int:
+def _copy(plan: Path, talk: Talk, jobs: int, chunk_mb: int = 256) -> int:
     from toolkit.cli.show import copy_reporter
     from toolkit.initial import copy as copy_split
     from toolkit.opened import open_split
 
     split = open_split(plan)
     with copy_reporter(talk, split.routes) as report:
-        return copy_split(split, report, jobs=jobs)
+        return copy_split(split, report, jobs=jobs, chunk_bytes=chunk_mb << 20)
 
 
 def _stream(

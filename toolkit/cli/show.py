@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from cdc.copying import CopyProgress
+from cdc.copy_pace import BuildProgress, CatchUpProgress, CopyProgress, Pace, Report
 from plans.routes import Route
 from toolkit.cli.talk import Talk
 from toolkit.status import Status
@@ -20,23 +20,14 @@ from validators.results import TableResult
 
 
 @contextmanager
-def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Callable[[CopyProgress], None]]:
+def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Report]:
     """Show the copy's progress: bars on a terminal, lines elsewhere."""
     lock = threading.Lock()
     if talk.as_json or not sys.stderr.isatty():
 
-        def tell(progress: CopyProgress) -> None:
+        def tell(progress: CopyProgress | BuildProgress | CatchUpProgress) -> None:
             with lock:
-                details = {
-                    "route": progress.route.id,
-                    "rows": progress.rows,
-                    "bytes": progress.size_bytes,
-                    "done": progress.done,
-                }
-                if progress.done:
-                    talk.say("copied", details)
-                else:
-                    talk.seldom("copying", progress.route.id, details)
+                _tell_copy(talk, progress)
 
         yield tell
         return
@@ -44,24 +35,57 @@ def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Callable[[Cop
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,} of ~{task.total:,} rows"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         console=Console(stderr=True),
     ) as bars:
         total = sum(max(route.source.rows_estimated, 1) for route in routes)
-        every = bars.add_task("copy", total=total)
+        every = bars.add_task("copy", total=total, left="")
         rows: dict[str, int] = {}
 
-        def advance(progress: CopyProgress) -> None:
+        def advance(progress: CopyProgress | BuildProgress | CatchUpProgress) -> None:
             with lock:
-                rows[progress.route.id] = progress.rows
-                _update(bars, every, sum(rows.values()), total)
+                if isinstance(progress, CatchUpProgress):
+                    bars.update(every, left=f"{progress.behind_bytes:,} bytes of log to apply")
+                    return
+                if isinstance(progress, CopyProgress):
+                    rows[progress.route.id] = progress.rows
+                done, left = sum(rows.values()), _left(progress.pace)
+                bars.update(every, completed=done, total=max(done, total), left=left)
 
         yield advance
-        bars.update(every, completed=sum(rows.values()), total=max(1, sum(rows.values())))
+        done = sum(rows.values())
+        bars.update(every, completed=done, total=max(1, done), left="")
 
 
-def _update(bars: Progress, task: TaskID, rows: int, total: int) -> None:
-    bars.update(task, completed=rows, total=max(rows, total))
+def _tell_copy(talk: Talk, progress: CopyProgress | BuildProgress | CatchUpProgress) -> None:
+    if isinstance(progress, CatchUpProgress):
+        details = {"behind_bytes": progress.behind_bytes}
+        talk.seldom("catching up", "catching up", details)
+        return
+    pace = {"bytes_per_s": round(progress.pace.bytes_per_s)}
+    if progress.pace.eta_s is not None:
+        pace["eta_s"] = round(progress.pace.eta_s)
+    if isinstance(progress, BuildProgress):
+        took = {"service": progress.service, "what": progress.what}
+        told = {**took, "took_s": round(progress.took_s, 2), **pace}
+        if talk.as_json:
+            talk.say("built", told)
+        else:
+            talk.seldom("built", "built", told)
+        return
+    route, size = progress.route.id, progress.size_bytes
+    come = {"route": route, "rows": progress.rows, "bytes": size, "done": progress.done, **pace}
+    if progress.done:
+        talk.say("copied", come)
+    else:
+        talk.seldom("copying", route, come)
+
+
+def _left(pace: Pace) -> str:
+    if pace.eta_s is None:
+        return ""
+    minutes, seconds = divmod(round(pace.eta_s), 60)
+    return f"{minutes}:{seconds:02} left"
 
 
 def status_text(status: Status) -> str:

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from cdc.connect import Connection, connect
-from cdc.copying import rows_of
+from cdc.copy_sql import rows_of
 from plans import catalog_sql
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cdc.copying import largest_first
+from cdc.copy_sql import largest_first
 from plans import names
 from plans.routes import Kind, Route
 from toolkit.explain.outlook import Outlook

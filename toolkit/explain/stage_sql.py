@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from cdc.copying import largest_first, statements_of
+from cdc.copy_sql import largest_first, statements_of
 from plans.schema.ddl import Statement
 from toolkit import fence
 from toolkit.explain.outlook import Outlook
@@ -68,7 +68,8 @@ def _copy(outlook: Outlook) -> Iterator[Command]:
     split = outlook.split
     for task in sorted(copy_tasks(split, split.plan.services), key=largest_first):
         route, told = task.route, statements_of(task)
-        yield _command(route.service, told.empty, route.id)
+        if told.empty is not None:
+            yield _command(route.service, told.empty, route.id)
         yield _command(SOURCE, told.read, route.id)
         yield _command(route.service, told.write, route.id)
     for service, schema in outlook.schemas.items():

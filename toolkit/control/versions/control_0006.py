@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "control_0006"
-down_revision = "control_0002"
+down_revision = "control_0003"
 branch_labels = None
 depends_on = None
 

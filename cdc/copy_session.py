@@ -1,0 +1,142 @@
+"""The sessions of a copy: of the source, all with one snapshot, and of the targets."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc.connect import Connection, connect
+from cdc.replication import ReplicationConnection
+from plans.names import APPLIER_SETTING
+
+SNAPSHOT_WAIT_S = 60.0
+
+_LIMITS = {
+    # What an administrator sets for applications would end a long copy.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",  # since 17
+    # A notice for each row, which nobody reads, could fill both directions.
+    "client_min_messages": "error",
+}
+_SOURCE_SETTINGS = _LIMITS | {"row_security": "off", "max_parallel_workers_per_gather": "0"}
+_TARGET_SETTINGS = _LIMITS | {
+    "session_replication_role": "replica",
+    "synchronous_commit": "off",
+    # Ends a session whose process was killed, in the middle of a long statement, too.
+    "client_connection_check_interval": "2s",
+}
+
+
+class Worker:
+    """One worker's sessions: of the source until its copies are done, of targets as needed."""
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+        self._source: Connection | None = None
+        self._targets: dict[str, Connection] = {}
+
+    @property
+    def source(self) -> Connection:
+        """The session that reads as of the copy's horizon."""
+        if self._source is None:
+            raise RuntimeError("this worker has no snapshot of the source")
+        return self._source
+
+    def read(self, source: Connection) -> None:
+        """Read from this session, which is closed with the others."""
+        self._source = source
+
+    def release_source(self) -> None:
+        """Let go of the snapshot, which keeps the source from cleaning up."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def target(self, dsn: str) -> Connection:
+        """A session of a target; it is in no transaction."""
+        session = self._targets.get(dsn)
+        if session is None or session.closed:
+            session = self._targets[dsn] = connect(_unwrapped(dsn), name="dbsplit copy")
+            _set(session, _TARGET_SETTINGS)
+            session.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, self._split])
+        return session
+
+    def close(self) -> None:
+        """Close all sessions."""
+        self.release_source()
+        for session in self._targets.values():
+            session.close()
+
+
+@contextmanager
+def equipped(split: str) -> Iterator[Worker]:
+    """A worker that has targets only."""
+    worker = Worker(split)
+    try:
+        yield worker
+    finally:
+        worker.close()
+
+
+class Snapshot:
+    """The copy's snapshot, held until every worker has it."""
+
+    def __init__(self, dsn: str, users: int) -> None:
+        self._dsn = dsn
+        self._users = users
+        self._lock = threading.Lock()
+        self._exporter = ReplicationConnection(dsn, name="dbsplit copy snapshot")
+        try:
+            slot = f"dbsplit_copy_{uuid.uuid4().hex[:12]}"
+            self.horizon, self._name = self._exporter.create_temporary_slot(
+                slot, timeout_s=SNAPSHOT_WAIT_S
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def session(self) -> Connection:
+        """A session of the source that sees the snapshot."""
+        session = connect(_unwrapped(self._dsn), name="dbsplit copy", autocommit=False)
+        try:
+            _set(session, _SOURCE_SETTINGS)
+            session.commit()
+            session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._name)))
+        except BaseException:
+            session.close()
+            raise
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self.close()
+        return session
+
+    def close(self) -> None:
+        """Give it up; sessions that see it keep it."""
+        self._exporter.close()
+
+
+def _unwrapped(dsn: str) -> str:
+    """`dsn` without GSSAPI encryption, unless it is wanted: frames can be passed on then."""
+    if "gssencmode" in conninfo_to_dict(dsn) or "PGGSSENCMODE" in os.environ:
+        return dsn
+    return make_conninfo(dsn, gssencmode="disable")
+
+
+def _set(session: Connection, settings: Mapping[str, str]) -> None:
+    """Settings for a whole session, as far as the server knows them; one round trip."""
+    session.execute(
+        "SELECT set_config(s.name, w.value, false) FROM pg_settings AS s"
+        " JOIN unnest(%s::text[], %s::text[]) AS w (name, value) USING (name)",
+        [list(settings), list(settings.values())],
+    )

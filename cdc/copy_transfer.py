@@ -1,0 +1,340 @@
+"""Moving rows from one server's COPY to another's, without touching them.
+
+Several tables go in one exchange: the source is sent all its COPY TO at once, the
+target all that it has to run, COPY FROM included, and the answers are taken as they
+come.  So small tables do not wait on round trips.
+
+There are two ways.  Where libpq has encrypted a connection, each row is fetched
+from it and handed to it again.  Where it has not, libpq only lets us in; after that
+the frames of the protocol (the manual, 55.2.6 "COPY Operations") go from socket to
+socket as they are, of which only the lengths are looked at.  That takes a third of
+the time, and never holds more than a block of a row, however long the row is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+import psycopg
+from psycopg import pq
+from psycopg.pq.abc import PGconn, PGresult
+
+from cdc.connect import Connection
+
+BLOCK_BYTES = 1 << 20
+"""How much is read at a time, and how often a pause may be taken."""
+
+JOINED_BYTES = 1 << 18
+"""How much goes to libpq at a time: a call for each row would cost more than the row."""
+
+SILENCE_S_MAX = 3600.0
+"""How long neither server may say anything; a condition may let no row of a huge table through.
+
+A peer that is gone is noticed by TCP's keepalives long before.
+"""
+
+_LENGTH = Struct("!I")
+_HEAD = 5  # the kind, and the length of all but the kind
+_DATA, _DONE, _COMPLETE, _READY, _ERROR = b"dcCZE"
+_COPY_DONE = b"c\0\0\0\4"
+_COPY_TAG = b"COPY "
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of one table of an exchange, as the tags of both COPY tell."""
+
+    read: int
+    written: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What one exchange runs, and whom it tells."""
+
+    reading: Sequence[bytes]  # COPY … TO STDOUT, one for each table
+    writing: bytes  # statements for the target with one COPY … FROM STDIN for each table
+    moving: Callable[[int, int, int], None]
+    """Called for each block with the number of its table, and its rows and bytes so far."""
+
+
+def transfer(source: Connection, target: Connection, exchange: Exchange) -> list[Moved]:
+    """Run an exchange; returns what was moved, table by table.
+
+    The statements for the target may begin a transaction; it is left open.  Raises
+    whatever a server objects to, and OperationalError if one falls silent or goes
+    away: both connections are of no more use then.
+    """
+    if _is_plain(source.pgconn) and _is_plain(target.pgconn):
+        return _Sockets(source, target, exchange).run()
+    return _Libpq(source.pgconn, target.pgconn, exchange).run()
+
+
+def _is_plain(connection: PGconn) -> bool:
+    """Whether what goes over the socket is the protocol itself.
+
+    libpq does not tell whether GSSAPI encrypts, so it must have been forbidden.
+    """
+    if connection.ssl_in_use:
+        return False
+    return any(one.keyword == b"gssencmode" and one.val == b"disable" for one in connection.info)
+
+
+class _Sockets:
+    """From socket to socket."""
+
+    def __init__(self, source: Connection, target: Connection, exchange: Exchange) -> None:
+        self._source = _duplicate(source.pgconn)
+        self._target = _duplicate(target.pgconn)
+        self._exchange = exchange
+        self._heard = bytearray()  # of what the target says, the beginning of a message
+        self._target_ready = False
+        self._read: list[int] = []
+        self._sizes: list[int] = []
+        self._written: list[int] = []
+        self._rows = 0
+        self._size = 0
+
+    def run(self) -> list[Moved]:
+        """Send the statements, and move what comes until both servers are done."""
+        with self._source, self._target:
+            try:
+                self._source.sendall(_query(b"; ".join(self._exchange.reading)))
+                self._target.sendall(_query(self._exchange.writing))
+                self._pump()
+                while not self._target_ready:
+                    self._hear()
+            except TimeoutError:
+                raise _silent() from None
+            except OSError as error:
+                self._last_words()
+                raise psycopg.OperationalError(f"the connection broke: {error}") from None
+        return [Moved(*one) for one in zip(self._read, self._written, self._sizes, strict=True)]
+
+    def _pump(self) -> None:
+        """Send on the source's rows, in the frames in which they come."""
+        buffer = bytearray(BLOCK_BYTES)
+        view = memoryview(buffer)
+        have = 0  # bytes in the buffer
+        owed = 0  # bytes still to come of a frame that is being sent on
+        while True:
+            got = self._source.recv_into(view[have:])
+            if not got:
+                raise psycopg.OperationalError("the source closed the connection")
+            have += got
+            sent = 0
+            at = min(owed, have)
+            owed -= at
+            while have - at >= _HEAD:
+                if buffer[at] == _DATA:
+                    at = self._walk(buffer, at, have)
+                    if at > have:
+                        owed, at = at - have, have
+                    continue
+                end = at + 1 + _LENGTH.unpack_from(buffer, at + 1)[0]
+                if end > have:
+                    break
+                self._send(view[sent:at])
+                if self._source_says(buffer[at], bytes(view[at + _HEAD : end])):
+                    return
+                at = sent = end
+            self._send(view[sent:at])
+            have -= at
+            buffer[:have] = buffer[at : at + have]
+
+    def _walk(self, buffer: bytearray, at: int, have: int) -> int:
+        """Where the frames of rows that begin at `at` end: beyond `have`, or where another is."""
+        length_at, last, rows = _LENGTH.unpack_from, have - _HEAD, 0
+        while at <= last and buffer[at] == _DATA:
+            at += 1 + length_at(buffer, at + 1)[0]
+            rows += 1
+        self._rows += rows
+        return at
+
+    def _send(self, block: memoryview) -> None:
+        if not block:
+            return
+        self._target.sendall(block)
+        self._size += len(block)
+        self._exchange.moving(len(self._read), self._rows, self._size)
+        while select.select([self._target], [], [], 0)[0]:
+            self._hear()
+
+    def _source_says(self, kind: int, body: bytes) -> bool:
+        """Take in a message that holds no row; True if the source is ready for other things."""
+        if kind == _DONE:
+            self._target.sendall(_COPY_DONE)
+        elif kind == _COMPLETE:
+            self._read.append(_rows_of(body))
+            self._sizes.append(self._size)
+            self._rows = self._size = 0
+        elif kind == _ERROR:
+            raise _error_of(body)
+        return kind == _READY
+
+    def _hear(self) -> None:
+        """Take in what the target says."""
+        got = self._target.recv(1 << 16)
+        if not got:
+            raise psycopg.OperationalError("the target closed the connection")
+        heard = self._heard
+        heard += got
+        while len(heard) >= _HEAD:
+            end = 1 + _LENGTH.unpack_from(heard, 1)[0]
+            if len(heard) < end:
+                return
+            kind, body = heard[0], bytes(heard[_HEAD:end])
+            del heard[:end]
+            if kind == _ERROR:
+                raise _error_of(body)
+            if kind == _COMPLETE and body.startswith(_COPY_TAG):
+                self._written.append(_rows_of(body))
+            elif kind == _READY:
+                self._target_ready = True
+
+    def _last_words(self) -> None:
+        """Say what a target had to say that does not listen any more."""
+        with contextlib.suppress(OSError):
+            while select.select([self._target], [], [], 0)[0]:
+                self._hear()
+
+
+class _Libpq:
+    """By way of libpq."""
+
+    def __init__(self, source: PGconn, target: PGconn, exchange: Exchange) -> None:
+        self._source = source
+        self._target = target
+        self._exchange = exchange
+
+    def run(self) -> list[Moved]:
+        """Send the statements, and move what comes until both servers are done."""
+        self._source.send_query(b"; ".join(self._exchange.reading))
+        self._target.send_query(self._exchange.writing)
+        for connection in (self._source, self._target):
+            self._flush(connection)
+        moved = []
+        for number in range(len(self._exchange.reading)):
+            _await_status(self._source, pq.ExecStatus.COPY_OUT)
+            _await_status(self._target, pq.ExecStatus.COPY_IN)
+            size = self._pump(number)
+            read, written = (
+                _await_status(connection, pq.ExecStatus.COMMAND_OK).command_tuples or 0
+                for connection in (self._source, self._target)
+            )
+            moved.append(Moved(read, written, size))
+        for connection in (self._source, self._target):
+            while _result(connection) is not None:
+                pass
+        return moved
+
+    def _pump(self, number: int) -> int:
+        take, wait = self._source.get_copy_data, self._source.socket
+        rows = size = joined = 0
+        part: list[memoryview] = []
+        while True:
+            length, data = take(1)
+            if length > 0:
+                part.append(data)
+                joined += length
+                if joined < JOINED_BYTES:
+                    continue
+            elif length == 0:
+                _wait([wait], [])
+                self._source.consume_input()
+                continue
+            rows += len(part)
+            size += joined
+            self._put(b"".join(part))
+            self._exchange.moving(number, rows, size)
+            part, joined = [], 0
+            if length < 0:
+                break
+        self._target.put_copy_end()
+        self._flush(self._target)
+        return size
+
+    def _put(self, data: bytes) -> None:
+        try:
+            if data:
+                self._target.put_copy_data(data)
+                self._flush(self._target)
+        except psycopg.OperationalError:
+            while _result(self._target) is not None:  # it tells better
+                pass
+            raise
+
+    def _flush(self, connection: PGconn) -> None:
+        """Send what libpq holds; what comes meanwhile is taken in, or both ends might wait."""
+        wait = [connection.socket]
+        while connection.flush():
+            if _wait(wait, wait):
+                connection.consume_input()
+
+
+def _await_status(connection: PGconn, status: pq.ExecStatus) -> PGresult:
+    """The next result of such a kind; other statements of the exchange go before it."""
+    while True:
+        result = _result(connection)
+        if result is None:
+            raise psycopg.OperationalError(f"the server ended a copy without {status.name}")
+        if result.status == status:
+            return result
+
+
+def _result(connection: PGconn) -> PGresult | None:
+    """The next result, None if there is no more; raises the error that it may be."""
+    while connection.is_busy():
+        _wait([connection.socket], [])
+        connection.consume_input()
+    result = connection.get_result()
+    if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(result)
+    return result
+
+
+def _wait(reading: list[int], writing: list[int]) -> bool:
+    """Wait until something can be read or written; True if it can be read."""
+    readable, writable, _ = select.select(reading, writing, [], SILENCE_S_MAX)
+    if not readable and not writable:
+        raise _silent()
+    return bool(readable)
+
+
+def _duplicate(connection: PGconn) -> socket.socket:
+    """The connection's socket, for us beside libpq, which must not be in the middle of anything."""
+    duplicate = socket.socket(fileno=os.dup(connection.socket))
+    duplicate.settimeout(SILENCE_S_MAX)
+    return duplicate
+
+
+def _query(text: bytes) -> bytes:
+    return b"Q" + _LENGTH.pack(len(text) + _HEAD) + text + b"\0"
+
+
+def _rows_of(tag: bytes) -> int:
+    return int(tag.removeprefix(_COPY_TAG).rstrip(b"\0"))
+
+
+def _error_of(body: bytes) -> psycopg.Error:
+    """An ErrorResponse as psycopg would raise it; the manual, 55.8 "Error and Notice"."""
+    fields = {part[:1]: part[1:].decode(errors="replace") for part in body.split(b"\0") if part}
+    said = fields.get(b"M", "the server refused the copy")
+    if where := fields.get(b"W"):
+        said += f" ({where.splitlines()[0]})"
+    try:
+        error = psycopg.errors.lookup(fields.get(b"C", ""))
+    except KeyError:
+        error = psycopg.OperationalError
+    return error(said)
+
+
+def _silent() -> psycopg.OperationalError:
+    return psycopg.OperationalError(f"a server has said nothing for {SILENCE_S_MAX:.0f} s")

@@ -1,0 +1,114 @@
+"""A crew: jobs that wait for each other, done by a few workers, none of whom waits for long.
+
+A job is taken as soon as what it needs is done and nothing is at work on what it must
+have alone.  Of those that can be taken, the lowest rank goes first, and within a rank
+the heaviest, so that no long one is left for the end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+W = TypeVar("W")
+
+STOP_S_MAX = 30.0
+"""How long the others are waited for when one has failed; their connections go with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[W]):
+    """Something to be done by one worker."""
+
+    name: str  # unique in its crew
+    run: Callable[[W], None]
+    rank: int = 0
+    weight: float = 0.0
+    needs: Collection[str] = ()
+    shares: str = ""
+    """What it works on beside others; "" is nothing."""
+    claims: str = ""
+    """What it must have alone, also against those that share it; "" is nothing."""
+
+
+class Crew(Generic[W]):
+    """Does jobs; for one use."""
+
+    def __init__(self, jobs: Iterable[Job[W]]) -> None:
+        self._waiting = sorted(jobs, key=lambda job: (job.rank, -job.weight))
+        self._unfinished = {job.name for job in self._waiting}
+        self._shared: Counter[str] = Counter()
+        self._claimed: set[str] = set()
+        self._changed = threading.Condition()
+        self._failures: list[BaseException] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether a job failed, so that the others need not go on."""
+        return bool(self._failures)
+
+    def work(self, workers: int, equip: Callable[[], AbstractContextManager[W]]) -> None:
+        """Do all jobs; each worker has what `equip` gives.  Raises what failed first.
+
+        Then the other jobs in hand are left to end, for half a minute at most.
+        """
+        threads = [
+            threading.Thread(target=self._work, args=[equip], name=f"crew {n}", daemon=True)
+            for n in range(workers if self._waiting else 0)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(STOP_S_MAX)
+                if self.failed and thread.is_alive():
+                    break
+        if self._failures:
+            raise self._failures[0]
+
+    def _work(self, equip: Callable[[], AbstractContextManager[W]]) -> None:
+        try:
+            with equip() as equipment:
+                while job := self._take():
+                    job.run(equipment)
+                    self._finish(job)
+        except BaseException as error:  # noqa: BLE001  (raised again by the caller's thread)
+            with self._changed:
+                self._failures.append(error)
+                self._changed.notify_all()
+
+    def _take(self) -> Job[W] | None:
+        """The next job that can be done; None if there is none left, or one failed."""
+        with self._changed:
+            while self._waiting and not self._failures:
+                for place, job in enumerate(self._waiting):
+                    if self._is_free(job):
+                        del self._waiting[place]
+                        self._hold(job, 1)
+                        return job
+                self._changed.wait()
+            return None
+
+    def _is_free(self, job: Job[W]) -> bool:
+        busy = {job.shares, job.claims} - {""}
+        return (
+            not self._unfinished.intersection(job.needs)
+            and self._claimed.isdisjoint(busy)
+            and not (job.claims and self._shared[job.claims])
+        )
+
+    def _hold(self, job: Job[W], by: int) -> None:
+        if job.shares:
+            self._shared[job.shares] += by
+        if job.claims:
+            (self._claimed.add if by > 0 else self._claimed.discard)(job.claims)
+
+    def _finish(self, job: Job[W]) -> None:
+        with self._changed:
+            self._hold(job, -1)
+            self._unfinished.discard(job.name)
+            self._changed.notify_all()

@@ -1,0 +1,292 @@
+"""What a service's schema gets after the data, built by many hands.
+
+Indexes, keys and checks are built as soon as their table has its rows, beside the
+copies of other tables; then foreign keys, then everything else, in its order, by the
+revision after the data.  Each of the first is noted in the target's `dbsplit.built`
+in the transaction that builds it, so that a crash costs no more than what was in hand.
+
+Foreign keys are added without a look at the rows and then validated, which locks the
+referenced table against nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from cdc.connect import Connection, connect
+from cdc.copy_pace import Tally
+from cdc.copy_session import Worker
+from cdc.crash import crash_point
+from cdc.crew import Job
+from plans.catalog import TableName
+from plans.errors import NotReady
+from plans.routes import Route
+from plans.schema.ddl import Build, Statement, TargetSchema
+from toolkit.opened import Split
+from toolkit.prepare import complete_schema
+
+MEMORY_BYTES = 1 << 30
+"""What all builds together may take of a target's memory; the manual, maintenance_work_mem."""
+
+LOCK_WAIT_S = 60
+"""Before the cutover a target is ours alone, but for autovacuum, which gives way."""
+
+TRIES_MAX = 5
+RETRY_S = 0.5
+
+INDEX_WORK = 2.0
+"""The work of building a byte of an index, in bytes of a table that are copied meanwhile."""
+
+VALIDATE_WORK = 0.3
+ANALYZE_WORK = 8 << 20
+
+# Ranks in the crew: the source's snapshot is held until all copies (0) are done.
+BUILD, STATISTICS, ADD, VALIDATE, REST = 1, 2, 3, 4, 5
+
+Ready = Callable[[TableName], Collection[str]]
+"""The names of the jobs after which a table has its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One command in a transaction of its own."""
+
+    build: Build
+    command: str
+    drop: str
+
+    @property
+    def digest(self) -> str:
+        """By which it is noted."""
+        return hashlib.sha256(self.command.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class _Family:
+    """What is built on a table and its partitions: what gathers waits, and is waited for."""
+
+    names: list[str] = field(default_factory=list)
+    barrier: tuple[str, ...] = ()
+
+    def needs_of(self, name: str, *, gathers: bool) -> tuple[str, ...]:
+        """What has to be done before the next of the family."""
+        needs = tuple(self.names) if gathers else self.barrier
+        self.names.append(name)
+        if gathers:
+            self.barrier = (name,)
+        return needs
+
+
+class AfterData:
+    """What is to be built for one service."""
+
+    def __init__(
+        self, split: Split, service: str, schema: TargetSchema, tally: Tally, *, workers: int
+    ) -> None:
+        self._split = split
+        self._service = service
+        self._schema = schema
+        self._tally = tally
+        self._memory_kb = MEMORY_BYTES // workers // 1024
+        self._apart = [one for one in schema.after_data if one.build is not None]
+        with connect(split.dsn(service), name="dbsplit copy") as target:
+            rows = target.execute("SELECT digest FROM dbsplit.built").fetchall()
+        self._done = {digest for (digest,) in rows}
+
+    def keys(self) -> list[Job[Worker]]:
+        """The jobs that build what the stream finds rows by; the rows are all there."""
+        return self._builds(self._keys(), lambda _: ())
+
+    def lacks_key(self, route: Route) -> bool:
+        """Whether what the stream finds the route's rows by is yet to be built."""
+        steps = (step for s in self._keys() for step in _steps(s))
+        return any(step.build.root == route.target for step in self._left(steps))
+
+    def _keys(self) -> list[Statement]:
+        wanted = {
+            (route.target, frozenset(route.key))
+            for route in self._split.routes_of([self._service])
+            if route.key
+        }
+        return [s for s in self._apart if s.build and (s.build.root, s.build.unique) in wanted]
+
+    def jobs(self, ready: Ready) -> list[Job[Worker]]:
+        """All jobs, but for what is done already."""
+        builds = self._builds([s for s in self._apart if s.build and not s.build.references], ready)
+        names = {job.name for job in builds}
+        statistics = [self._statistics(table, names, ready) for table in self._tables()]
+        before = names.union(job.name for job in statistics)
+        keys = self._foreign_keys(before)
+        last = Job(
+            name=f"{self._service}: the rest",
+            run=self._complete,
+            rank=REST,
+            needs=before.union(job.name for job in keys),
+        )
+        return [*builds, *statistics, *keys, last]
+
+    # ---------------------------------------------------------------- the jobs
+
+    def _builds(self, statements: Iterable[Statement], ready: Ready) -> list[Job[Worker]]:
+        families: dict[TableName, _Family] = defaultdict(_Family)
+        jobs = []
+        for statement in statements:
+            for step in self._left(_steps(statement)):
+                build, place = step.build, self._place(step.build.table)
+                alone = build.alone or build.gathers
+                needs = families[build.root].needs_of(self._name(step), gathers=build.gathers)
+                jobs.append(
+                    self._job(
+                        step,
+                        BUILD,
+                        {*needs, *ready(build.root)},
+                        work=INDEX_WORK * build.size_bytes,
+                        shares="" if alone else place,
+                        claims=place if alone else "",
+                    )
+                )
+        return jobs
+
+    def _foreign_keys(self, before: Collection[str]) -> list[Job[Worker]]:
+        """First all are added, which locks two tables for a moment; then their rows are checked."""
+        keys = [list(_steps(s)) for s in self._apart if s.build and s.build.references]
+        chain = self._place("foreign keys")
+        adding = [
+            self._job(step, ADD, before, claims=chain)
+            for steps in keys
+            for step in self._left(steps[:1])
+            if len(steps) > 1
+        ]
+        added = {*before, *(job.name for job in adding)}
+        checking = []
+        for steps in keys:
+            for step in self._left(steps[-1:]):
+                # What is added and checked at once locks the other table, too.
+                claims = self._place(step.build.table) if len(steps) > 1 else chain
+                work = VALIDATE_WORK * step.build.size_bytes
+                checking.append(self._job(step, VALIDATE, added, work=work, claims=claims))
+        return [*adding, *checking]
+
+    def _statistics(self, table: TableName, built: Collection[str], ready: Ready) -> Job[Worker]:
+        name = f"{self._service}: statistics of {table}"
+        self._tally.expect(name, ANALYZE_WORK)
+        return Job(
+            name=name,
+            run=lambda worker: self._analyze(worker, name, table),
+            rank=STATISTICS,
+            needs={*built, *ready(table)},
+            weight=ANALYZE_WORK,
+        )
+
+    def _job(
+        self,
+        step: _Step,
+        rank: int,
+        needs: Collection[str],
+        *,
+        work: float = 0.0,
+        shares: str = "",
+        claims: str = "",
+    ) -> Job[Worker]:
+        name = self._name(step)
+        self._tally.expect(name, work)
+        return Job(
+            name=name,
+            run=lambda worker: self._run(worker, step),
+            rank=rank,
+            weight=work,
+            needs=needs,
+            shares=shares,
+            claims=claims,
+        )
+
+    def _left(self, steps: Iterable[_Step]) -> Iterator[_Step]:
+        return (step for step in steps if step.digest not in self._done)
+
+    def _tables(self) -> list[TableName]:
+        return sorted({route.target for route in self._split.routes_of([self._service])})
+
+    def _name(self, step: _Step) -> str:
+        return f"{self._service}: {step.digest}"
+
+    def _place(self, what: object) -> str:
+        return f"{self._service}: {what}"
+
+    # ------------------------------------------------------------- what they do
+
+    def _run(self, worker: Worker, step: _Step) -> None:
+        worker.release_source()
+        target = worker.target(self._split.dsn(self._service))
+        began = time.monotonic()
+        tries = 1
+        while not self._try(target, step, last=tries == TRIES_MAX):
+            tries += 1
+            time.sleep(RETRY_S)
+        self._done.add(step.digest)
+        self._tally.built(
+            self._name(step), self._service, step.build.what, time.monotonic() - began
+        )
+        crash_point("copy.built")
+
+    def _try(self, target: Connection, step: _Step, *, last: bool) -> bool:
+        """Build it and note that; False if somebody else's lock is in the way."""
+        note = sql.SQL('INSERT INTO dbsplit.built (digest, "drop") VALUES ({}, {})').format(
+            sql.Literal(step.digest), sql.Literal(step.drop)
+        )
+        begin = sql.SQL(
+            "BEGIN; SELECT set_config('lock_timeout', {}, true),"
+            " set_config('maintenance_work_mem', greatest(setting::bigint, {}) || 'kB', true)"
+            " FROM pg_settings WHERE name = 'maintenance_work_mem'; "
+        ).format(sql.Literal(f"{LOCK_WAIT_S}s"), sql.Literal(self._memory_kb))
+        whole = (begin, sql.SQL("{}; ").format(sql.SQL(step.command)), note, sql.SQL("; COMMIT"))
+        try:
+            target.execute(b"".join(part.as_string(None).encode() for part in whole))
+        except (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable):
+            target.execute("ROLLBACK")
+            if last:
+                raise
+            return False
+        except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):
+            raise
+        except psycopg.Error as error:
+            said = str(error).partition("\n")[0]
+            raise NotReady(
+                f"{step.build.what} of service {self._service} could not be built: {said}",
+                hint="remove the cause, then run `dbsplit copy` again; what was built stays",
+            ) from error
+        return True
+
+    def _analyze(self, worker: Worker, name: str, table: TableName) -> None:
+        worker.release_source()
+        began = time.monotonic()
+        target = worker.target(self._split.dsn(self._service))
+        target.execute(sql.SQL("ANALYZE {}").format(table.identifier))
+        self._tally.built(name, self._service, f"statistics of {table}", time.monotonic() - began)
+
+    def _complete(self, worker: Worker) -> None:
+        """Everything else, and the statistics that this has asked for."""
+        worker.release_source()
+        crash_point("copy.rest")
+        complete_schema(self._split, self._service, self._schema)
+        target = worker.target(self._split.dsn(self._service))
+        for (table,) in target.execute(_WITH_STATISTICS).fetchall():
+            target.execute(sql.SQL("ANALYZE {}").format(sql.SQL(table)))
+        crash_point("copy.after_data")
+
+
+_WITH_STATISTICS = "SELECT DISTINCT stxrelid::regclass::text FROM pg_statistic_ext"
+
+
+def _steps(statement: Statement) -> Iterator[_Step]:
+    """A statement's commands; undoing drops what the first has made."""
+    assert statement.build is not None  # noqa: S101
+    commands = statement.build.steps or (statement.create,)
+    for number, command in enumerate(commands):
+        yield _Step(statement.build, command, "" if number else statement.drop)
