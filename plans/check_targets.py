@@ -88,7 +88,9 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
     forced = [TableName(row["schema"], row["name"]) for row in subject.held(source, FORCED)]
     findings: list[Finding] = []
     for service, theirs in facts.items():
-        if theirs is None:
+        if service in subject.plan.unset:
+            findings.append(_unset(subject, service))
+        elif theirs is None:
             findings.append(_silent(subject, service))
         else:
             findings += _check_roles(subject, service, theirs)
@@ -101,11 +103,14 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
     return [*findings, *not_told(left_out, found)]
 
 
-def _dsns(subject: Subject) -> list[str]:
-    return [service.dsn for service in subject.plan.services.values()]
+def _dsns(subject: Subject) -> list[str | None]:
+    plan = subject.plan
+    return [None if name in plan.unset else one.dsn for name, one in plan.services.items()]
 
 
-def _ask(dsn: str) -> Facts | None:
+def _ask(dsn: str | None) -> Facts | None:
+    if dsn is None:
+        return None
     try:
         with psycopg.connect(
             dsn,
@@ -151,12 +156,28 @@ def _target(subject: Subject, service: str, facts: Facts) -> Target:
     )
 
 
+_NOT_CHECKED = (
+    "its roles, extensions and collations were not checked; what would not come along was"
+    " looked at as if it were a server like the source's"
+)
+
+
+def _unset(subject: Subject, service: str) -> Finding:
+    names = " and ".join(subject.plan.unset[service])
+    return subject.finding(
+        Severity.NOTE, "target-unset", service, ("services", service, "dsn"),
+        f"{names} not set, so its database was not asked",
+        why=_NOT_CHECKED,
+        remedy=f"set {names} to have them checked; a check without targets, as in CI, needs"
+        " no value",
+    )  # fmt: skip
+
+
 def _silent(subject: Subject, service: str) -> Finding:
     return subject.finding(
         Severity.NOTE, "target-silent", service, ("services", service, "dsn"),
         f"its database doesn't exist, or doesn't let us in within {CONNECT_TIMEOUT_S} s",
-        why="its roles, extensions and collations were not checked; what would not come along was"
-        " looked at as if it were a server like the source's",
+        why=_NOT_CHECKED,
         remedy="start it, or see `dbsplit doctor`; then check again",
     )  # fmt: skip
 
