@@ -163,13 +163,15 @@ _NOT_CHECKED = (
 
 
 def _unset(subject: Subject, service: str) -> Finding:
-    names = " and ".join(subject.plan.unset[service])
+    plan = subject.plan
+    # With no target at all it is meant so, as in CI; one that is missing may be a wrong name.
+    meant = len(plan.unset) == len(plan.services)
     return subject.finding(
-        Severity.NOTE, "target-unset", service, ("services", service, "dsn"),
-        f"{names} not set, so its database was not asked",
+        Severity.NOTE if meant else Severity.WARNING,
+        "target-unset", service, ("services", service, "dsn"),
+        f"{plan.said_unset(service)}, so its database was not asked",
         why=_NOT_CHECKED,
-        remedy=f"set {names} to have them checked; a check without targets, as in CI, needs"
-        " no value",
+        remedy=f"export {plan.unset[service][0]} to have them checked, too",
     )  # fmt: skip
 
 

@@ -104,6 +104,11 @@ class Plan:
         """Who switches the traffic."""
         return self.content.switch
 
+    def said_unset(self, service: str) -> str:
+        """That the DSN of a service is not known, and why: `DBSPLIT_CRM_DSN is not set`."""
+        names = self.unset[service]
+        return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set"
+
     @property
     def digest(self) -> str:
         """SHA-256 over what prepare depends on.

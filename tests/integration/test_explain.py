@@ -217,7 +217,7 @@ def test_without_the_targets_variables_all_is_told_that_the_source_knows(
     without = {one["code"] for one in checked["findings"]}
     assert with_them - without <= {"collation-differs", "extension-absent", "role-absent"}
     unknown = verbs.json("plan", "explain")["unknown"]
-    assert any("DBSPLIT_CRM_DSN not set" in one for one in unknown)
+    assert any("DBSPLIT_CRM_DSN is not set" in one for one in unknown)
     rendered = verbs.json("plan", "render", "-o", str(tmp_path / "schemas"))
     assert all(one["assumed"] for one in rendered["services"].values())
     for verb in ("prepare", "doctor"):

@@ -185,8 +185,8 @@ def _ask(
 ) -> tuple[TargetSeen, Catalog | None]:
     one = plan.services[service]
     like_source = TargetServer(version, frozenset(one.roles), None)
-    if names := plan.unset.get(service):
-        return TargetSeen(server=like_source, said=f"{' and '.join(names)} not set"), None
+    if service in plan.unset:
+        return TargetSeen(server=like_source, said=plan.said_unset(service)), None
     try:
         server = ask_server(one.dsn)
         with connect(one.dsn, name="dbsplit explain") as target:
