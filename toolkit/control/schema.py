@@ -30,6 +30,7 @@ _OF_A_SPLIT: Final = (
     "identity_before",
     "event",
     "heartbeat",
+    "throttle",
     "validated",
     "attempt",
     "service",
