@@ -148,10 +148,21 @@ class Limits(_Mapping):
     """How long one attempt to fence a table may wait, and make others wait."""
     wal_retained_bytes_max: PositiveInt = 10_737_418_240
     """Log that our slots may hold back on a server."""
+    wal_full_in_s_min: PositiveInt = 1800
+    """A cutover begins only if, as it grows now, that log reaches its limit no sooner."""
     dirty_keys_max: PositiveInt = 100_000
     """Keys that may have to be compared again during the write pause."""
     crossing_free_days_min: Annotated[float, Field(gt=0)] | None = None
     """A cutover begins only if no crossing statement was executed for so long; unset, any time."""
+
+
+class Slots(_Mapping):
+    """The replication slots that the split makes."""
+
+    failover: bool = True
+    """On PostgreSQL 17 and later, standbys that synchronize slots get ours."""
+    over_budget: Literal["alert", "give_up"] = "alert"
+    """What happens beyond limits.wal_retained_bytes_max, as long as no service has moved."""
 
 
 class PgbouncerSwitch(_Mapping):
@@ -205,6 +216,7 @@ class PlanFile(_Mapping):
     lists: dict[Name, Listing] = {}
     sequences: Sequences = Sequences()
     limits: Limits = Limits()
+    slots: Slots = Slots()
     switch: Annotated[PgbouncerSwitch | CommandSwitch | NoSwitch, Field(discriminator="kind")] = (
         NoSwitch()
     )

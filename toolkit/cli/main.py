@@ -419,12 +419,14 @@ def _prepare(plan: Path, talk: Talk, *, create: bool) -> None:
 
 def _copy(plan: Path, talk: Talk, jobs: int, chunk_mb: int = 256) -> int:
     from toolkit.cli.show import copy_reporter
+    from toolkit.giving_up import CopyBudget
     from toolkit.initial import copy as copy_split
     from toolkit.opened import open_split
 
     split = open_split(plan)
     with copy_reporter(talk, split.routes) as report:
-        return copy_split(split, report, jobs=jobs, chunk_bytes=chunk_mb << 20)
+        budget = CopyBudget(split)
+        return copy_split(split, report, jobs=jobs, chunk_bytes=chunk_mb << 20, pause=budget.check)
 
 
 def _stream(
