@@ -33,7 +33,9 @@ SELECT 'pg_class', a.attrelid, a.attnum, 'column', a.attrelid, ARRAY[a.attnum],
          'storage ' || a.attstorage::text,
          'compression ' || nullif(a.attcompression::text, ''),
          'statistics ' || nullif(a.attstattarget, -1)::text,
-         a.attoptions::text,
+         -- pg_attver is the server's own mark, not an option (15.20 and its kin)
+         (SELECT array_agg(o ORDER BY o) FROM unnest(a.attoptions) AS o
+           WHERE o NOT LIKE 'pg_attver=%')::text,
          CASE WHEN a.attgenerated <> '' THEN concat('generated ', a.attgenerated, ' ',
            (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
              WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)) END)

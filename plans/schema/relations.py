@@ -53,7 +53,9 @@ SELECT a.attrelid AS relation, a.attnum AS number, a.attname AS name,
        nullif(a.attcompression::text, '') AS compression,
        nullif(a.attstattarget, -1) AS statistics,
        (SELECT string_agg(format('%I=%L', option_name, option_value), ', ')
-          FROM pg_options_to_table(a.attoptions)) AS options
+          FROM pg_options_to_table(a.attoptions)
+          -- The server's own mark (15.20 and its kin), which nobody may set.
+         WHERE option_name <> 'pg_attver') AS options
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
