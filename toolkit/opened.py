@@ -83,8 +83,8 @@ def open_split(
     """Load the plan, read the catalogs, compile the routes.
 
     With `prepared`, the split has to be prepared, with this very plan and for the
-    tables as they are.  With `tolerant`, what cannot be compiled is passed over:
-    what is to be shown or removed need not be right.
+    tables as they are.  With `tolerant`, what cannot be compiled is passed over, and so
+    is a target that does not answer: what is to be shown or removed need not be right.
 
     Raises PlanInvalid with all that is wrong in the plan, Drifted for tables that
     have changed, NotReady if a server cannot be reached or `prepare` has not been run.
@@ -97,8 +97,12 @@ def open_split(
     targets: dict[str, Catalog] = {}
     if with_targets:
         for service, target in plan.services.items():
-            with connect(target.dsn) as connection:
-                targets[service] = read_catalog(connection, schemas_of(connection))
+            try:
+                with connect(target.dsn) as connection:
+                    targets[service] = read_catalog(connection, schemas_of(connection))
+            except NotReady:
+                if not tolerant:
+                    raise
     if tolerant:
         routes = compile_all(plan, catalog, targets or None).routes
     else:
