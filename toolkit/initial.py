@@ -23,7 +23,6 @@ from cdc.copy_sql import CopyTask, without_doubles
 from cdc.copying import Copying
 from cdc.crash import crash_point
 from cdc.crew import Crew, Job
-from cdc.follow import Follower
 from cdc.lsn import LSN
 from cdc.slot import read_slot
 from cdc.throttle import Throttle
@@ -34,7 +33,6 @@ from plans.routes import Route
 from toolkit import locks, state
 from toolkit.after_data import AfterData
 from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
-from toolkit.links import forward_feed
 from toolkit.opened import Split, open_split, require_prepared
 from toolkit.prepare import schema_of
 from toolkit.state import Phase
@@ -215,6 +213,10 @@ class _Initial:
         goal = self._goal()
         if goal is None:
             return
+        # Here and not above: what the stream needs takes as long to import as all the rest.
+        from cdc.follow import Follower
+        from toolkit.links import forward_feed
+
         began = time.monotonic()
         split = open_split(self._split.plan.path)  # with the keys that are there now
         with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:

@@ -183,7 +183,7 @@ def waits_paused(some: Copied) -> bool:
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dbsplit copy'"
         " AND datname = current_database() AND state = 'idle in transaction'",
     )
-    return bool(held[0][0] >= 1)
+    return bool(held[0][0])
 
 
 @pytest.mark.parametrize(
