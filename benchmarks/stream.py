@@ -33,15 +33,13 @@ import psycopg
 
 from benchmarks.contest import (
     STEP_S_MAX,
-    Cost,
     Failed,
-    Process,
-    cpu_s,
-    execute,
     fingerprint,
     machine,
-    wait,
+    run,
+    server_cpu_s,
 )
+from benchmarks.process import Process, Spent, execute_all, when
 from benchmarks.stream_mixes import FINISH, FINISH_SCHEMA, MIXES, STEADY, Mix
 from toolkit.servers import Server, start_server
 
@@ -93,7 +91,7 @@ class Drained:
     round: int
     changes: int
     seconds: float
-    cost: Cost
+    cost: Spent
     peak_mb: float  # of our process
 
     @property
@@ -117,7 +115,7 @@ class Lag:
     changes_per_s: int  # that were written
     median_ms: float
     p99_ms: float
-    cost: Cost
+    cost: Spent
     peak_mb: float
 
 
@@ -151,7 +149,7 @@ class Arena:
     def enter(self, who: Contestant) -> None:
         """Give a contestant a server, and have it copy everything, or so far."""
         server = self.targets[who] = start_server(durable=self._durable)
-        execute(server.dsn(), *(f"CREATE DATABASE {service}" for service in self.services))
+        execute_all(server.dsn(), *(f"CREATE DATABASE {service}" for service in self.services))
         if who.code:
             self._plan(who)
             for verb in ("prepare", "copy"):
@@ -165,9 +163,13 @@ class Arena:
         """Follow while the block runs."""
         return self._run(who, "stream") if who.code else self._enabled(who)
 
-    def cost(self, who: Contestant, process: Process | None) -> Cost:
+    def cost(self, who: Contestant, process: Process | None) -> Spent:
         """What was spent until now."""
-        return Cost(cpu_s(self.source), cpu_s(self.targets[who]), process.cpu_s if process else 0.0)
+        return Spent(
+            server_cpu_s(self.source),
+            server_cpu_s(self.targets[who]),
+            process.cpu_s if process else 0.0,
+        )
 
     def require_equal(self, who: Contestant) -> None:
         """Raise Failed if a row differs."""
@@ -198,9 +200,7 @@ class Arena:
         return Process([*PYTHON, who.code, verb, str(plan)], log, environment)
 
     def _program(self, name: str, *words: str | Path) -> None:
-        command = [str(self.source.binaries.program(name)), *map(str, words)]
-        with Process(command, self.directory / f"{name}.log", {}) as process:
-            process.wait(STEP_S_MAX)
+        run([str(self.source.binaries.program(name)), *map(str, words)], self.directory)
 
     def _subscribe(self, who: Contestant, number: int, dsn: str) -> None:
         name = f"{_name(who)}_{number}"
@@ -209,31 +209,31 @@ class Arena:
         only = [part for table in self.tables for part in ("-t", table)]
         self._program("pg_dump", "-s", "--no-publications", *only, "-f", schema, self.source_dsn)
         self._program("psql", "-q", "-v", "ON_ERROR_STOP=1", "-f", schema, "-o", "/dev/null", dsn)
-        execute(self.source_dsn, f"CREATE PUBLICATION {name} FOR TABLE {tables}")
-        execute(
+        execute_all(self.source_dsn, f"CREATE PUBLICATION {name} FOR TABLE {tables}")
+        execute_all(
             dsn,
             f"CREATE SUBSCRIPTION {name} CONNECTION '{self.source_dsn}' PUBLICATION {name}"
             f" WITH (binary = true, streaming = parallel, synchronous_commit = {who.commits})",
         )
-        wait(
+        when(
             dsn,
             "SELECT bool_and(srsubstate = 'r') AND count(*) ="
             f" {len(self.tables)} FROM pg_subscription_rel",
         )
-        execute(dsn, f"ALTER SUBSCRIPTION {name} DISABLE")
+        execute_all(dsn, f"ALTER SUBSCRIPTION {name} DISABLE")
 
     @contextmanager
     def _enabled(self, who: Contestant) -> Iterator[None]:
         def switch(state: str) -> None:
             for number, dsn in enumerate(self.dsns(who)):
-                execute(dsn, f"ALTER SUBSCRIPTION {_name(who)}_{number} {state}")
+                execute_all(dsn, f"ALTER SUBSCRIPTION {_name(who)}_{number} {state}")
 
         switch("ENABLE")
         try:
             yield
         finally:
             switch("DISABLE")
-            wait(self.source_dsn, NOBODY_READS)
+            when(self.source_dsn, NOBODY_READS)
 
 
 NOBODY_READS = "SELECT coalesce(NOT bool_or(active), true) FROM pg_replication_slots"
@@ -243,14 +243,14 @@ SOMEBODY_READS = "SELECT coalesce(bool_or(active), false) FROM pg_replication_sl
 def drain(arena: Arena, who: Contestant, mix: Mix, number: int, changes: int) -> Drained:
     """Have a backlog drained."""
     for server in (arena.source, arena.targets[who]):
-        execute(server.dsn(), "CHECKPOINT")
-    wait(arena.source_dsn, NOBODY_READS)
+        execute_all(server.dsn(), "CHECKPOINT")
+    when(arena.source_dsn, NOBODY_READS)
     last = f"SELECT count(*) = 1 FROM {FINISH} WHERE id = '{mix.name} {number}'"
     with arena.follow(who) as process:
         alive = process.require_alive if process else None
-        began = wait(arena.source_dsn, SOMEBODY_READS, poll_s=0.005, meanwhile=alive)
+        began = when(arena.source_dsn, SOMEBODY_READS, poll_s=0.005, meanwhile=alive)
         before = arena.cost(who, process)
-        ended = max(wait(dsn, last, meanwhile=alive) for dsn in arena.dsns(who))
+        ended = max(when(dsn, last, meanwhile=alive) for dsn in arena.dsns(who))
         cost = arena.cost(who, process).since(before)
         peak = process.peak_mb if process else 0.0
     arena.require_equal(who)
@@ -266,10 +266,10 @@ def lag(arena: Arena, who: Contestant, number: int, seconds: float) -> Lag:
     seen: dict[int, float] = {}
     done = threading.Event()
     watcher = threading.Thread(target=_look, args=(dsn, beats, seen, done))
-    execute(arena.source_dsn, "DELETE FROM beat")
+    execute_all(arena.source_dsn, "DELETE FROM beat")
     with arena.follow(who) as process:
-        wait(arena.source_dsn, SOMEBODY_READS)
-        wait(dsn, "SELECT count(*) = 0 FROM beat")
+        when(arena.source_dsn, SOMEBODY_READS)
+        when(dsn, "SELECT count(*) = 0 FROM beat")
         time.sleep(SETTLE_S)
         watcher.start()
         before = arena.cost(who, process)
@@ -343,8 +343,8 @@ def contest(  # noqa: PLR0913
         tables = [FINISH, *(table for mix in (*mixes, STEADY) for table in mix.tables)]
         arena = Arena(directory, tables, services, durable=durable)
         cleanup.callback(arena.close)
-        execute(arena.source.dsn(), f"CREATE DATABASE {DATABASE}")
-        execute(arena.source_dsn, FINISH_SCHEMA, *(mix.schema for mix in (*mixes, STEADY)))
+        execute_all(arena.source.dsn(), f"CREATE DATABASE {DATABASE}")
+        execute_all(arena.source_dsn, FINISH_SCHEMA, *(mix.schema for mix in (*mixes, STEADY)))
         for who in contestants:
             arena.enter(who)
         for number in range(1, rounds + 1):
@@ -360,7 +360,7 @@ def contest(  # noqa: PLR0913
 
 def write(arena: Arena, mix: Mix, number: int, scale: float) -> None:
     """Write a backlog."""
-    execute(
+    execute_all(
         arena.source_dsn,
         "SET synchronous_commit = off",
         mix.statement(number, scale),

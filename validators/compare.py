@@ -6,10 +6,11 @@ not fit in memory: then every `Limits.candidates_held` of them cost one more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import Lock
 
 import psycopg
@@ -17,15 +18,17 @@ import psycopg
 from cdc.connect import Connection
 from plans.errors import SplitError
 from validators.candidates import Extents, read_candidates
-from validators.examples import read_examples
+from validators.evidence import Counts
 from validators.fingerprint import Fingerprint, bucket_count, read_extent, read_fingerprint
+from validators.mismatches import read_differences
 from validators.recheck import CatchUp, Limits, Recheck, Settled
-from validators.results import Progress, Step, TableResult
+from validators.results import Difference, Progress, Step, TableResult
 from validators.session import Cancelled, Ends, connected
 from validators.sides import Key, Pair, Side
 from validators.tally import Tally
 
 Report = Callable[[Progress], None]
+Found = Callable[[Pair, Sequence[Difference]], None]
 Settle = Callable[[Recheck, Sequence[Key]], Settled]
 
 NOT_CAUGHT_UP = "rows differ, and whether the follower has applied the leader's changes is unknown"
@@ -42,14 +45,17 @@ def compare_routes(
     jobs: int = 2,
     limits: Limits | None = None,
     report: Report | None = None,
+    found: Found | None = None,
 ) -> list[TableResult]:
     """Compare all pairs while applications write; results in the order of `pairs`.
 
     A pair that cannot be read is "unverified" and does not keep the others from
-    being compared.  `catch_up` is called from several threads, never by two at
-    once; `report` is, from several threads.
+    being compared.  `found` is given every difference as soon as it is settled, in
+    groups of a bounded size and with all differing columns; without it only the
+    examples are read.  `catch_up` and `found` are called from several threads, each
+    never by two at once; `report` is, from several threads.
     """
-    turn = Lock()
+    turn, hand = Lock(), Lock()
 
     def in_turn(timeout_s: float) -> bool:
         with turn:
@@ -58,7 +64,12 @@ def compare_routes(
     def settle(recheck: Recheck, keys: Sequence[Key]) -> Settled:
         return recheck.settle(keys, in_turn)
 
-    crew = _Crew(settle, limits or Limits(), report or _silent)
+    def hand_over(pair: Pair, differences: Sequence[Difference]) -> None:
+        with hand:
+            if found is not None:
+                found(pair, differences)
+
+    crew = _Crew(settle, limits or Limits(), report or _silent, hand_over if found else None)
     with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="dbsplit-validate") as pool:
         futures = [pool.submit(crew.compare, pair) for pair in pairs]
         try:
@@ -74,12 +85,18 @@ def compare_whole(ends: Ends, pair: Pair, *, limits: Limits | None = None) -> Ta
 
 
 def compare_pair(
-    ends: Ends, pair: Pair, settle: Settle, *, limits: Limits, report: Report
+    ends: Ends,
+    pair: Pair,
+    settle: Settle,
+    *,
+    limits: Limits,
+    report: Report,
+    found: Found | None = None,
 ) -> TableResult:
     """Compare one pair; what keeps it from being read is the result's reason."""
     tally = Tally(pair, limits)
     try:
-        _Comparison(ends, pair, settle, limits, report, tally).run()
+        _Comparison(ends, pair, settle, limits, report, found, tally).run()
     except UNREADABLE as error:
         return tally.unreadable(error)
     return tally.result()
@@ -102,6 +119,7 @@ class _Comparison:
     settle: Settle
     limits: Limits
     report: Report
+    found: Found | None
     tally: Tally
 
     def run(self) -> None:
@@ -124,8 +142,6 @@ class _Comparison:
             )
             self._settle(Recheck(self.ends, self.pair, extents, self.limits), batch.keys)
             differing = batch.left
-        examples = self.tally.to_show()
-        self.tally.examples = read_examples(self.ends, self.pair, extents, examples)
         self._say("done")
 
     def _fingerprints(self, extents: Extents, buckets: int) -> tuple[Fingerprint, Fingerprint]:
@@ -149,9 +165,19 @@ class _Comparison:
                 continue
             settled = self.settle(recheck, group)
             self.tally.add(group, settled)
+            self._hand_over(recheck.extents, settled.differing)
             if not settled.caught_up:
                 self.tally.reason = NOT_CAUGHT_UP
             self._say("recheck")
+
+    def _hand_over(self, extents: Extents, differing: Mapping[Key, Counts]) -> None:
+        """Read what differs while it is fresh: all of it, or as much as is shown."""
+        wanted = len(differing) if self.found else self.tally.examples_wanted
+        some = dict(islice(differing.items(), wanted))
+        for differences in read_differences(self.ends, self.pair, extents, some):
+            self.tally.show(differences)
+            if self.found:
+                self.found(self.pair, differences)
 
     def _groups(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
         # Each look at a table without a key is a scan, so it takes all keys at once.
@@ -175,6 +201,7 @@ class _Crew:
     settle: Settle
     limits: Limits
     report: Report
+    found: Found | None
     busy: set[Ends] = field(default_factory=set)
     cancelled: bool = False
     lock: Lock = field(default_factory=Lock)
@@ -182,7 +209,14 @@ class _Crew:
     def compare(self, pair: Pair) -> TableResult:
         try:
             with connected(pair.leader.dsn, pair.follower.dsn) as ends, self._at_work(ends):
-                return compare_pair(ends, pair, self.settle, limits=self.limits, report=self.report)
+                return compare_pair(
+                    ends,
+                    pair,
+                    self.settle,
+                    limits=self.limits,
+                    report=self.report,
+                    found=self.found,
+                )
         except UNREADABLE as error:
             return Tally(pair, self.limits).unreadable(error)
 

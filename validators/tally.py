@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from validators.evidence import Counts
+from validators.mismatches import how_of
 from validators.recheck import Limits, Settled
 from validators.results import Difference, How, State, TableResult
 from validators.sides import Key, Pair
@@ -20,7 +21,6 @@ class Tally:
         self.rows = 0
         self.fingerprint = ""
         self.found = 0  # keys that differed at first sight
-        self.examples: tuple[Difference, ...] = ()
         self.reason = ""  # set: no more rechecks
         self._pair = pair
         self._limits = limits
@@ -28,6 +28,7 @@ class Tally:
         self._healed = 0
         self._unverified = 0
         self._held: list[tuple[Key, How]] = []
+        self._examples: list[Difference] = []
         self._started = time.monotonic()
 
     @property
@@ -43,16 +44,22 @@ class Tally:
         for key, counts in settled.differing.items():
             self._counts += counts
             if len(self._held) < self._limits.differences_held:
-                self._held.append((key, _how(counts)))
+                self._held.append((key, how_of(counts)))
 
     def leave(self, keys: Sequence[Key]) -> None:
         """Count keys that are not rechecked."""
         self.found += len(keys)
         self._unverified += len(keys)
 
-    def to_show(self) -> list[tuple[Key, How]]:
-        """The differences that become examples."""
-        return self._held[: self._limits.examples]
+    @property
+    def examples_wanted(self) -> int:
+        """How many more differences are to be shown."""
+        return self._limits.examples - len(self._examples)
+
+    def show(self, differences: Sequence[Difference]) -> None:
+        """Keep as many of these as are still wanted."""
+        some = differences[: self.examples_wanted]
+        self._examples += [difference.shortened() for difference in some]
 
     def result(self) -> TableResult:
         """What was found."""
@@ -83,14 +90,8 @@ class Tally:
             differences=tuple(
                 Difference(key if self._pair.key else (), how) for key, how in self._held
             ),
-            examples=self.examples,
+            examples=tuple(self._examples),
             reason=reason,
             fingerprint=self.fingerprint,
             elapsed_s=time.monotonic() - self._started,
         )
-
-
-def _how(counts: Counts) -> How:
-    if counts.different:
-        return "different"
-    return "missing" if counts.missing else "extra"
