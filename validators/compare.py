@@ -1,7 +1,9 @@
 """Comparing routes, row by row: fingerprints, then candidates, then rechecks.
 
-At most two scans of each side, unless so many rows differ that their keys do
-not fit in memory: then every `Limits.candidates_held` of them cost one more.
+A table whose key begins with an integer is compared unit by unit (`validators.ranges`),
+any other by two scans of each side (`validators.fingerprint`), unless so many rows
+differ that their keys do not fit in memory: then every `Limits.candidates_held` of
+them cost one more.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from threading import Lock
 
 import psycopg
@@ -18,12 +21,20 @@ from cdc.connect import Connection
 from plans.errors import SplitError
 from validators.candidates import Extents, read_candidates
 from validators.examples import read_examples
-from validators.fingerprint import Fingerprint, bucket_count, read_extent, read_fingerprint
+from validators.fingerprint import (
+    Fingerprint,
+    bucket_count,
+    digest_of,
+    read_extent,
+    read_fingerprint,
+)
+from validators.ranges import opened_keys, read_chunks, units_of
 from validators.recheck import CatchUp, Limits, Recheck, Settled
 from validators.results import Progress, Step, TableResult
-from validators.session import Cancelled, Ends, connected
+from validators.session import Cancelled, Ends, Reader, connected
 from validators.sides import Key, Pair, Side
 from validators.tally import Tally
+from validators.units import Chunks, Unit, differing
 
 Report = Callable[[Progress], None]
 Settle = Callable[[Recheck, Sequence[Key]], Settled]
@@ -106,27 +117,66 @@ class _Comparison:
 
     def run(self) -> None:
         extents = Extents(*self.ends.both(read_extent, self.pair))
+        units = units_of(self.ends, self.pair, extents)
+        if units is None:
+            self._by_buckets(extents)
+        else:
+            self._by_units(extents, units)
+        examples = self.tally.to_show()
+        self.tally.examples = read_examples(self.ends, self.pair, extents, examples)
+        self._say("done")
+
+    def _by_units(self, extents: Extents, units: Sequence[Unit]) -> None:
+        recheck = Recheck(self.ends, self.pair, extents, self.limits)
+        digest = 0
+        self._say("fingerprint")
+        for unit, ours, theirs in self._chunks(extents, units):
+            self.tally.rows += ours.total
+            digest += ours.digest
+            if spans := differing(ours, theirs, unit):
+                for keys in opened_keys(self.ends, self.pair, extents, unit, spans):
+                    self._settle(recheck, keys)
+            self._say("fingerprint")
+        self.tally.fingerprint = digest_of(self.tally.rows, digest)
+
+    def _chunks(
+        self, extents: Extents, units: Sequence[Unit]
+    ) -> Iterator[tuple[Unit, Chunks, Chunks]]:
+        """Each unit's chunks on both sides; the next one is read while one is looked at."""
+
+        def begin(unit: Unit) -> Callable[[], tuple[Chunks, Chunks]]:
+            def read(connection: Connection, side: Side) -> Chunks:
+                reader = Reader(connection, self.ends.hashing)
+                return read_chunks(reader, side, extents.of(self.pair, side), unit)
+
+            return self.ends.begin(read, self.pair)
+
+        waiting = begin(units[0])
+        for unit, following in zip_longest(units, units[1:]):
+            ours, theirs = waiting()
+            if following is not None:
+                waiting = begin(following)
+            yield unit, ours, theirs
+
+    def _by_buckets(self, extents: Extents) -> None:
         rows = max(extents.leader.rows_estimated, extents.follower.rows_estimated)
         buckets = bucket_count(rows)
         self._say("fingerprint")
         leader, follower = self._fingerprints(extents, buckets)
         self.tally.rows, self.tally.fingerprint = leader.rows, leader.digest
-        differing = tuple(sorted(leader.differing(follower)))
-        while differing:
+        differ = tuple(sorted(leader.differing(follower)))
+        while differ:
             self._say("open")
             batch = read_candidates(
                 self.ends,
                 self.pair,
                 extents,
-                differing=differing,
+                differing=differ,
                 buckets=buckets,
                 most=self.limits.candidates_held,
             )
             self._settle(Recheck(self.ends, self.pair, extents, self.limits), batch.keys)
-            differing = batch.left
-        examples = self.tally.to_show()
-        self.tally.examples = read_examples(self.ends, self.pair, extents, examples)
-        self._say("done")
+            differ = batch.left
 
     def _fingerprints(self, extents: Extents, buckets: int) -> tuple[Fingerprint, Fingerprint]:
         def read(connection: Connection, side: Side) -> Fingerprint:

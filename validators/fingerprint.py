@@ -20,10 +20,10 @@ from plans.errors import NotReady
 from validators.canonical import Hashing
 from validators.session import pinned
 from validators.sides import Side
+from validators.units import MODULUS
 
 ROWS_PER_BUCKET = 512
 BUCKETS_MAX = 2**20
-_MODULUS = 2**63 - 25  # the largest prime that fits a bigint
 _BYTES_PER_ROW_MAX = 512  # a guess, where the table has not been analyzed since it grew
 
 # COPY's binary format (manual, COPY, "Binary Format"): a header of 19 bytes, rows of
@@ -40,6 +40,7 @@ class Extent:
 
     only: bool  # without the tables that inherit from it, which have routes of their own
     rows_estimated: int
+    ranged: bool = False  # there is an index that begins with the key's first column
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,17 @@ class Fingerprint:
     @property
     def digest(self) -> str:
         """One text for the whole table, the same whatever the number of buckets."""
-        return f"{self.rows}:{sum(total for _, total in self.buckets.values()) % _MODULUS:016x}"
+        return digest_of(self.rows, sum(total for _, total in self.buckets.values()))
 
     def differing(self, other: Fingerprint) -> frozenset[int]:
         """The buckets that do not hold the same rows."""
         numbers = self.buckets.keys() | other.buckets.keys()
         return frozenset(n for n in numbers if self.buckets.get(n) != other.buckets.get(n))
+
+
+def digest_of(rows: int, total: int) -> str:
+    """How a table's rows and the sum of their hashes are written."""
+    return f"{rows}:{total % MODULUS:016x}"
 
 
 def bucket_count(rows: int) -> int:
@@ -75,13 +81,22 @@ def read_extent(connection: Connection, side: Side) -> Extent:
         found = cursor.execute(
             "SELECT c.relkind = 'r', (SELECT coalesce(sum(greatest(l.reltuples::int8,"
             " pg_relation_size(l.oid) / $2)), 0)::int8 FROM pg_class AS l WHERE l.oid = c.oid"
-            " OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))"
+            " OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))),"
+            " EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
+            " JOIN pg_am AS m ON m.oid = x.relam AND m.amname = 'btree'"
+            " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
+            " WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL"
+            " AND a.attnotnull AND a.attname = $3)"
             " FROM pg_class AS c WHERE c.oid = $1::text::regclass",
-            [side.table.identifier.as_string(connection), _BYTES_PER_ROW_MAX],
+            [
+                side.table.identifier.as_string(connection),
+                _BYTES_PER_ROW_MAX,
+                side.key[0].plain if side.key else "",
+            ],
         ).fetchone()
     if found is None:
         raise NotReady(f"{side.table} was dropped while it was compared")
-    return Extent(only=found[0], rows_estimated=found[1])
+    return Extent(only=found[0], rows_estimated=found[1], ranged=found[2])
 
 
 def read_fingerprint(
@@ -93,11 +108,11 @@ def read_fingerprint(
         " (SELECT {bucket} AS b, {hash} AS h FROM {table} WHERE {where} OFFSET 0) AS r"
         " GROUP BY b) TO STDOUT (FORMAT binary)"
     ).format(
-        modulus=sql.Literal(_MODULUS),
+        modulus=sql.Literal(MODULUS),
         bucket=side.bucket(hashing, buckets),
         hash=side.row_hash(hashing),
         table=from_table(side, extent),
-        where=side.where,
+        where=side.scanned,
     )
     with pinned(connection, side.schemas) as cursor, cursor.copy(query) as copy:
         return Fingerprint(_parse(b"".join(copy)))
