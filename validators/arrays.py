@@ -22,7 +22,8 @@ Integers = NDArray[np.int64]
 # then the elements, each after its length.
 _HEAD: Final = struct.Struct(">iiIii")
 _ELEMENT: Final = np.dtype([("length", ">i4"), ("value", ">i8")])
-_INT8: Final = 20  # pg_type.oid
+_INT8: Final = 20  # pg_type.oid, as in src/include/catalog/pg_type.dat
+_INT8_ARRAY: Final = 1016
 
 
 class Int8ArrayLoader(Loader):
@@ -47,4 +48,4 @@ class Int8ArrayLoader(Loader):
 
 def load_arrays(context: AdaptContext) -> None:
     """Make a cursor or connection give int8[] as numpy arrays."""
-    context.adapters.register_loader("int8[]", Int8ArrayLoader)
+    context.adapters.register_loader(_INT8_ARRAY, Int8ArrayLoader)
