@@ -31,6 +31,7 @@ POINTS = (
     "stream.applied",
     "stream.committed",
     "stream.confirmed",
+    "validate.unit",
     "cutover.reverse_slot",
     "cutover.target_closed",
     "cutover.validated",

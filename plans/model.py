@@ -147,7 +147,11 @@ class Limits(_Mapping):
     lock_timeout_ms: PositiveInt = 200
     """How long one attempt to fence a table may wait, and make others wait."""
     wal_retained_bytes_max: PositiveInt = 10_737_418_240
-    """Log that our slots may hold back on a server."""
+    """Log that our slots may hold back on a server; beyond it the copy is given up."""
+    standby_lag_bytes_max: PositiveInt = 1_073_741_824
+    """The copy goes slower when a standby of the source is half of this behind, then pauses."""
+    active_sessions_max: PositiveInt | None = None
+    """The copy goes slower when half as many others are at work on the source, then pauses."""
     dirty_keys_max: PositiveInt = 100_000
     """Keys that may have to be compared again during the write pause."""
     crossing_free_days_min: Annotated[float, Field(gt=0)] | None = None

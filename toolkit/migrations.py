@@ -134,7 +134,7 @@ def scripts(directory: Path) -> ScriptDirectory:
 @contextmanager
 def _connection(dsn: str) -> Iterator[Connection]:
     """A connection that nobody else migrates through, with a limit to every wait."""
-    raw = psycopg.connect(dsn)
+    raw = psycopg.connect(dsn, client_encoding="UTF8")
     try:
         raw.execute("SELECT set_config('lock_timeout', %s, false)", [str(LOCK_TIMEOUT_MS)])
         raw.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_LOCK])

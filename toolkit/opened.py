@@ -124,6 +124,15 @@ def require_prepared(split: Split, source: Connection) -> None:
     _require_prepared(split.plan, split.catalog, source)
 
 
+def require_begun(plan: Plan, source: Connection) -> None:
+    """Check that there is something of the split on the source; NotReady if not."""
+    if _control_row(plan, source) is None:
+        raise NotReady(
+            f"split {plan.split} is not prepared on the source",
+            hint=f"run `dbsplit prepare {plan.path}`",
+        )
+
+
 def require_same_plan(plan: Plan, source: Connection) -> bool:
     """Check that what was begun on the source, if anything, was begun with this plan.
 

@@ -180,7 +180,9 @@ def _read_spread(connection: Connection, side: Side, extent: Extent) -> Spread:
         name=sql.Literal(side.table.name),
         column=sql.Literal(side.key[0].plain),
     )
-    first, last, nulls, fences, correlation, rows_per_value = read_row(connection, side, query, {})
+    first, last, nulls, fences, correlation, rows_per_value = read_row(
+        connection, side.schemas, query, {}
+    )
     several = len(side.key) > 1
     return Spread(
         first=first,

@@ -87,6 +87,21 @@ class Ends:
 
         return results
 
+    def ask_leader(self, read: Callable[[Connection], T]) -> T:
+        """Read the leader, after what was begun there before."""
+        self.check()
+        return self._threads[0].submit(read, self.leader).result()
+
+    def ask_follower(self, read: Callable[[Connection], T]) -> T:
+        """Read the follower, after what was begun there before."""
+        self.check()
+        return self._threads[1].submit(read, self.follower).result()
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing more can be read."""
+        return self._cancelled.is_set() or self.leader.closed or self.follower.closed
+
     def check(self) -> None:
         """Raise Cancelled after `cancel`."""
         if self._cancelled.is_set():
@@ -164,17 +179,20 @@ class Reader:
 
     def row(self, side: Side, query: sql.Composed, planner: Mapping[str, str]) -> tuple[Any, ...]:
         """See `read_row`."""
-        return read_row(self.connection, side, query, planner)
+        return read_row(self.connection, side.schemas, query, planner)
 
 
 def read_row(
-    connection: Connection, side: Side, query: sql.Composed, planner: Mapping[str, str]
+    connection: Connection,
+    schemas: Sequence[str],
+    query: sql.Composed,
+    planner: Mapping[str, str],
 ) -> tuple[Any, ...]:
     """The only row of a query, whose int8[] become numpy arrays, in a `pinned` transaction.
 
     One round trip, however far the server is.
     """
-    settings = _settings(side.schemas, 0, planner)
+    settings = _settings(schemas, 0, planner)
     pins = sql.SQL(", ").join(
         sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()
     )

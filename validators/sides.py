@@ -97,6 +97,7 @@ class Pair:
     key: tuple[str, ...]  # names, in the target; () for a multiset
     leader: Side
     follower: Side
+    scope: str = ""  # which rows are compared, in words; "" is all of them
 
 
 def pair_of(
