@@ -205,7 +205,7 @@ class _Comparison:
         ):
             self.tally.rows, self.tally.chunks = scan.rows, scan.chunks
             self._settle(recheck, keys)
-            self._say("open" if keys else "fingerprint")
+            self._say("fingerprint")
         self.tally.rows, self.tally.fingerprint = scan.rows, scan.digest
         self._say("done")
 
