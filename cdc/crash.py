@@ -32,6 +32,7 @@ POINTS = (
     "stream.committed",
     "stream.confirmed",
     "stream.given_up",
+    "validate.unit",
     "cutover.reverse_slot",
     "cutover.target_closed",
     "cutover.validated",
