@@ -30,6 +30,8 @@ _OF_A_SPLIT: Final = (
     "identity_before",
     "event",
     "heartbeat",
+    "throttle",
+    "comparing",
     "validated",
     "attempt",
     "service",
