@@ -486,10 +486,12 @@ def _move(
     if moved.certificate:
         text += f"; certificate {moved.certificate}"
     if dry_run:
-        text = "\n".join(
+        gates = [
             f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
             for g in moved.gates
-        )
+        ]
+        meanwhile = [f"warning: {one}" for one in moved.refused_meanwhile]
+        text = "\n".join([*gates, *meanwhile])
     talk.result(moved.as_dict(), text)
 
 
