@@ -23,12 +23,14 @@ from cdc.connect import connect
 from cdc.crash import crash_point
 from cdc.link import Link
 from cdc.lsn import LSN, confirmable
+from cdc.past import NO_PAST, Past
 from cdc.pgoutput import Relation, decode
 from cdc.pull import Pull
 from cdc.replication import ConnectionLost, Keepalive, ReplicationConnection
 from cdc.slot import Server, require_unbroken
 from cdc.stage import carries_binary
 from cdc.watch import Watch
+from plans.catalog import TableName
 from plans.errors import NotReady, SplitError, StreamBroken
 
 BLOCK_MESSAGES_MIN = 500
@@ -67,7 +69,18 @@ class Feed:
     slot: str
     publication: str
     links: tuple[Link, ...]
+    past: Past = NO_PAST
     server: Server | None = None  # that the slot was made on; None if it was not noted
+
+    @property
+    def horizons(self) -> dict[TableName, LSN]:
+        """By leader table, where the earliest copy of it ends."""
+        found: dict[TableName, LSN] = {}
+        for link in self.links:
+            for flow in link.flows:
+                table, horizon = flow.leader.name, link.horizons.get(flow.route, LSN(0))
+                found[table] = min(horizon, found.get(table, horizon))
+        return found
 
     @property
     def binary(self) -> bool:
@@ -275,8 +288,9 @@ class Follower(threading.Thread):
         return max(0, slot.log_end - slot.confirmed)
 
     def _watch(self) -> Watch:
-        tables = [flow.leader for link in self.feed.links for flow in link.flows]
-        return Watch(self.feed.leader_dsn, self.feed.publication, tables)
+        feed = self.feed
+        tables = [flow.leader for link in feed.links for flow in link.flows]
+        return Watch(feed.leader_dsn, feed.publication, tables, feed.past, feed.horizons)
 
 
 class _Messages(Protocol):
@@ -313,6 +327,7 @@ class _Reader:
         self._confirmed = LSN(0)
         self._confirm_at = 0.0
         self._in_transaction = False
+        self._commit = LSN(0)  # of the transaction that is being read
 
     def run(self, stop: threading.Event) -> None:
         """Follow until `stop` is set or nothing more comes; raises what an applier met, too."""
@@ -360,11 +375,17 @@ class _Reader:
         if kind == _RELATION:
             relation = decode(message)
             assert isinstance(relation, Relation)  # noqa: S101
-            item = Announcement(relation, self._watch.root_of(relation))
+            place = self._watch.place_of(relation, self._commit)
+            if place is None:
+                self._wanted[message[1:5]] = ()
+                return
+            item = Announcement(relation, place.root, place.past)
             sinks = tuple(sink for sink in self._sinks if item.root in sink.tables)
             self._wanted[message[1:5]] = sinks
         elif kind in _BOUNDS:
             self._in_transaction = kind == _BEGIN
+            if self._in_transaction:
+                self._commit = LSN(int.from_bytes(message[1:9], "big"))
         for sink in sinks:
             sink.block.append(item)
 
