@@ -9,13 +9,16 @@ no such thing: nobody waits for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from cdc.lsn import LSN
 from plans.catalog import TableName
 
 NULL = b"n"
+
+Columns = Mapping[str, tuple[int, int]]
+"""Names, with type and modifier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +27,41 @@ class PastShape:
 
     table: TableName
     until: LSN
-    columns: Mapping[str, tuple[int, int]]  # name to type and modifier
+    columns: Columns
     values: Mapping[str, str | bytes]
     """A column of now: by its name of then, or by the value that every row of then has."""
 
     def then(self, name: str) -> str | bytes:
         """What a column of now was."""
         return self.values.get(name, name)
+
+    def seen_in(self, announced: Columns, now: Columns) -> PastShape | None:
+        """This shape on its way to that of now, as it is announced; None if that is unknown.
+
+        Several changes may have been carried over at once.  A column that is neither of
+        then nor of now may be any of those that are not announced.
+        """
+        if announced == self.columns:
+            return self
+        if not announced.keys() <= self.columns.keys() | now.keys():
+            return None
+        values: dict[str, str | bytes] = {}
+        for name, type_ in now.items():
+            then = self.then(name)
+            if isinstance(then, str) and then in announced:
+                known = {self.columns.get(then), type_}
+                values[name] = then
+            elif name in announced:
+                known = {type_}
+                values[name] = name
+            elif isinstance(then, bytes):
+                values[name] = then
+                continue
+            else:
+                return None
+            if announced[str(values[name])] not in known:
+                return None
+        return replace(self, columns=announced, values=values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,18 @@ class _Type(NamedTuple):
 _Columns = dict[str, _Type]
 
 
+class UnknownShape(StreamBroken):
+    """The log has rows of a table in a shape that it had between two changes."""
+
+    def __init__(self, table: TableName, columns: Iterable[str]) -> None:
+        super().__init__(
+            f"the stream brings rows of {table} with the columns {', '.join(columns)}, which it "
+            "had between two changes that were carried over together",
+            hint=f"nothing wrong was written: `dbsplit plan refresh --anew {table}` copies it anew",
+        )
+        self.table = table
+
+
 class Place(NamedTuple):
     """Where rows belong: the plan's table, and how it looked if that was otherwise."""
 
@@ -148,11 +160,26 @@ class Watch:
         if expected is not None and announced != _numbers(expected):
             if at < self._horizons.get(root, LSN(0)):
                 return None
-            for shape in self._past.shapes:
-                if shape.table == root and at < shape.until and announced == shape.columns:
-                    return Place(root, shape)
+            if (past := self._past_of(root, announced, at)) is not None:
+                return Place(root, past)
         self._require_as_expected(name, root, announced)
         return Place(root)
+
+    def _past_of(
+        self, root: TableName, announced: dict[str, tuple[int, int]], at: LSN
+    ) -> PastShape | None:
+        """How the table looked at this position; None if it was not changed behind that.
+
+        Raises UnknownShape if it was, and what it looked like was never seen.
+        """
+        shapes = [one for one in self._past.shapes if one.table == root and at < one.until]
+        now = _numbers(self._columns[root])
+        for shape in shapes:
+            if (found := shape.seen_in(announced, now)) is not None:
+                return found
+        if shapes:
+            raise UnknownShape(root, announced)
+        return None
 
     def _require_as_expected(
         self, name: TableName, root: TableName, announced: dict[str, tuple[int, int]]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cdc.connect import connect
+from cdc.watch import UnknownShape
 from plans.errors import NotReady, PlanInvalid, SplitError, StreamBroken
 from plans.evolution import Change, Kind
 from plans.load import Plan, load_plan
@@ -64,14 +65,18 @@ def carry(path: Path, error: SplitError, say: Say) -> None:
     ignored = noted.past.get("ignored", ())
     hidden = {(s, t, c) for s, t, columns in ignored for c in columns}
     met = tuple(c for c in met if (c.table.schema, c.table.name, c.object) not in hidden)
-    if not met:
+    unknown = error.table if isinstance(error, UnknownShape) else None
+    anew = frozenset[str]()
+    if unknown is not None and plan.ddl.changed_columns == "carry":
+        anew = frozenset({str(unknown)})
+    if not met and not anew:
         raise _broken(error) from None
     stopping = [change for change in met if policy(plan, change) == "stop"]
     if stopping or phases != {Phase.FOLLOWING}:
         raise stopped(plan, stopping or met) from error
     say("schema changed", {"changes": [str(change) for change in met]})
     try:
-        refresh(path, Answers(), say)
+        refresh(path, Answers(anew=anew), say)
     except (PlanInvalid, NotReady) as refused:
         raise StreamBroken(str(refused), hint=refused.hint) from error
 

@@ -17,7 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ from cdc.crash import crash_point
 from cdc.crew import Crew
 from cdc.follow import Follower
 from cdc.lsn import LSN
+from cdc.watch import UnknownShape
 from plans import names
-from plans.errors import GateClosed
+from plans.catalog import TableName
+from plans.errors import GateClosed, PlanInvalid
 from plans.load import Plan, load_plan
 from plans.revision import revise
 from plans.schema.ddl import TargetSchema
@@ -44,8 +46,8 @@ from toolkit.initial import copy_tasks
 from toolkit.links import forward_feed
 from toolkit.opened import Split, open_split
 from toolkit.prepare import create_staging_types, identify_rows, render_line, with_locks
-from toolkit.refresh_edits import Answers, edits_of, to_ignore
-from toolkit.refresh_seen import read_noted, see
+from toolkit.refresh_edits import Answers, edits_of, entry_key, to_ignore
+from toolkit.refresh_seen import Seen, read_noted, see
 from toolkit.refresh_work import ServiceWork, Work, decide
 from toolkit.revisions import further_script
 from toolkit.state import Phase
@@ -94,7 +96,7 @@ def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) ->
         if noted.work is not None:
             work = Work.of(noted.work)
             if not dry_run:
-                _carry_out(path, work, say)
+                _finish(path, source, work, say)
             return _told(work)
         _require_following(plan, source)
         return _begin(path, plan, source, answers, say, dry_run=dry_run)
@@ -105,7 +107,7 @@ def _begin(
 ) -> Refreshed:
     noted = read_noted(plan, source)
     seen = see(plan, source, noted)
-    edits = edits_of(plan, noted, seen, answers)
+    edits, anew = edits_of(plan, noted, seen, answers), _anew(plan, seen, answers)
     if edits:
         text = revise(path.read_text(encoding="utf-8"), edits)
         with tempfile.NamedTemporaryFile(
@@ -114,7 +116,7 @@ def _begin(
             file.write(text)
         try:
             revised = load_plan(Path(file.name), os.environ)
-            work, unassigned = _decide(revised, source)
+            work, unassigned = _decide(revised, source, anew)
             if not dry_run:
                 Path(file.name).chmod(path.stat().st_mode)
                 Path(file.name).replace(path)
@@ -122,25 +124,79 @@ def _begin(
         finally:
             Path(file.name).unlink(missing_ok=True)
     else:
-        work, unassigned = _decide(plan, source)
+        work, unassigned = _decide(plan, source, anew)
     told = _told(work, edits=tuple(str(edit) for edit in edits), unassigned=unassigned)
-    if dry_run or not (work.said or work.digest != noted.digest or work.past != noted.past):
+    same = work.digest == noted.digest and work.past == noted.past
+    if dry_run or (same and not work.said and not work.copied):
         return told
+    _note_work(plan.split, source, work)
+    crash_point("refresh.noted")
+    return replace(told, copied=_finish(path, source, work, say))
+
+
+def _note_work(split: str, source: Connection, work: Work) -> None:
     source.execute(
         "UPDATE dbsplit.split SET settings = settings"
         " || jsonb_build_object('refreshing', %s::jsonb) WHERE split = %s",
-        [json.dumps(work.as_dict()), plan.split],
+        [json.dumps(work.as_dict()), split],
     )
-    crash_point("refresh.noted")
-    _carry_out(path, work, say)
-    return told
 
 
-def _decide(plan: Plan, source: Connection) -> tuple[Work, tuple[str, ...]]:
+def _finish(path: Path, source: Connection, work: Work, say: Say) -> tuple[str, ...]:
+    """Carry it out; returns the routes that were copied.
+
+    A table whose rows of then cannot be read is copied anew, too.
+    """
+    anew = frozenset[TableName]()
+    while True:
+        try:
+            _carry_out(path, work, say)
+        except UnknownShape as unknown:
+            if unknown.table in anew:
+                raise
+            anew |= {unknown.table}
+            plan = load_plan(path, os.environ)
+            before = work
+            work, _ = _decide(plan, source, anew)
+            work = _with_rest(work, before)
+            _note_work(plan.split, source, work)
+        else:
+            return work.copied
+
+
+def _with_rest(work: Work, before: Work) -> Work:
+    """What was left over of a work that another takes the place of."""
+    services = {}
+    for service, one in work.services.items():
+        old = before.services[service]
+        left = [s for s in old.revision.rest if s.endswith("SET NOT NULL")]
+        rest = (*one.revision.rest, *(s for s in left if s not in one.revision.rest))
+        routes = tuple(sorted({*one.routes, *old.routes}))
+        services[service] = replace(one, revision=replace(one.revision, rest=rest), routes=routes)
+    return replace(work, services=services, said=(*before.said, *work.said))
+
+
+def _decide(
+    plan: Plan, source: Connection, anew: frozenset[TableName]
+) -> tuple[Work, tuple[str, ...]]:
     noted = read_noted(plan, source)
     seen = see(plan, source, noted)
-    work = decide(plan, source, noted, seen, to_ignore(plan, noted, seen))
+    ignored = to_ignore(plan, noted, seen)
+    work = decide(plan, source, noted, seen, ignored, also_anew=anew)
     return work, tuple(str(name) for name in seen.unassigned)
+
+
+def _anew(plan: Plan, seen: Seen, answers: Answers) -> frozenset[TableName]:
+    """The tables that the caller wants to be copied anew."""
+    found = set()
+    for name in sorted(answers.anew):
+        table = seen.catalog.find(name)
+        if table is None or entry_key(plan, table.name) is None:
+            raise PlanInvalid(
+                f"there is no table {name!r} in the plan", hint="see `dbsplit plan check`"
+            )
+        found.add(table.name)
+    return frozenset(found)
 
 
 def _told(work: Work, edits: tuple[str, ...] = (), unassigned: tuple[str, ...] = ()) -> Refreshed:

@@ -28,6 +28,7 @@ class Answers:
 
     owners: Mapping[str, str] = field(default_factory=dict)  # table to service, or drop
     columns: Mapping[str, str] = field(default_factory=dict)  # table.column to service, or drop
+    anew: frozenset[str] = frozenset()  # tables to be copied anew, whatever has changed
 
 
 def edits_of(plan: Plan, noted: Noted, seen: Seen, answers: Answers) -> list[Edit]:

@@ -75,9 +75,17 @@ class Work:
 
 
 def decide(
-    plan: Plan, source: Connection, noted: Noted, seen: Seen, ignored: Mapping[TableName, set[str]]
+    plan: Plan,
+    source: Connection,
+    noted: Noted,
+    seen: Seen,
+    ignored: Mapping[TableName, set[str]],
+    *,
+    also_anew: frozenset[TableName] = frozenset(),
 ) -> Work:
     """What brings the targets to where plan and source are; `ignored` columns stay behind.
+
+    `also_anew` are tables that are copied anew though it may not be necessary.
 
     Tries the targets' DDL and rolls it back.  Raises PlanInvalid for a plan that does not
     fit the source, NotReady for a statement that a target refuses.
@@ -91,6 +99,7 @@ def decide(
         for change in changes
         if not change.in_place
     )
+    anew |= also_anew
     facts = _Facts(
         noted=noted,
         seen=seen,

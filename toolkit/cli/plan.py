@@ -144,6 +144,7 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
     metavar="TABLE=SERVICE",
     help="Whose a new table is, or TABLE=drop; may be repeated.",
 )
+@click.option("--anew", multiple=True, metavar="TABLE", help="Copy this table anew; repeatable.")
 @click.option(
     "--column",
     "columns",
@@ -155,6 +156,7 @@ def plan_refresh(
     plan: Path,
     owners: tuple[str, ...],
     columns: tuple[str, ...],
+    anew: tuple[str, ...],
     *,
     as_json: bool,
     dry_run: bool,
@@ -175,7 +177,7 @@ def plan_refresh(
         from toolkit.cli.refresh import answers, refreshed_text
         from toolkit.refresh import refresh
 
-        done = refresh(plan, answers(owners, columns), talk.say, dry_run=dry_run)
+        done = refresh(plan, answers(owners, columns, anew), talk.say, dry_run=dry_run)
         outcome = "dry-run" if dry_run else "refreshed" if done.changes else "unchanged"
         talk.result({"outcome": outcome, **done.as_dict()}, refreshed_text(outcome, done))
 

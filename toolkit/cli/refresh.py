@@ -10,9 +10,9 @@ from toolkit.refresh import Refreshed
 from toolkit.refresh_edits import Answers
 
 
-def answers(owners: Iterable[str], columns: Iterable[str]) -> Answers:
+def answers(owners: Iterable[str], columns: Iterable[str], anew: Iterable[str]) -> Answers:
     """The decisions of the command line."""
-    return Answers(_pairs(owners, "--owner"), _pairs(columns, "--column"))
+    return Answers(_pairs(owners, "--owner"), _pairs(columns, "--column"), frozenset(anew))
 
 
 def _pairs(values: Iterable[str], option: str) -> dict[str, str]:
