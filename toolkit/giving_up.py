@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 
 import psycopg
 
-from cdc.connect import Connection, connect
+from cdc.connect import Connection
 from cdc.crash import crash_point
-from cdc.slot import read_slot
 from plans import names
 from plans.errors import StreamBroken
 from toolkit import state
@@ -24,7 +22,6 @@ from toolkit.opened import Split
 from toolkit.state import Phase
 
 UNUSED_S_MAX = 20.0
-LOOK_S = 5.0
 
 
 def is_over_budget(split: Split, source: Connection, retained_bytes: int) -> bool:
@@ -94,25 +91,3 @@ def _drop_slot(source: Connection, slot: str) -> None:
             time.sleep(0.1)
         else:
             return
-
-
-@dataclass(slots=True)
-class CopyBudget:
-    """Looks after the slot while rows are copied; `check` is called often, by any worker."""
-
-    split: Split
-    looked_at: float = 0.0
-
-    def check(self) -> None:
-        """Give the split up if its slot retains too much; raises StreamBroken then."""
-        if self.split.plan.slots.over_budget != "give_up":
-            return
-        now = time.monotonic()
-        if now - self.looked_at < LOOK_S:
-            return
-        self.looked_at = now
-        with connect(self.split.plan.source.dsn, name="dbsplit budget") as source:
-            require_not_given_up(self.split.name, source)
-            retained = read_slot(source, names.slot(self.split.name)).retained_bytes
-            if is_over_budget(self.split, source, retained):
-                raise give_up(self.split, source, retained)

@@ -14,7 +14,7 @@ from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_all, compile_routes
 from plans.errors import GateClosed, NotReady, PlanInvalid
-from plans.load import Plan, load_plan
+from plans.load import Plan, Targets, load_plan
 from plans.routes import Route
 
 
@@ -84,6 +84,7 @@ def open_split(
     prepared: bool = True,
     tolerant: bool = False,
     refreshing: bool = False,
+    dsns: Targets = Targets.NEEDED,
 ) -> Split:
     """Load the plan, read the catalogs, compile the routes.
 
@@ -96,7 +97,7 @@ def open_split(
     Raises PlanInvalid with all that is wrong in the plan, Drifted for tables that
     have changed, NotReady if a server cannot be reached or `prepare` has not been run.
     """
-    plan = load_plan(path, os.environ)
+    plan = load_plan(path, os.environ, targets=dsns)
     with connect(plan.source.dsn) as source:
         catalog = read_catalog(source, plan.source.schemas)
         if prepared or tolerant:
@@ -169,6 +170,15 @@ def require_prepared(split: Split, source: Connection) -> None:
     Drifted if tables have.
     """
     _require_prepared(split.plan, split.catalog, source)
+
+
+def require_begun(plan: Plan, source: Connection) -> None:
+    """Check that there is something of the split on the source; NotReady if not."""
+    if _control_row(plan, source) is None:
+        raise NotReady(
+            f"split {plan.split} is not prepared on the source",
+            hint=f"run `dbsplit prepare {plan.path}`",
+        )
 
 
 def require_same_plan(plan: Plan, source: Connection) -> bool:

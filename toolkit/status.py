@@ -26,8 +26,12 @@ from toolkit.opened import Split
 from toolkit.sides import open_sides
 from toolkit.slot_health import SlotHealth
 from toolkit.state import Direction, Phase
+from toolkit.throttling import read_wish
 
 ORDER = tuple(Phase)
+
+LATE_S = 15.0
+"""A copy that has not shown life for so long is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Status:
     split: str
     phase: str
     stream: dict[str, Any]
+    copy: dict[str, Any]
     services: dict[str, ServiceStatus]
     gates: tuple[Gate, ...]
     slots: tuple[SlotHealth, ...] = ()
@@ -59,6 +64,7 @@ class Status:
             "split": self.split,
             "phase": self.phase,
             "stream": self.stream,
+            "copy": self.copy,
             "services": {name: asdict(one) for name, one in self.services.items()},
             "slots": [one.as_dict() for one in self.slots],
             "gates": [gate.as_dict() for gate in self.gates],
@@ -87,6 +93,7 @@ def read_status(split: Split) -> Status:
             split.name,
             min(now.values(), key=ORDER.index).value,
             _stream(split, source),
+            _copy(split, source),
             services,
             gates,
             slots,
@@ -98,6 +105,7 @@ def _planned(split: Split) -> Status:
     return Status(
         split.name,
         Phase.PLANNED.value,
+        {"live": False},
         {"live": False},
         dict.fromkeys(split.plan.services, nothing),
         (),
@@ -140,12 +148,28 @@ def _age(follower: Connection, stream: str) -> float:
 
 
 def _stream(split: Split, source: Connection) -> dict[str, Any]:
+    return _process(
+        source, split.name, "stream", live=locks.is_held(source, split.name, locks.STREAM)
+    )
+
+
+def _copy(split: Split, source: Connection) -> dict[str, Any]:
+    """The copy that runs, if one does, what makes it slower, and what is asked of it."""
+    wish = read_wish(source, split.name)
+    told = _process(source, split.name, "copy", live=False)
+    live = (
+        locks.is_held(source, split.name, locks.SETUP) and told.get("last_beat_s", LATE_S) < LATE_S
+    )
+    asked = {"paused": wish.paused, "bytes_per_s_max": wish.bytes_per_s}
+    return {**told, "live": live, **asked} if live else {"live": False, **asked}
+
+
+def _process(source: Connection, split: str, role: str, *, live: bool) -> dict[str, Any]:
     row = source.execute(
         "SELECT pid, host, started_at::text, extract(epoch FROM clock_timestamp() - beat_at),"
-        " details FROM dbsplit.heartbeat WHERE split = %s AND role = 'stream'",
-        [split.name],
+        " details FROM dbsplit.heartbeat WHERE split = %s AND role = %s",
+        [split, role],
     ).fetchone()
-    live = locks.is_held(source, split.name, locks.STREAM)
     if row is None:
         return {"live": live}
     return {

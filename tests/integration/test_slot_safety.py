@@ -15,7 +15,6 @@ from plans import names
 from plans.errors import NotReady, StreamBroken
 from tests.following import Following, following
 from toolkit import retire
-from toolkit.giving_up import CopyBudget
 from toolkit.opened import open_split
 from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
@@ -176,16 +175,22 @@ def test_a_split_over_its_budget_is_given_up_and_frees_the_log(databases: Follow
     assert databases.rows("a", "SELECT count(*) FROM t") == [(2,)]
 
 
-def test_the_copy_gives_up_too(databases: Following) -> None:
-    with databases.path.open("a") as plan:
-        plan.write("limits: {wal_retained_bytes_max: 20000000}\nslots: {over_budget: give_up}\n")
-    budget = CopyBudget(databases.open())
-    budget.check()
-    databases.execute(FILL.format(40))
-    budget.check()  # it was looked at a moment ago
-    budget.looked_at = 0.0
-    with pytest.raises(StreamBroken, match="was given up"):
-        budget.check()
+def test_the_copy_gives_up_too(
+    source_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    with following(source_server, target_server, tmp_path, tables="t: a\n") as databases:
+        databases.execute(*SCHEMA)
+        with databases.path.open("a") as plan:
+            plan.write(
+                "limits: {wal_retained_bytes_max: 20000000}\nslots: {over_budget: give_up}\n"
+            )
+        databases.prepare()
+        databases.execute(FILL.format(40))
+        with pytest.raises(StreamBroken, match="was given up"):
+            databases.copy()
+        assert databases.rows("source", "SELECT slot_name FROM pg_replication_slots") == []
+        with pytest.raises(StreamBroken, match="was given up"):
+            databases.copy()
 
 
 def test_over_budget_is_an_alert_unless_the_plan_says_otherwise(databases: Following) -> None:
