@@ -147,7 +147,9 @@ class Limits(_Mapping):
     lock_timeout_ms: PositiveInt = 200
     """How long one attempt to fence a table may wait, and make others wait."""
     wal_retained_bytes_max: PositiveInt = 10_737_418_240
-    """Log that our slots may hold back on a server; beyond it the copy is given up."""
+    """Log that our slots may hold back on a server; `slots.over_budget` says what then."""
+    wal_full_in_s_min: PositiveInt = 1800
+    """A cutover begins only if, as it grows now, that log reaches its limit no sooner."""
     standby_lag_bytes_max: PositiveInt = 1_073_741_824
     """The copy goes slower when a standby of the source is half of this behind, then pauses."""
     active_sessions_max: PositiveInt | None = None
@@ -156,6 +158,35 @@ class Limits(_Mapping):
     """Keys that may have to be compared again during the write pause."""
     crossing_free_days_min: Annotated[float, Field(gt=0)] | None = None
     """A cutover begins only if no crossing statement was executed for so long; unset, any time."""
+
+
+class Slots(_Mapping):
+    """The replication slots that the split makes."""
+
+    failover: bool = True
+    """On PostgreSQL 17 and later, standbys that synchronize slots get ours."""
+    over_budget: Literal["alert", "give_up"] = "alert"
+    """What happens beyond limits.wal_retained_bytes_max, as long as no service has moved.
+
+    With alert, the stream goes on and says so, and a copy ends with exit code 6.
+    """
+
+
+class Ddl(_Mapping):
+    """What happens when the source's schema changes while the split follows it."""
+
+    added_columns: Literal["stop", "ignore", "carry"] = "stop"
+    """ignore: the column stays behind, and a cutover waits for a decision."""
+    dropped_columns: Literal["stop", "carry"] = "stop"
+    changed_columns: Literal["stop", "carry"] = "stop"
+    """Renamed, of another type, NOT NULL or not, generated in another way; another key."""
+    new_tables: Literal["stop", "ignore"] = "ignore"
+    """ignore: the stream goes on without them, and a cutover waits for a decision."""
+    new_partitions: Literal["stop", "carry"] = "carry"
+    lost_partitions: Literal["stop", "carry"] = "stop"
+    """Detached or dropped; carry drops them, with their rows, in the targets."""
+    enum_labels: Literal["stop", "carry"] = "carry"
+    """Values that were added to an enum."""
 
 
 class PgbouncerSwitch(_Mapping):
@@ -209,6 +240,8 @@ class PlanFile(_Mapping):
     lists: dict[Name, Listing] = {}
     sequences: Sequences = Sequences()
     limits: Limits = Limits()
+    slots: Slots = Slots()
+    ddl: Ddl = Ddl()
     switch: Annotated[PgbouncerSwitch | CommandSwitch | NoSwitch, Field(discriminator="kind")] = (
         NoSwitch()
     )

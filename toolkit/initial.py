@@ -24,13 +24,15 @@ from cdc.copying import Copying
 from cdc.crash import crash_point
 from cdc.crew import Crew, Job
 from cdc.lsn import LSN
+from cdc.slot import read_slot
 from cdc.throttle import Throttle
 from plans import names
 from plans.catalog import TableName
-from plans.errors import NotReady
+from plans.errors import GateClosed, NotReady
 from plans.routes import Route
 from toolkit import locks, state
 from toolkit.after_data import AfterData
+from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
 from toolkit.opened import Split, open_split, require_prepared
 from toolkit.prepare import schema_of
 from toolkit.state import Phase
@@ -56,6 +58,7 @@ def copy(
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
         require_prepared(split, source)
+        require_not_given_up(split.name, source)
         now = state.phases(source, split.name)
         services = [
             s
@@ -74,7 +77,13 @@ def copy(
             details=lambda: asdict(tally.pace()),
         ) as throttle:
             initial = _Initial(split, source, services, tally, throttle, jobs)
-            _copy_all(initial, report, chunk_bytes)
+            try:
+                _copy_all(initial, report, chunk_bytes)
+            except GateClosed:
+                retained = read_slot(source, names.slot(split.name)).retained_bytes
+                if is_over_budget(split, source, retained):
+                    raise give_up(split, source, retained) from None
+                raise
         for service in services:
             _make_durable(split, service)
         state.set_phase(source, split.name, services, Phase.FOLLOWING)

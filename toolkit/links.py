@@ -9,10 +9,14 @@ from cdc.copy_record import copied
 from cdc.follow import Feed
 from cdc.link import Link
 from cdc.lsn import LSN
+from cdc.past import Past
+from cdc.slot import Server
+from cdc.stage import carries_binary
 from plans import names
 from plans.errors import NotReady
 from plans.schema.staging import staging_types
-from toolkit.opened import Split
+from toolkit.opened import Split, past_of
+from toolkit.slot_server import SOURCE, known_server
 
 
 def forward_feed(split: Split) -> Feed:
@@ -22,12 +26,14 @@ def forward_feed(split: Split) -> Feed:
     would not know which changes the copy has.
     """
     links = []
+    server: Server | None = None
     for service in split.plan.services:
         routes = split.routes_of([service])
         if not routes:
             continue
         with connect(split.plan.source.dsn) as source, connect(split.dsn(service)) as target:
             horizons = copied(target)
+            server = known_server(target, split.name, SOURCE) or server
             tables = {route.source.name: route.source for route in routes}
             types = staging_types(source, tables.values(), target).types
         _require_copied(split, service, [route.id for route in routes], horizons)
@@ -50,12 +56,16 @@ def forward_feed(split: Split) -> Feed:
                 types=types,
             )
         )
+    with connect(split.plan.source.dsn) as source:
+        noted = past_of(source, split.name)
     return Feed(
         name=split.name,
         leader_dsn=split.plan.source.dsn,
         slot=names.slot(split.name),
         publication=names.publication(split.name),
         links=tuple(links),
+        server=server,
+        past=Past.of(noted, binary=carries_binary(f.leader for link in links for f in link.flows)),
     )
 
 
@@ -73,12 +83,15 @@ def back_feed(split: Split, service: str) -> Feed:
         flows=tuple(split.back(route) for route in split.owned([service])),
         backwards=True,
     )
+    with connect(split.plan.source.dsn) as source:
+        server = known_server(source, split.name, service)
     return Feed(
         name=f"{split.name}/{service} back",
         leader_dsn=split.dsn(service),
         slot=names.back_slot(split.name, service),
         publication=names.back_publication(split.name, service),
         links=(link,),
+        server=server,
     )
 
 

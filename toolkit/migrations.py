@@ -143,7 +143,7 @@ def _connection(dsn: str) -> Iterator[Connection]:
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    raw = psycopg.connect(dsn)
+    raw = psycopg.connect(dsn, client_encoding="UTF8")
     try:
         raw.execute("SELECT set_config('lock_timeout', %s, false)", [str(LOCK_TIMEOUT_MS)])
         raw.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_LOCK])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ from toolkit.observe import (
     drifted,
     prepared_transactions,
     retained_bytes,
+    slots_of,
     stream_lag,
     unpublished,
 )
 from toolkit.opened import Split
 from toolkit.sides import open_sides
+from toolkit.slot_health import SlotHealth
 from toolkit.state import Direction, Phase
 from toolkit.throttling import read_wish
 
@@ -53,6 +56,7 @@ class Status:
     copy: dict[str, Any]
     services: dict[str, ServiceStatus]
     gates: tuple[Gate, ...]
+    slots: tuple[SlotHealth, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The result object that scripts read."""
@@ -62,6 +66,7 @@ class Status:
             "stream": self.stream,
             "copy": self.copy,
             "services": {name: asdict(one) for name, one in self.services.items()},
+            "slots": [one.as_dict() for one in self.slots],
             "gates": [gate.as_dict() for gate in self.gates],
         }
 
@@ -79,8 +84,11 @@ def read_status(split: Split) -> Status:
             for service in split.plan.services
         }
         gates: tuple[Gate, ...] = ()
+        slots = _slots(split, source, now)
         if all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
-            gates = tuple(decide(_readiness(split, source, now, services), split.plan.limits))
+            gates = tuple(
+                decide(_readiness(split, source, now, services, slots), split.plan.limits)
+            )
         return Status(
             split.name,
             min(now.values(), key=ORDER.index).value,
@@ -88,6 +96,7 @@ def read_status(split: Split) -> Status:
             _copy(split, source),
             services,
             gates,
+            slots,
         )
 
 
@@ -174,7 +183,11 @@ def _process(source: Connection, split: str, role: str, *, live: bool) -> dict[s
 
 
 def _readiness(
-    split: Split, source: Connection, now: dict[str, Phase], services: dict[str, ServiceStatus]
+    split: Split,
+    source: Connection,
+    now: dict[str, Phase],
+    services: dict[str, ServiceStatus],
+    slots: tuple[SlotHealth, ...],
 ) -> Readiness:
     moved = {s for s, phase in now.items() if phase is Phase.MOVED}
     owned = split.owned(set(split.plan.services) - moved)
@@ -211,7 +224,21 @@ def _readiness(
                 )
             ),
             crossing=crossing(sides, look=False),
+            slots=slots,
         )
+
+
+def _slots(split: Split, source: Connection, now: dict[str, Phase]) -> tuple[SlotHealth, ...]:
+    """The slots' state, once there are any; of targets only if their service has moved."""
+    if all(phase in (Phase.PLANNED, Phase.COMPLETED) for phase in now.values()):
+        return ()
+    with ExitStack() as stack:
+        targets = {
+            service: stack.enter_context(connect(split.dsn(service), name="dbsplit status"))
+            for service, phase in now.items()
+            if phase is Phase.MOVED
+        }
+        return slots_of(split, source, targets, now)
 
 
 def _has_control(source: Connection) -> bool:

@@ -25,6 +25,12 @@ def status_text(status: Status) -> str:
         + ("live" if status.stream.get("live") else "not running"),
         _render(table),
         *_copy_lines(status.copy),
+        *(
+            f"slot {one.slot} ({one.where}): {one.wal_status}, retains {one.retained_bytes:,} of "
+            f"{one.limit_bytes:,} bytes, {one.forecast} ({one.limit})"
+            for one in status.slots
+        ),
+        *(f"ALERT   {said}" for said in status.stream.get("alerts") or ()),
     ]
     lines += [
         f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
