@@ -31,7 +31,7 @@ POINTS = (
     "stream.applied",
     "stream.committed",
     "stream.confirmed",
-    "stream.given_up",
+    "budget.noted",
     "refresh.plan",
     "refresh.noted",
     "refresh.published",
