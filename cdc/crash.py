@@ -31,7 +31,7 @@ POINTS = (
     "stream.applied",
     "stream.committed",
     "stream.confirmed",
-    "stream.given_up",
+    "budget.noted",
     "validate.unit",
     "refresh.plan",
     "refresh.noted",
