@@ -106,7 +106,15 @@ class Applier:
         """Connect, and return the position up to which the follower has everything."""
         writer = self._writer = Writer(self.link, self._stop)
         link = self.link
-        found = list(destinations(link.flows, link.horizons, link.types, binary=self._binary))
+        found = list(
+            destinations(
+                link.flows,
+                link.horizons,
+                link.types,
+                binary=self._binary,
+                of_several_moments=link.of_several_moments,
+            )
+        )
         writer.prepare(found)
         for destination in found:
             self._destinations.setdefault(destination.leader.name, []).append(destination)
