@@ -55,6 +55,7 @@ class Pull:
         self.exhausted = False
         """Whether the last call came to where the log ended when it began."""
         try:
+            self._connection.execute("SET statement_timeout = 0")
             self._connection.execute(
                 "SELECT pg_copy_logical_replication_slot(%s, %s, true)", [slot, self._copy]
             )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -104,7 +104,9 @@ def make_ready(move: Move) -> None:
     with move.step("gates") as details:
         _await_lag(sides)
         move.fingerprints = fingerprints(sides)
-        move.gates = decide(observe(sides, compared=compared), _limits(sides))
+        observed = observe(sides, compared=compared)
+        verification_s = validation.verification_s(sides, move.ends, compared)
+        move.gates = decide(replace(observed, verification_s=verification_s), _limits(sides))
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
     with move.step("announce"):
@@ -173,7 +175,7 @@ def _verify(move: Move) -> None:
 
 def _ready_follower(move: Move) -> None:
     with move.step("sequences") as details:
-        details["sequences"] = renumber(move.sides)
+        details["sequences"] = renumber(move.sides, deadline=move.deadline)
         crash_point("cutover.sequences")
     with move.step("way_back"):
         _require_way_back(move)
@@ -209,9 +211,9 @@ def open_new_leader(move: Move) -> None:
     deadline = time.monotonic() + OPEN_S_MAX
     with move.step("open"):
         _tell_targets(sides)
-        if sides.direction is Direction.ROLLBACK:
-            renumber(sides, decided=True)
         try:
+            if sides.direction is Direction.ROLLBACK:
+                renumber(sides, deadline=deadline, decided=True)
             for connection, tables in sides.open_follower():
                 _let_in(sides, connection, tables, deadline)
         except (GivenUp, psycopg.Error) as error:

@@ -18,7 +18,7 @@ from plans.check import check_split
 from plans.errors import NotReady
 from plans.finding_codes import CODES
 from plans.findings import Finding
-from plans.load import load_plan
+from plans.load import Targets, load_plan
 from tests.conftest import fresh_database
 from tests.integration.test_check_hazards import FOUND
 from toolkit.servers import Server, find_binaries, running_server
@@ -52,6 +52,7 @@ class Case:
     contrib: bool = False  # the source is Debian's server, which has modules and ICU
     quiet: frozenset[str] = frozenset()  # what it must not find
     silent: frozenset[str] = frozenset()  # services whose database doesn't answer
+    unset: frozenset[str] = frozenset()  # services whose variable has no value
 
 
 CASES = (
@@ -184,6 +185,23 @@ lists:
         }),
     ),
     Case(
+        "names in quotes, each told once",
+        """
+        CREATE SCHEMA "An App";
+        CREATE TABLE "An App"."Users" ("Id" int PRIMARY KEY);
+        CREATE TABLE jobs (id int PRIMARY KEY);
+        CREATE FUNCTION "An App".tell() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO jobs VALUES (NEW."Id"); RETURN NEW; END';
+        CREATE TRIGGER "tellIt" AFTER INSERT ON "An App"."Users"
+            FOR EACH ROW EXECUTE FUNCTION "An App".tell();
+        CREATE VIEW "An App"."Both" AS SELECT "Id" FROM "An App"."Users" JOIN jobs ON true;
+        """,
+        "  Users: crm\n  jobs: shop\n",
+        frozenset({("trigger-across", "tellIt on An App.Users"), ("view-across", "An App.Both")}),
+        services=SERVICES.replace('"${SOURCE}"', '"${SOURCE}", schemas: [public, "An App"]'),
+        quiet=frozenset({"trigger-left-out", "left-out"}),
+    ),
+    Case(
         "forced row security",
         """
         CREATE TABLE mine (id int PRIMARY KEY);
@@ -236,6 +254,14 @@ lists:
         target="ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
         services=SERVICES.replace('"${CRM}"', '"${CRM}", roles: [postgres]'),
         quiet=frozenset({"role-absent", "role-unknown", "money-locale"}),
+    ),
+    Case(
+        "no targets",
+        "CREATE TABLE notes (id int PRIMARY KEY);",
+        "  notes: crm\n",
+        frozenset({("target-unset", "crm"), ("target-unset", "shop")}),
+        quiet=frozenset({"target-silent", "plan-invalid"}),
+        unset=frozenset({"crm", "shop"}),
     ),
     Case(
         "an old collation",
@@ -317,7 +343,8 @@ def _check(case: Case, dsns: dict[str, str], directory: Path) -> list[Finding]:
         dsns = {place: make_conninfo(dsn, user=POOR) for place, dsn in dsns.items()}
     nowhere = make_conninfo(host="127.0.0.1", port=1, dbname="nowhere")
     dsns |= dict.fromkeys(case.silent, nowhere)
-    plan = load_plan(path, {place.upper(): dsn for place, dsn in dsns.items()})
+    known = {place.upper(): dsn for place, dsn in dsns.items() if place not in case.unset}
+    plan = load_plan(path, known, targets=Targets.IF_SET)
     with connect(plan.source.dsn) as source:  # as the verb does
         return check_split(plan, source)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolkit.cli.compare import compare
 from toolkit.cli.copy import copy_command, copy_rows, throttle_command
 from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder
 from toolkit.cli.plan import plan_group
@@ -257,6 +258,9 @@ def validate(
         _validate(plan, talk, services, tables, junit)
 
 
+cli.add_command(compare)
+
+
 @cli.command()
 @PLAN
 @JSON
@@ -398,20 +402,17 @@ def _stream(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from plans.errors import StreamBroken
-    from toolkit.opened import Drifted, open_split
-    from toolkit.streaming import stream as follow
+    from toolkit.evolving import follow
 
-    try:
-        split = open_split(plan)
-    except Drifted as error:
-        raise StreamBroken(str(error), hint=error.hint) from None
-    talk.line("stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM")
     progress = follow(
-        split,
+        plan,
         stop=stop,
         until_caught_up=until_caught_up,
         report=lambda p: talk.seldom("stream", "stream", asdict(p)),
+        say=talk.say,
+        begun=lambda split: talk.line(
+            "stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM"
+        ),
     )
     return asdict(progress)
 
@@ -482,10 +483,12 @@ def _move(
     if moved.certificate:
         text += f"; certificate {moved.certificate}"
     if dry_run:
-        text = "\n".join(
+        gates = [
             f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
             for g in moved.gates
-        )
+        ]
+        meanwhile = [f"warning: {one}" for one in moved.refused_meanwhile]
+        text = "\n".join([*gates, *meanwhile])
     talk.result(moved.as_dict(), text)
 
 
