@@ -30,7 +30,7 @@ _EPOCH_2000_S = 946_684_800
 MESSAGES_MAX = 2_000
 BYTES_MAX = 1 << 20
 
-NAP_S = 0.001
+NAP_S = 0.004
 """How long a busy reader rests between reads.
 
 The server sends one small message per change, and a reader that wakes for each
