@@ -32,6 +32,7 @@ POINTS = (
     "stream.committed",
     "stream.confirmed",
     "budget.noted",
+    "validate.unit",
     "refresh.plan",
     "refresh.noted",
     "refresh.published",

@@ -69,6 +69,9 @@ class TableResult:
     reason: str = ""  # why it is unverified
     fingerprint: str = ""  # of the leader's rows
     elapsed_s: float = 0
+    scope: str = ""  # which rows were compared, in words; "" is all of them
+    collision_bound: float = 0
+    """The probability, at most, that a difference hid behind equal hashes."""
 
     def summary(self) -> dict[str, object]:
         """The result object of this table that scripts read."""
@@ -81,6 +84,8 @@ class TableResult:
             "different": self.different,
             "unverified": self.unverified,
             "state": self.state,
+            "collision_bound": self.collision_bound,
+            **({"scope": self.scope} if self.scope else {}),
             **({"reason": self.reason} if self.reason else {}),
         }
 

@@ -12,6 +12,7 @@ def _of(verb: str) -> tuple[str, ...]:
 PREPARE = _of("prepare")
 COPY = _of("copy")
 STREAM = _of("stream")
+VALIDATE = _of("validate")
 BUDGET = _of("budget")
 REFRESH = _of("refresh")
 MOVE = _of("cutover")  # a rollback passes the same

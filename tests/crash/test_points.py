@@ -9,7 +9,7 @@ from pathlib import Path
 import cdc
 import toolkit
 from cdc.crash import POINTS
-from tests.crash.points import BUDGET, COPY, MOVE, PREPARE, REFRESH, STREAM
+from tests.crash.points import BUDGET, COPY, MOVE, PREPARE, REFRESH, STREAM, VALIDATE
 
 PACKAGES = (cdc, toolkit)
 
@@ -36,4 +36,5 @@ def test_each_point_stands_in_the_code_exactly_once() -> None:
 
 def test_each_point_is_one_that_a_test_dies_at() -> None:
     """The other files of this directory take their points from these lists."""
-    assert sorted((*PREPARE, *COPY, *STREAM, *BUDGET, *REFRESH, *MOVE)) == sorted(POINTS)
+    every = (*PREPARE, *COPY, *STREAM, *BUDGET, *VALIDATE, *REFRESH, *MOVE)
+    assert sorted(every) == sorted(POINTS)

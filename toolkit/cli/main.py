@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolkit.cli.compare import compare
 from toolkit.cli.copy import copy_command, copy_rows, throttle_command
 from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder
 from toolkit.cli.plan import plan_group
@@ -255,6 +256,9 @@ def validate(
     """
     with told(as_json=as_json) as talk:
         _validate(plan, talk, services, tables, junit)
+
+
+cli.add_command(compare)
 
 
 @cli.command()

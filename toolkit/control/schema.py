@@ -31,6 +31,7 @@ _OF_A_SPLIT: Final = (
     "event",
     "heartbeat",
     "throttle",
+    "comparing",
     "validated",
     "attempt",
     "service",
