@@ -105,21 +105,12 @@ against the source's slot and those of the targets that have moved. Where \
 
 With `over_budget: give_up`, `stream` and `copy` drop the source's slot as soon as it keeps more \
 than the limit, and the split needs a new copy: rather that than a full disk. Nothing can do so \
-while neither of them runs; `max_slot_wal_keep_size` can.
-
-```yaml
-limits: {wal_retained_bytes_max: 50000000000, wal_full_in_s_min: 3600}
-slots: {over_budget: give_up}
-```""",
+while neither of them runs; `max_slot_wal_keep_size` can.""",
     "Ddl": """\
 `stop` ends the stream before the first row that would be wrong, with exit code 7 and what to do. \
 `carry` does by itself what `dbsplit plan refresh` would do, and goes on. What each kind of change \
 means is in the [runbook](runbook.md#ddl-on-the-source). Tables that are renamed or dropped always \
-stop the stream.
-
-```yaml
-ddl: {added_columns: carry, changed_columns: carry}
-```""",
+stop the stream.""",
     "PgbouncerSwitch": """\
 **Not supported by this version:** `plan check` reports it as a blocker. Use `kind: command`.""",
     "CommandSwitch": """\
