@@ -31,6 +31,8 @@ POINTS = (
     "stream.applied",
     "stream.committed",
     "stream.confirmed",
+    "repair.written",
+    "repair.committed",
     "cutover.reverse_slot",
     "cutover.target_closed",
     "cutover.validated",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from plans.catalog import TableName
@@ -16,6 +17,19 @@ from validators.sides import Key
 State = Literal["equal", "different", "unverified"]
 Step = Literal["fingerprint", "open", "recheck", "done"]
 How = Literal["missing", "extra", "different"]
+Writer = Literal["applier", "before", "other", "unknown"]
+"""`before`: the copy, or the applications that wrote this side before it followed."""
+Cause = Literal[
+    "written-there",
+    "not-arrived",
+    "not-removed",
+    "outdated",
+    "encoding",
+    "white-space",
+    "precision",
+    "expression",
+    "unknown",
+]
 
 TEXT_MAX = 200  # characters shown of a value; what is compared is the hash of all of it
 
@@ -30,6 +44,14 @@ class ColumnDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """Who wrote a row of the follower last, and when."""
+
+    by: Writer = "unknown"
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One key whose rows differ; for a table without a key, () and one row's text."""
 
@@ -37,8 +59,11 @@ class Difference:
     how: How
     columns: tuple[ColumnDifference, ...] = ()  # those that differ, when they were read
     rows: int = 1  # more than one where a key has several rows, or a row several copies
+    copies: tuple[int, int] = (0, 0)  # of a row without a key, on the leader and the follower
     row_hash: str | None = None  # by which a row without a key is found
     version: int | None = None  # the xmin of the follower's row
+    written: Written = Written()  # the follower's row
+    cause: Cause = "unknown"
 
     def shortened(self) -> Difference:
         """The same to be shown: texts are cut to a readable length."""
@@ -69,6 +94,7 @@ class TableResult:
     reason: str = ""  # why it is unverified
     fingerprint: str = ""  # of the leader's rows
     elapsed_s: float = 0
+    collision_bound: float | None = None  # the odds that a difference has escaped; None: not told
 
     def summary(self) -> dict[str, object]:
         """The result object of this table that scripts read."""
@@ -115,3 +141,28 @@ def consistent(results: Iterable[TableResult]) -> bool:
 
 def _cut(text: str | None) -> str | None:
     return None if text is None else text[:TEXT_MAX]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleResult:
+    """A rule of the business that the rows of a service have to keep."""
+
+    rule: str
+    service: str
+    table: str = ""  # "" if it is about several
+    outcome: Literal["passed", "failed", "unverified"]
+    unexpected: int = 0  # rows that break it
+    examples: tuple[str, ...] = ()  # a few of them, to be shown
+    reason: str = ""  # why it is unverified
+
+    def as_dict(self) -> dict[str, object]:
+        """The rule in the result object."""
+        return {
+            "rule": self.rule,
+            "service": self.service,
+            "table": self.table,
+            "outcome": self.outcome,
+            "unexpected": self.unexpected,
+            "examples": list(self.examples),
+            **({"reason": self.reason} if self.reason else {}),
+        }

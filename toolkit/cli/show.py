@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from cdc.copy_pace import BuildProgress, CatchUpProgress, CopyProgress, Pace, Report
@@ -31,7 +33,7 @@ def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Report]:
 
         yield tell
         return
-    with Progress(
+    with RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,} of ~{task.total:,} rows"),
@@ -88,6 +90,52 @@ def _left(pace: Pace) -> str:
     return f"{minutes}:{seconds:02} left"
 
 
+@contextmanager
+def comparison_reporter(
+    talk: Talk, routes: Sequence[Route]
+) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Show the comparison's progress: a bar on a terminal, lines elsewhere."""
+    if talk.as_json or not sys.stderr.isatty():
+        yield talk.say_step
+        return
+    estimated = {route.id: max(route.source.rows_estimated, 1) for route in routes}
+    lock = threading.Lock()
+    with RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} of ~{task.total:,} rows"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[found]}"),
+        console=Console(stderr=True),
+    ) as bars:
+        bar = bars.add_task("compare", total=sum(estimated.values()), found="")
+        done: dict[str, int] = {}
+        found: dict[str, int] = {}
+
+        def say(step: str, details: dict[str, Any]) -> None:
+            if step not in ("comparing", "compared"):
+                talk.say_step(step, details)
+                return
+            with lock:
+                route, rows = details["route"], details["rows"]
+                done[route] = rows
+                if step == "compared":
+                    estimated[route] = max(rows, 1)
+                    done[route] = estimated[route]
+                else:
+                    estimated[route] = max(rows, estimated[route])
+                    found[route] = details["found"]
+                rechecked = sum(found.values())
+                bars.update(
+                    bar,
+                    completed=sum(done.values()),
+                    total=sum(estimated.values()),
+                    found=f"{rechecked:,} rechecked" if rechecked else "",
+                )
+
+        yield say
+
+
 def status_text(status: Status) -> str:
     """The status as a table and the gates below it."""
     table = Table("service", "phase", "tables", "copied", "lag bytes", "lag s", box=None)
@@ -132,6 +180,19 @@ def validation_text(results: Sequence[TableResult]) -> str:
             )
             lines.append(f"{one.service} {one.table} ({key}) {difference.how}: {columns}")
     return "\n".join(lines)
+
+
+def repair_text(repaired: Mapping[str, Any] | None) -> str:
+    """What a repair did, below the comparison that followed it; "" without one."""
+    if repaired is None:
+        return ""
+    told = ", ".join(f"{repaired[name]:,} {name}" for name in ("inserted", "updated", "deleted"))
+    lines = [f"\nrepaired: {told} rows; compared again above"]
+    for route, one in repaired["routes"].items():
+        if one["left"]:
+            reasons = "; ".join(one["reasons"])
+            lines.append(f"\n{route}: {one['left']:,} rows were left as they were: {reasons}")
+    return "".join(lines)
 
 
 def orphans_text(results: Sequence[OrphanResult]) -> str:
