@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plans.findings_written import github_command
-from plans.places import Path as PlanPath
 from toolkit.validated import Validated
 from validators.results import RuleResult, TableResult
 
 
 def annotation_lines(validated: Validated, plan: Path) -> Iterator[str]:
     """A line for each table that is not equal and each rule that is broken, or one for all."""
-    lines = {route.id: _line(validated, route.source.name.name) for route in validated.routes}
     told = False
     for one in validated.results:
         if one.state != "equal":
             told = True
-            yield _of_table(one, plan, lines.get(one.route, 1))
+            yield _of_table(one, plan, validated.lines.get(one.route, 1))
     for rule in validated.rules:
         if rule.outcome != "passed":
             told = True
@@ -46,9 +44,3 @@ def _of_rule(one: RuleResult, plan: Path) -> str:
     said = one.reason or f"{one.unexpected:,} rows break it"
     properties = {"file": str(plan), "title": f"{one.service}: {one.rule} is {one.outcome}"}
     return github_command("error", properties, said)
-
-
-def _line(validated: Validated, table: str) -> int:
-    plan = validated.split.plan
-    path: PlanPath = ("tables", next((n for n in plan.tables if n.split(".")[-1] == table), table))
-    return plan.places.mark(path)[0]

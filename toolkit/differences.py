@@ -8,6 +8,7 @@ differences; those that repair need the values.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from toolkit.state import Direction
 from validators.causes import cause_of
 from validators.compare import Found
 from validators.masks import Masks
-from validators.results import Difference, TableResult, Written
+from validators.results import Cause, Difference, How, TableResult, Writer, Written
 from validators.sides import Pair
 from validators.writers import Writers, read_writers
 
@@ -206,6 +207,9 @@ class ControlTable:
                 )
 
 
+Class = tuple[How, Cause, Writer]
+
+
 @dataclass(slots=True)
 class Shown:
     """Holds the first differences of each route, cut to a readable length, for a report."""
@@ -213,13 +217,17 @@ class Shown:
     most: int = 200
     masked: bool = True
     by_route: dict[str, list[Difference]] = field(default_factory=dict)
+    classes: dict[str, Counter[Class]] = field(default_factory=dict)  # rows; of all of them
 
     def begin(self, way: Way) -> None:
         """Begin a list."""
         self.by_route[way.route.id] = []
+        self.classes[way.route.id] = Counter()
 
     def take(self, way: Way, differences: Sequence[Difference]) -> None:
-        """Hold as many as are shown."""
+        """Count all, and hold as many as are shown."""
+        for one in differences:
+            self.classes[way.route.id][one.how, one.cause, one.written.by] += one.rows
         held = self.by_route[way.route.id]
         held += [one.shortened() for one in differences[: self.most - len(held)]]
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from plans.routes import Route
-from toolkit.opened import Split
+from toolkit.differences import Class
 from validators.orphans import OrphanResult
 from validators.results import Difference, RuleResult, TableResult, consistent
-
-EXAMPLES_TOLD: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,8 @@ class Clock:
 class Validated:
     """What a run found out; differences and examples in it may be shown."""
 
-    split: Split
+    split: str
+    planned: tuple[Route, ...]  # all that the plan has
     routes: tuple[Route, ...]  # those that were to be compared
     results: tuple[TableResult, ...]
     leads: Mapping[str, str]  # route → source or target
@@ -58,9 +57,11 @@ class Validated:
     ended_at: float
     times: Mapping[str, Timed] = field(default_factory=dict)
     differences: Mapping[str, Sequence[Difference]] = field(default_factory=dict)  # the first
+    classes: Mapping[str, Mapping[Class, int]] = field(default_factory=dict)  # rows of all
     left_out: Mapping[str, int] = field(default_factory=dict)  # of the control schema's table
     orphans: tuple[OrphanResult, ...] = ()
     lists: tuple[Mapping[str, Any], ...] = ()
+    lines: Mapping[str, int] = field(default_factory=dict)  # of the plan, by route
     rules: tuple[RuleResult, ...] = ()
     repaired: Mapping[str, Any] | None = None
 

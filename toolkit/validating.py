@@ -87,7 +87,8 @@ def run_validation(
             for route in chosen
         }
         return Validated(
-            split=split,
+            split=split.name,
+            planned=split.routes,
             routes=tuple(chosen),
             results=tuple(results),
             leads=leads,
@@ -95,8 +96,10 @@ def run_validation(
             ended_at=time.time(),
             times=clock.times(),
             differences=shown.by_route,
+            classes=shown.classes,
             left_out=kept.left_out,
             orphans=tuple(orphans),
+            lines={route.id: _line(split, route) for route in chosen},
             repaired=repaired,
         )
 
@@ -115,6 +118,13 @@ def _compare(
 ) -> list[TableResult]:
     with Handover(split, sinks) as handover:
         return list(validate_all(split, routes, source, say, handover=handover).results)
+
+
+def _line(split: Split, route: Route) -> int:
+    """Where the plan's file has the route's table."""
+    names = {str(route.source.name), route.source.name.name}
+    entry = next((name for name in split.plan.tables if name in names), "")
+    return split.plan.places.mark(("tables", entry))[0]
 
 
 def _files(stack: ExitStack, wanted: Wanted) -> list[Sink]:

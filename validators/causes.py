@@ -6,6 +6,7 @@ is what a person would guess who looks at the values.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from itertools import product
@@ -28,6 +29,7 @@ CAUSES: Final[Mapping[Cause, str]] = MappingProxyType(
     }
 )
 
+_NUMBER = re.compile(r"(?P<whole>-?\d[\d :-]*)(?:\.(?P<fraction>\d+))?(?P<zone>\+00)?")
 _CODECS = ("utf-8", "latin-1", "cp1252")
 
 
@@ -78,19 +80,13 @@ def _is_white_space(column: ColumnDifference) -> bool:
 
 def _is_precision(column: ColumnDifference) -> bool:
     """A number or a time that lacks its last digits, or has them rounded."""
-    if column.leader is None or column.follower is None:
+    ours, theirs = _NUMBER.fullmatch(column.leader or ""), _NUMBER.fullmatch(column.follower or "")
+    if ours is None or theirs is None:
         return False
-    short, long = sorted((column.leader, column.follower), key=len)
-    if not any(character.isdigit() for character in long):
-        return False
-    kept = short.rstrip("0123456789")  # up to the point, or to the part that is no digit
-    digits = len(short) - len(kept)
-    fraction = long[len(kept) :]
-    if len(short) < len(long) and long.startswith(short):
-        rest = long[len(short) :]
-        return rest.lstrip(".").rstrip("+:0123456789") == "" and ("." in short or "." in rest)
-    is_rounded = kept.endswith(".") and long.startswith(kept) and fraction.isdigit()
-    return is_rounded and digits < len(fraction)
+    alike = (ours["whole"], ours["zone"]) == (theirs["whole"], theirs["zone"])
+    short, long = sorted((ours["fraction"] or "", theirs["fraction"] or ""), key=len)
+    last = len(short) - 1  # the only digit that rounding changes, but for a carry
+    return alike and len(short) < len(long) and long.startswith(short[: max(last, 0)])
 
 
 _EXPLAINS: Final[Mapping[Cause, Callable[[ColumnDifference], bool]]] = MappingProxyType(
