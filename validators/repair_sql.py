@@ -184,7 +184,6 @@ _HEAD = """\
 \\set ON_ERROR_STOP on
 \\set QUIET on
 \\encoding UTF8
-SET client_min_messages = warning;
 """
 
 
@@ -204,6 +203,7 @@ def part_head(split: str, service: str, stream: str, schemas: Sequence[str]) -> 
         found.format(sql.Literal(stream)).as_string(None),
         "\\endif",
         "\\if :is_here",
+        "SET client_min_messages = warning;",
         *pins,
         sql.SQL("SET search_path TO {};").format(path).as_string(None),
         "SET lock_timeout = '2s';",
@@ -228,10 +228,8 @@ def origin_setup(origin: str) -> str:
 
 def part_end() -> str:
     """What the part for one database ends with."""
-    return (
-        "SELECT pg_replication_origin_session_reset() \\g /dev/null\n"
-        "RESET session_replication_role;\n\\set QUIET on\n\\endif\n"
-    )
+    # A new session has no origin: resetting it would take one more privilege.
+    return "\\set QUIET on\n\\connect\n\\endif\n"
 
 
 def _comment(text: str) -> str:

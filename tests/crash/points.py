@@ -12,4 +12,5 @@ def _of(verb: str) -> tuple[str, ...]:
 PREPARE = _of("prepare")
 COPY = _of("copy")
 STREAM = _of("stream")
+REPAIR = _of("repair")
 MOVE = _of("cutover")  # a rollback passes the same

@@ -143,7 +143,7 @@ def test_a_row_that_the_stream_changes_meanwhile_is_left_to_it(
     with shop.verbs.stream(shop.source):
         shop.ask("crm", "UPDATE tickets SET subject = 'wrong' WHERE id IN (80, 81)")
         look = RowWriter.leader
-        changed = []
+        changed: list[Any] = []
 
         def look_later(self: RowWriter, *args: Any) -> Any:
             if not changed:
