@@ -53,7 +53,17 @@ class CatchUpProgress:
     behind_bytes: int
 
 
-Report = Callable[[CopyProgress | BuildProgress | CatchUpProgress], None]
+@dataclass(frozen=True, slots=True)
+class ThrottleProgress:
+    """That it goes slower than it could, or as fast again, and what may become a reason."""
+
+    paused: bool
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+Progress = CopyProgress | BuildProgress | CatchUpProgress | ThrottleProgress
+Report = Callable[[Progress], None]
 
 
 @dataclass(slots=True)
@@ -121,6 +131,11 @@ class Tally:
         """Meanwhile nothing of this was done, nor could it be."""
         with self._lock:
             self._began += seconds
+
+    def pace(self) -> Pace:
+        """How fast it goes now."""
+        with self._lock:
+            return self._pace(time.monotonic())
 
     def _tell(self, route: str, *, done: bool) -> None:
         copied, now = self._routes[route], time.monotonic()

@@ -31,6 +31,7 @@ POINTS = (
     "stream.applied",
     "stream.committed",
     "stream.confirmed",
+    "stream.given_up",
     "repair.written",
     "repair.committed",
     "cutover.reverse_slot",

@@ -26,6 +26,7 @@ from cdc.lsn import LSN, confirmable
 from cdc.pgoutput import Relation, decode
 from cdc.pull import Pull
 from cdc.replication import ConnectionLost, Keepalive, ReplicationConnection
+from cdc.slot import Server, require_unbroken
 from cdc.stage import carries_binary
 from cdc.watch import Watch
 from plans.errors import NotReady, SplitError, StreamBroken
@@ -66,6 +67,7 @@ class Feed:
     slot: str
     publication: str
     links: tuple[Link, ...]
+    server: Server | None = None  # that the slot was made on; None if it was not noted
 
     @property
     def binary(self) -> bool:
@@ -255,26 +257,22 @@ class Follower(threading.Thread):
         A slot that was dropped and made anew, or moved on by somebody, goes on
         without a word behind changes that nobody has.
         """
-        with connect(self.feed.leader_dsn, name="dbsplit stream") as leader:
-            row = leader.execute(
-                "SELECT confirmed_flush_lsn::text,"
-                " pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint"
-                " FROM pg_replication_slots WHERE slot_name = %s",
-                [self.feed.slot],
-            ).fetchone()
-        begins = LSN.parse(row[0]) if row and row[0] else LSN(0)
-        for applier in appliers:
-            ends = applier.committed
-            if ends == LSN(0):  # before the first change, the copy tells how far it reaches
-                ends = min(applier.link.horizons.values(), default=begins)
-            if begins > ends:
-                raise StreamBroken(
-                    f"replication slot {self.feed.slot} is at {begins}, ahead of "
-                    f"{applier.link.stream}, which has everything up to {ends} only: the slot "
-                    "was recreated or advanced",
-                    hint="changes in between are lost to it: `dbsplit abort` and start again",
-                )
-        return int(row[1]) if row and row[1] else 0
+        feed = self.feed
+        with connect(feed.leader_dsn, name="dbsplit stream") as leader:
+            ends = {}
+            for applier in appliers:
+                end = applier.committed
+                if end == LSN(0):  # before the first change, the copy tells how far it reaches
+                    end = min(applier.link.horizons.values(), default=end)
+                if end > LSN(0):
+                    ends[applier.link.stream] = end
+            slot = require_unbroken(leader, feed.leader_dsn, feed.slot, feed.server, ends)
+        if feed.server not in (None, slot.server):
+            raise NotReady(
+                f"the server of slot {feed.slot} was promoted to timeline {slot.server.timeline}",
+                hint="start `dbsplit stream` again: it goes on if nothing was lost",
+            )
+        return max(0, slot.log_end - slot.confirmed)
 
     def _watch(self) -> Watch:
         tables = [flow.leader for link in self.feed.links for flow in link.flows]

@@ -26,12 +26,13 @@ Connection = psycopg.Connection[Any]
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT: Final[LiteralString] = "SET statement_timeout = '10s'"
 
-# datlocale was daticulocale before 17.
+# datlocale was daticulocale before 17.  Our own sessions pin lc_monetary; what others get is asked.
 DATABASE: Final[LiteralString] = """
 SELECT current_setting('server_version_num')::int AS version,
        j ->> 'datlocprovider' AS provider, j ->> 'datcollversion' AS collation_version,
        coalesce(j ->> 'datlocale', j ->> 'daticulocale', j ->> 'datcollate') AS locale,
-       current_setting('lc_monetary') AS money,
+       (SELECT replace(reset_val, 'POSIX', 'C') FROM pg_settings WHERE name = 'lc_monetary')
+         AS money,
        current_user::text AS role, r.rolsuper OR r.rolbypassrls AS sees_all
   FROM pg_database d CROSS JOIN to_jsonb(d) j
   JOIN pg_roles r ON r.rolname = current_user
@@ -47,9 +48,10 @@ INSTALLED: Final[LiteralString] = """
 SELECT extname::text AS name, extversion::text AS version FROM pg_extension WHERE oid >= 16384
 """
 
+# Of ICU's, `unicode` is in every catalog from 16 on, whether the server is built with ICU or not.
 COLLATIONS: Final[LiteralString] = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) AS name,
-       c.collprovider = 'i' AS is_icu
+       c.collprovider = 'i' AND c.collname <> 'unicode' AS is_icu
   FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
 """
 
@@ -109,6 +111,7 @@ def _ask(dsn: str) -> Facts | None:
             dsn,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="dbsplit check",
+            client_encoding="UTF8",  # a database of SQL_ASCII would have us read bytes
             autocommit=True,
         ) as conn:
             conn.execute(STATEMENT_TIMEOUT)
@@ -275,6 +278,6 @@ def _check_money(subject: Subject, service: str, ours: Facts, theirs: Facts) -> 
                         route.source.name,
                         f"lc_monetary is {theirs.database['money']} there and"
                         f" {ours.database['money']} on the source",
-                        why="money is read and written by it: amounts change on their way",
+                        why="money is read and written by it: stored amounts mean others there",
                         remedy="set lc_monetary alike on both, or make the column numeric",
                     )  # fmt: skip

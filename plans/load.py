@@ -23,6 +23,7 @@ from plans.model import (
     PlanFile,
     Sequences,
     Service,
+    Slots,
     Source,
     TablePlan,
 )
@@ -86,6 +87,11 @@ class Plan:
     def limits(self) -> Limits:
         """Bounds of the steps."""
         return self.content.limits
+
+    @property
+    def slots(self) -> Slots:
+        """How the slots are made, and when they are given up."""
+        return self.content.slots
 
     @property
     def switch(self) -> PgbouncerSwitch | CommandSwitch | NoSwitch:

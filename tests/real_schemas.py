@@ -23,7 +23,7 @@ from tests.history import setup_ledger
 from tests.integration.test_render import Rendered
 from tests.invented_rows import RowInventor
 from tests.invented_traffic import InventedTraffic
-from tests.real_fetch import camunda_sql, lemmy_sql, oscar_python
+from tests.real_fetch import camunda_sql, lemmy_sql, medusa_sql, oscar_python
 from tests.verbs import Verbs
 from toolkit.cli.main import cli
 from toolkit.servers import Server
@@ -235,4 +235,17 @@ OSCAR = RealSchema(
         **dict.fromkeys(("wishlists_", "reviews_", "analytics_"), "customers"),
     },
 )
-REAL_SCHEMAS: Final = (CAMUNDA, LEMMY, OSCAR)
+MEDUSA = RealSchema(
+    "medusa",
+    lambda dsn: _execute_all(dsn, medusa_sql()),
+    {
+        "": "shop",
+        **dict.fromkeys(("address", "customer", "user", "invite"), "crm"),
+        **dict.fromkeys(("note", "notification"), "crm"),
+        **dict.fromkeys(("claim_", "fulfillment", "order_edit", "order_item_change"), "payments"),
+        **dict.fromkeys(("payment", "refund", "return", "swap", "tracking_link"), "payments"),
+    },
+    says=frozenset({"table-keyless", "foreign-key-action"}),
+    contrib=True,
+)
+REAL_SCHEMAS: Final = (CAMUNDA, LEMMY, MEDUSA, OSCAR)

@@ -83,8 +83,8 @@ def open_split(
     """Load the plan, read the catalogs, compile the routes.
 
     With `prepared`, the split has to be prepared, with this very plan and for the
-    tables as they are.  With `tolerant`, what cannot be compiled is passed over:
-    what is to be shown or removed need not be right.
+    tables as they are.  With `tolerant`, what cannot be compiled is passed over, and so
+    is a target that does not answer: what is to be shown or removed need not be right.
 
     Raises PlanInvalid with all that is wrong in the plan, Drifted for tables that
     have changed, NotReady if a server cannot be reached or `prepare` has not been run.
@@ -97,8 +97,12 @@ def open_split(
     targets: dict[str, Catalog] = {}
     if with_targets:
         for service, target in plan.services.items():
-            with connect(target.dsn) as connection:
-                targets[service] = read_catalog(connection, schemas_of(connection))
+            try:
+                with connect(target.dsn) as connection:
+                    targets[service] = read_catalog(connection, schemas_of(connection))
+            except NotReady:
+                if not tolerant:
+                    raise
     if tolerant:
         routes = compile_all(plan, catalog, targets or None).routes
     else:
@@ -122,6 +126,15 @@ def require_prepared(split: Split, source: Connection) -> None:
     Drifted if tables have.
     """
     _require_prepared(split.plan, split.catalog, source)
+
+
+def require_begun(plan: Plan, source: Connection) -> None:
+    """Check that there is something of the split on the source; NotReady if not."""
+    if _control_row(plan, source) is None:
+        raise NotReady(
+            f"split {plan.split} is not prepared on the source",
+            hint=f"run `dbsplit prepare {plan.path}`",
+        )
 
 
 def require_same_plan(plan: Plan, source: Connection) -> bool:

@@ -94,9 +94,9 @@ def compare(
     wanted: Any = None,  # noqa: ANN401 - toolkit.validating.Wanted, which is imported late
 ) -> Validated:
     """Compare, and repair if that is wanted."""
+    from toolkit.cli.comparing import comparison_reporter
     from toolkit.cli.lists import read_lists
     from toolkit.cli.options import require_services
-    from toolkit.cli.show import comparison_reporter
     from toolkit.opened import open_split
     from toolkit.validating import NOTHING, run_validation, with_lists
     from toolkit.validation import chosen_routes
@@ -111,8 +111,9 @@ def compare(
 
 def tell(talk: Talk, validated: Validated) -> None:
     """Say what was found; ends with exit code 5 if rows differ or could not be told."""
+    from toolkit.cli.comparing import repair_text
     from toolkit.cli.lists import print_lists
-    from toolkit.cli.show import orphans_text, repair_text, validation_text
+    from toolkit.cli.show import orphans_text, validation_text
 
     text = validation_text(validated.results)
     text += repair_text(validated.repaired) + orphans_text(validated.orphans)

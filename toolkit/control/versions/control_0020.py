@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "control_0007"
-down_revision = "control_0006"
+revision = "control_0020"
+down_revision = "control_0014"
 branch_labels = None
 depends_on = None
 
