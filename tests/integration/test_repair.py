@@ -112,7 +112,7 @@ def test_differences_are_counted_told_and_left_alone_without_yes(
     )
     assert table.read_text().count("\n") > len(told)
     assert lines.stat().st_mode & 0o077 == 0
-    assert {one["cause"] for one in told} == {"not-arrived", "white-space", "precision", "unknown"}
+    assert {one["cause"] for one in told} == {"not-arrived", "white-space", "unknown"}
 
 
 def test_a_row_deleted_while_it_is_repaired_does_not_come_back(
