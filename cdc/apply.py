@@ -116,9 +116,12 @@ class Applier:
     def close(self) -> None:
         """Give up what was not committed, and disconnect; `stop` is set."""
         if self._writer is not None:
-            if self._writer.is_alive():
-                self._writer.join(CLOSE_S_MAX)
-            self._writer.session.close()
+            self._writer.end(CLOSE_S_MAX)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was connected."""
+        return self._writer is not None
 
     @property
     def committed(self) -> LSN:

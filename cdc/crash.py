@@ -34,6 +34,7 @@ POINTS = (
     "stream.given_up",
     "repair.written",
     "repair.committed",
+    "validate.unit",
     "cutover.reverse_slot",
     "cutover.target_closed",
     "cutover.validated",

@@ -184,6 +184,9 @@ def turn_key(stream: str) -> int:
 def write_as_applier(connection: Connection, split: str, origin: str) -> None:
     """Set a session up so that fences and triggers let it pass, and nothing echoes."""
     connection.execute("SET synchronous_commit = on")
+    # A batch takes as long as it takes; a retry would not be quicker.
+    connection.execute("SET statement_timeout = 0")
+    connection.execute("SET lock_timeout = 0")
     connection.execute("SET session_replication_role = replica")
     # The planner knows nothing of a temporary table; what is staged is small
     # beside the table that it goes to, and found there by the key's index.

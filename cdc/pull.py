@@ -50,6 +50,7 @@ class Pull:
         self.exhausted = False
         """Whether the last call came to the log's end, or close to it."""
         try:
+            self._connection.execute("SET statement_timeout = 0")
             self._connection.execute(
                 "SELECT pg_copy_logical_replication_slot(%s, %s, true)", [slot, self._copy]
             )

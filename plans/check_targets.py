@@ -88,7 +88,9 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
     forced = [TableName(row["schema"], row["name"]) for row in subject.held(source, FORCED)]
     findings: list[Finding] = []
     for service, theirs in facts.items():
-        if theirs is None:
+        if service in subject.plan.unset:
+            findings.append(_unset(subject, service))
+        elif theirs is None:
             findings.append(_silent(subject, service))
         else:
             findings += _check_roles(subject, service, theirs)
@@ -101,11 +103,14 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
     return [*findings, *not_told(left_out, found)]
 
 
-def _dsns(subject: Subject) -> list[str]:
-    return [service.dsn for service in subject.plan.services.values()]
+def _dsns(subject: Subject) -> list[str | None]:
+    plan = subject.plan
+    return [None if name in plan.unset else one.dsn for name, one in plan.services.items()]
 
 
-def _ask(dsn: str) -> Facts | None:
+def _ask(dsn: str | None) -> Facts | None:
+    if dsn is None:
+        return None
     try:
         with psycopg.connect(
             dsn,
@@ -151,12 +156,30 @@ def _target(subject: Subject, service: str, facts: Facts) -> Target:
     )
 
 
+_NOT_CHECKED = (
+    "its roles, extensions and collations were not checked; what would not come along was"
+    " looked at as if it were a server like the source's"
+)
+
+
+def _unset(subject: Subject, service: str) -> Finding:
+    plan = subject.plan
+    # With no target at all it is meant so, as in CI; one that is missing may be a wrong name.
+    meant = len(plan.unset) == len(plan.services)
+    return subject.finding(
+        Severity.NOTE if meant else Severity.WARNING,
+        "target-unset", service, ("services", service, "dsn"),
+        f"{plan.said_unset(service)}, so its database was not asked",
+        why=_NOT_CHECKED,
+        remedy=f"export {plan.unset[service][0]} to have them checked, too",
+    )  # fmt: skip
+
+
 def _silent(subject: Subject, service: str) -> Finding:
     return subject.finding(
         Severity.NOTE, "target-silent", service, ("services", service, "dsn"),
         f"its database doesn't exist, or doesn't let us in within {CONNECT_TIMEOUT_S} s",
-        why="its roles, extensions and collations were not checked; what would not come along was"
-        " looked at as if it were a server like the source's",
+        why=_NOT_CHECKED,
         remedy="start it, or see `dbsplit doctor`; then check again",
     )  # fmt: skip
 

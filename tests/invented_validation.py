@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from plans.catalog import Column, Table, TableName
 from plans.routes import Kind, Route, RouteColumn
@@ -14,7 +14,6 @@ from toolkit.validated import Timed, Validated
 from validators.results import (
     ColumnDifference,
     Difference,
-    RuleResult,
     TableResult,
     Written,
 )
@@ -22,6 +21,29 @@ from validators.results import (
 T0 = 1_772_719_321.25
 HOSTILE = "<script>alert('x')</script>"
 AT = datetime(2026, 3, 5, 14, 2, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventedRule:
+    """What a rule was found to be."""
+
+    rule: str
+    service: str
+    table: str = ""
+    side: str = "target"
+    outcome: Literal["passed", "failed", "unverified"] = "passed"
+    unexpected: int = 0
+    shown: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is not kept."""
+        return self.outcome != "passed"
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it."""
+        return asdict(self)
 
 
 def route(service: str, name: str, **changes: Any) -> Route:
@@ -108,7 +130,7 @@ ROUTES = (
 )
 
 
-def invented(*, equal: bool = False, rules: Sequence[RuleResult] | None = None) -> Validated:
+def invented(*, equal: bool = False, rules: Sequence[InventedRule] | None = None) -> Validated:
     """Five tables, of which one differs and one could not be told; or all are equal."""
     results = [result(one) for one in ROUTES]
     classes: dict[str, dict[Class, int]] = {}
@@ -130,12 +152,12 @@ def invented(*, equal: bool = False, rules: Sequence[RuleResult] | None = None) 
             }
         }
     if rules is None:
-        broken = RuleResult(
+        broken = InventedRule(
             rule=f"order totals {HOSTILE}", service="shop", table="orders",
             outcome="passed" if equal else "failed", unexpected=0 if equal else 3,
-            examples=() if equal else ("order 17: 12.00 ≠ 11.00", HOSTILE),
+            shown=() if equal else ("order 17: 12.00 ≠ 11.00", HOSTILE),
         )  # fmt: skip
-        kept = RuleResult(rule="one current state", service="orchestrator", outcome="passed")
+        kept = InventedRule(rule="one current state", service="orchestrator", outcome="passed")
         rules = (broken, kept)
     return Validated(
         split="crm-shop",

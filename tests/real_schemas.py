@@ -47,6 +47,7 @@ class RealSchema:
     make: Callable[[str], None]
     owners: Mapping[str, str]  # the longest beginning of a table's name decides
     says: frozenset[str] = frozenset()  # what else than orphans `plan check` has to say
+    refuses: frozenset[str] = frozenset()  # what else its own rules refuse of invented rows
     contrib: bool = False  # needs modules that the embedded servers lack
     aborted: bool = False  # it ends where it began
 
@@ -151,7 +152,7 @@ class RealLine:
         assert report.whole, report
         for name, tally in traffic.tallies().items():
             assert tally.crashed == tally.given_up == 0, (name, tally)
-            assert not tally.errors.keys() - REFUSALS, (name, tally)
+            assert not tally.errors.keys() - REFUSALS - self.real.refuses, (name, tally)
         assert traffic.issued_twice() == []
         traffic.resume()
 
@@ -246,6 +247,7 @@ MEDUSA = RealSchema(
         **dict.fromkeys(("payment", "refund", "return", "swap", "tracking_link"), "payments"),
     },
     says=frozenset({"table-keyless", "foreign-key-action"}),
+    refuses=frozenset({"23514"}),  # amounts, of which some are more than others
     contrib=True,
 )
 REAL_SCHEMAS: Final = (CAMUNDA, LEMMY, MEDUSA, OSCAR)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plans.findings_written import github_command
-from toolkit.validated import Validated
-from validators.results import RuleResult, TableResult
+from toolkit.validated import RuleTold, Validated
+from validators.results import TableResult
 
 
 def annotation_lines(validated: Validated, plan: Path) -> Iterator[str]:
@@ -40,7 +40,7 @@ def _of_table(one: TableResult, plan: Path, line: int) -> str:
     return github_command("error", properties, said)
 
 
-def _of_rule(one: RuleResult, plan: Path) -> str:
+def _of_rule(one: RuleTold, plan: Path) -> str:
     said = one.reason or f"{one.unexpected:,} rows break it"
     properties = {"file": str(plan), "title": f"{one.service}: {one.rule} is {one.outcome}"}
     return github_command("error", properties, said)

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from toolkit.validated import RuleTold
 from validators.causes import CAUSES
-from validators.results import Difference, RuleResult, TableResult
+from validators.results import Difference, TableResult
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, not even escaped."""
 
 
 def write_junit(
-    results: Sequence[TableResult], path: Path, *, rules: Sequence[RuleResult] = ()
+    results: Sequence[TableResult], path: Path, *, rules: Sequence[RuleTold] = ()
 ) -> None:
     """Write the results; a difference is a failure, what could not be compared an error."""
     suites = ElementTree.Element("testsuites", name="dbsplit validate")
@@ -58,14 +59,14 @@ def _case_of_table(one: TableResult) -> ElementTree.Element:
     return case
 
 
-def _case_of_rule(one: RuleResult) -> ElementTree.Element:
+def _case_of_rule(one: RuleTold) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase", classname=_text(f"{one.service}.rules"), name=_text(one.rule), time="0"
     )
     if one.outcome == "failed":
         said = f"{one.unexpected} rows break it"
         failure = ElementTree.SubElement(case, "failure", message=said, type="RuleBroken")
-        failure.text = _text("\n".join(one.examples))
+        failure.text = _text("\n".join(one.shown))
     elif one.outcome == "unverified":
         reason = one.reason or "could not be checked"
         ElementTree.SubElement(case, "error", message=_text(reason), type="Unverified")

@@ -14,7 +14,7 @@ from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_all, compile_routes
 from plans.errors import GateClosed, NotReady, PlanInvalid
-from plans.load import Plan, load_plan
+from plans.load import Plan, Targets, load_plan
 from plans.routes import Route
 
 
@@ -78,7 +78,12 @@ class Drifted(PlanInvalid):
 
 
 def open_split(
-    path: Path, *, with_targets: bool = True, prepared: bool = True, tolerant: bool = False
+    path: Path,
+    *,
+    with_targets: bool = True,
+    prepared: bool = True,
+    tolerant: bool = False,
+    dsns: Targets = Targets.NEEDED,
 ) -> Split:
     """Load the plan, read the catalogs, compile the routes.
 
@@ -89,7 +94,7 @@ def open_split(
     Raises PlanInvalid with all that is wrong in the plan, Drifted for tables that
     have changed, NotReady if a server cannot be reached or `prepare` has not been run.
     """
-    plan = load_plan(path, os.environ)
+    plan = load_plan(path, os.environ, targets=dsns)
     with connect(plan.source.dsn) as source:
         catalog = read_catalog(source, plan.source.schemas)
         if prepared and not tolerant:

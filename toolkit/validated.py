@@ -5,12 +5,55 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from plans.routes import Route
 from toolkit.differences import Class
 from validators.orphans import OrphanResult
-from validators.results import Difference, RuleResult, TableResult, consistent
+from validators.results import Difference, TableResult, consistent
+
+
+class RuleTold(Protocol):
+    """What a rule of the business was found to be, as reports need it."""
+
+    @property
+    def rule(self) -> str:
+        """Its name, unique with the service and the table."""
+
+    @property
+    def service(self) -> str:
+        """Whose rows it is about."""
+
+    @property
+    def table(self) -> str:
+        """Which it is about; "" if it is about several."""
+
+    @property
+    def side(self) -> str:
+        """Where it was checked: source or target."""
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "unverified"]:
+        """What came of it."""
+
+    @property
+    def unexpected(self) -> int:
+        """Rows that break it."""
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """A few of them, each as a line to be read."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is unverified, or what was observed."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it keeps the rows from being taken for right; a warning does not."""
+
+    def as_dict(self) -> dict[str, object]:
+        """The rule in the result object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +105,22 @@ class Validated:
     orphans: tuple[OrphanResult, ...] = ()
     lists: tuple[Mapping[str, Any], ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict)  # of the plan, by route
-    rules: tuple[RuleResult, ...] = ()
+    rules: tuple[RuleTold, ...] = ()
     repaired: Mapping[str, Any] | None = None
 
     @property
     def consistent(self) -> bool:
-        """Whether every row was proven equal, and no rule failed."""
-        rules_pass = all(rule.outcome == "passed" for rule in self.rules)
-        return consistent(self.results) and rules_pass
+        """Whether every row was proven equal, and the rules that count are kept."""
+        return consistent(self.results) and not any(rule.counts for rule in self.rules)
+
+    @property
+    def collision_bound(self) -> float:
+        """The probability, at most, that a difference hid behind equal hashes."""
+        return sum(one.collision_bound for one in self.results)
 
     def as_dict(self) -> dict[str, Any]:
         """The result object that scripts read."""
         kinds = {route.id: route.kind.value for route in self.routes}
-        bounds = [one.collision_bound for one in self.results]
-        bound = None if None in bounds else sum(b for b in bounds if b is not None)
         return {
             "consistent": self.consistent,
             "tables": [
@@ -94,7 +139,7 @@ class Validated:
                 }
                 for one in self.results
             ],
-            "collision_bound": bound,
+            "collision_bound": self.collision_bound,
             "rules": [one.as_dict() for one in self.rules],
             "orphans": [one.as_dict() for one in self.orphans],
             "lists": list(self.lists),

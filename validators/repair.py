@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 
@@ -129,7 +130,7 @@ class Repair:
         if not self.catch_up(self.limits.catch_up_s):
             return {}, None
         follower = look.read_follower(keys)
-        is_visible = all_visible(self.ends.leader, self.limits.visible_s)
+        is_visible = self.ends.ask_leader(partial(all_visible, timeout_s=self.limits.visible_s))
         after = look.read_leader(keys)
         proven: dict[Key, _Evidence] = {}
         moving = []
@@ -191,9 +192,11 @@ class Repair:
         with self.writer.turn() as cursor:
             self.writer.lock(cursor, keys)
             follower = self.writer.follower(cursor, keys)
-            if not all_visible(self.ends.leader, VISIBLE_S_MAX):
+            if not self.ends.ask_leader(partial(all_visible, timeout_s=VISIBLE_S_MAX)):
                 return set()
-            leader = self.writer.leader(self.ends.leader, self.extents.leader, keys)
+            leader = self.ends.ask_leader(
+                partial(self.writer.leader, extent=self.extents.leader, keys=keys)
+            )
             firm = [
                 key
                 for key in keys

@@ -94,7 +94,9 @@ class TableResult:
     reason: str = ""  # why it is unverified
     fingerprint: str = ""  # of the leader's rows
     elapsed_s: float = 0
-    collision_bound: float | None = None  # the odds that a difference has escaped; None: not told
+    scope: str = ""  # which rows were compared, in words; "" is all of them
+    collision_bound: float = 0
+    """The probability, at most, that a difference hid behind equal hashes."""
 
     def summary(self) -> dict[str, object]:
         """The result object of this table that scripts read."""
@@ -107,6 +109,8 @@ class TableResult:
             "different": self.different,
             "unverified": self.unverified,
             "state": self.state,
+            "collision_bound": self.collision_bound,
+            **({"scope": self.scope} if self.scope else {}),
             **({"reason": self.reason} if self.reason else {}),
         }
 
@@ -141,28 +145,3 @@ def consistent(results: Iterable[TableResult]) -> bool:
 
 def _cut(text: str | None) -> str | None:
     return None if text is None else text[:TEXT_MAX]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleResult:
-    """A rule of the business that the rows of a service have to keep."""
-
-    rule: str
-    service: str
-    table: str = ""  # "" if it is about several
-    outcome: Literal["passed", "failed", "unverified"]
-    unexpected: int = 0  # rows that break it
-    examples: tuple[str, ...] = ()  # a few of them, to be shown
-    reason: str = ""  # why it is unverified
-
-    def as_dict(self) -> dict[str, object]:
-        """The rule in the result object."""
-        return {
-            "rule": self.rule,
-            "service": self.service,
-            "table": self.table,
-            "outcome": self.outcome,
-            "unexpected": self.unexpected,
-            "examples": list(self.examples),
-            **({"reason": self.reason} if self.reason else {}),
-        }

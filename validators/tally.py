@@ -20,6 +20,7 @@ class Tally:
     def __init__(self, pair: Pair, limits: Limits) -> None:
         self.rows = 0
         self.fingerprint = ""
+        self.chunks = 0  # compared by their sums
         self.found = 0  # keys that differed at first sight
         self.reason = ""  # set: no more rechecks
         self._pair = pair
@@ -70,6 +71,11 @@ class Tally:
         """The result where the comparison came to no end."""
         return self._result("unverified", str(error).strip() or type(error).__name__)
 
+    def _collision_bound(self) -> float:
+        """See `TableResult.collision_bound`."""
+        by_chunk = self.chunks * 2.0**-62  # a sum modulo nearly 2**63, of hashes that may be equal
+        return by_chunk + self.found * (len(self._pair.columns) + 1) * 2.0**-64
+
     def _state(self) -> State:
         if self._counts:
             return "different"
@@ -93,5 +99,7 @@ class Tally:
             examples=tuple(self._examples),
             reason=reason,
             fingerprint=self.fingerprint,
+            scope=self._pair.scope,
+            collision_bound=self._collision_bound(),
             elapsed_s=time.monotonic() - self._started,
         )

@@ -526,7 +526,7 @@ def test_what_cannot_be_read_is_never_equal(bench: Bench) -> None:
     bench.target("DROP TABLE public.b", "ALTER TABLE public.d DROP COLUMN v")
     results = bench.compare(*routes)
     assert [r.state for r in results] == ["equal", "unverified", "equal", "unverified"]
-    assert 'relation "public.b" does not exist' in results[1].reason
+    assert "public.b does not exist" in results[1].reason
     assert 'column "v" does not exist' in results[3].reason
     assert not consistent(results)
     assert consistent([results[0], results[2]])
@@ -684,7 +684,7 @@ def test_progress_is_reported(bench: Bench) -> None:
     bench.source("INSERT INTO public.t VALUES (1)")
     seen: list[Progress] = []
     bench.result(report=seen.append)
-    assert [p.step for p in seen] == ["fingerprint", "open", "recheck", "done"]
+    assert list(dict.fromkeys(p.step for p in seen)) == ["fingerprint", "recheck", "done"]
     assert (seen[-1].rows, seen[-1].found, seen[-1].settled) == (1, 1, 1)
 
 

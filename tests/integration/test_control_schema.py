@@ -18,6 +18,8 @@ TABLES = {
     "attempt",
     "boundary",
     "built",
+    "compared_unit",
+    "comparing",
     "control_version",
     "copied",
     "copied_chunk",

@@ -18,7 +18,7 @@ from plans.check import check_split
 from plans.errors import NotReady
 from plans.finding_codes import CODES
 from plans.findings import Finding
-from plans.load import load_plan
+from plans.load import Targets, load_plan
 from tests.conftest import fresh_database
 from tests.integration.test_check_hazards import FOUND
 from toolkit.servers import Server, find_binaries, running_server
@@ -52,6 +52,7 @@ class Case:
     contrib: bool = False  # the source is Debian's server, which has modules and ICU
     quiet: frozenset[str] = frozenset()  # what it must not find
     silent: frozenset[str] = frozenset()  # services whose database doesn't answer
+    unset: frozenset[str] = frozenset()  # services whose variable has no value
 
 
 CASES = (
@@ -238,6 +239,14 @@ lists:
         quiet=frozenset({"role-absent", "role-unknown", "money-locale"}),
     ),
     Case(
+        "no targets",
+        "CREATE TABLE notes (id int PRIMARY KEY);",
+        "  notes: crm\n",
+        frozenset({("target-unset", "crm"), ("target-unset", "shop")}),
+        quiet=frozenset({"target-silent", "plan-invalid"}),
+        unset=frozenset({"crm", "shop"}),
+    ),
+    Case(
         "an old collation",
         """
         CREATE TABLE notes (id text PRIMARY KEY);
@@ -317,7 +326,8 @@ def _check(case: Case, dsns: dict[str, str], directory: Path) -> list[Finding]:
         dsns = {place: make_conninfo(dsn, user=POOR) for place, dsn in dsns.items()}
     nowhere = make_conninfo(host="127.0.0.1", port=1, dbname="nowhere")
     dsns |= dict.fromkeys(case.silent, nowhere)
-    plan = load_plan(path, {place.upper(): dsn for place, dsn in dsns.items()})
+    known = {place.upper(): dsn for place, dsn in dsns.items() if place not in case.unset}
+    plan = load_plan(path, known, targets=Targets.IF_SET)
     with connect(plan.source.dsn) as source:  # as the verb does
         return check_split(plan, source)
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolkit.cli.compare import compare
 from toolkit.cli.copy import copy_command, copy_rows, throttle_command
 from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder, require_services
 from toolkit.cli.plan import plan_group
 from toolkit.cli.talk import Talk, told
-from toolkit.cli.validate import compare, tell, validate
+from toolkit.cli.validate import compare_split, tell, validate
 
 if TYPE_CHECKING:
     from toolkit.cutover import Moved
@@ -189,7 +190,7 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
             "prepare": lambda: _prepare(plan, talk, create=False),
             "copy": lambda: copy_rows(plan, talk, jobs),
             "stream": follow,
-            "validate": lambda: tell(talk, compare(plan, talk)),
+            "validate": lambda: tell(talk, compare_split(plan, talk)),
         }
         for stage in stages_of_run(until):
             if as_json:
@@ -231,6 +232,9 @@ def status(plan: Path, *, as_json: bool, watch: bool) -> None:
 
 
 cli.add_command(validate)
+
+
+cli.add_command(compare)
 
 
 @cli.command()
@@ -419,10 +423,12 @@ def _move(
     if moved.certificate:
         text += f"; certificate {moved.certificate}"
     if dry_run:
-        text = "\n".join(
+        gates = [
             f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
             for g in moved.gates
-        )
+        ]
+        meanwhile = [f"warning: {one}" for one in moved.refused_meanwhile]
+        text = "\n".join([*gates, *meanwhile])
     talk.result(moved.as_dict(), text)
 
 

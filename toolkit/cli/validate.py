@@ -80,13 +80,13 @@ def validate(
             toward=options["toward"],
             may_repair=may_repair,
         )
-        validated = compare(plan, talk, services, tables, wanted)
+        validated = compare_split(plan, talk, services, tables, wanted)
         reports = {name: options[name] for name in ("html", "junit", "github")}
         _write_reports(validated, plan, **reports)
         tell(talk, validated)
 
 
-def compare(
+def compare_split(
     plan: Path,
     talk: Talk,
     services: Sequence[str] = (),

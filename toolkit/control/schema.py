@@ -32,6 +32,7 @@ _OF_A_SPLIT: Final = (
     "event",
     "heartbeat",
     "throttle",
+    "comparing",
     "validated",
     "attempt",
     "service",

@@ -13,9 +13,9 @@ from toolkit.report.opening import about, figure, figure_list, must_be_zero, ver
 from toolkit.report.page import WIDTHS, fitted, page, section, table
 from toolkit.report.spans import Span, span_picture
 from toolkit.report.verdict import Standing, Verdict
-from toolkit.validated import Validated
+from toolkit.validated import RuleTold, Validated
 from validators.causes import CAUSES
-from validators.results import RuleResult, TableResult
+from validators.results import TableResult
 
 _WRITERS = {
     "applier": "the stream",
@@ -77,7 +77,7 @@ def _damage(validated: Validated) -> Iterator[str]:
     rows = sum(map(_differences, validated.results))
     if rows:
         yield many(rows, "row differs", "rows differ")
-    broken = sum(rule.outcome == "failed" for rule in validated.rules)
+    broken = sum(rule.outcome == "failed" and rule.counts for rule in validated.rules)
     if broken:
         yield many(broken, "rule is broken", "rules are broken")
 
@@ -126,9 +126,7 @@ def _figures(validated: Validated) -> Iterator[Markup]:
         written = sum(validated.repaired[name] for name in ("inserted", "updated", "deleted"))
         yield figure("rows repaired before", count(written))
     yield figure("looked different while under way", count(sum(one.healed for one in results)))
-    bound = validated.as_dict()["collision_bound"]
-    told = "—" if bound is None else f"{bound:.1e}"
-    yield figure("odds that one difference escaped", told)
+    yield figure("odds that one difference escaped", f"{validated.collision_bound:.1e}")
 
 
 def _classes(validated: Validated) -> Markup | None:
@@ -235,16 +233,17 @@ def _rules(validated: Validated) -> Markup | None:
     passed = sum(rule.outcome == "passed" for rule in ordered)
     lead = f"{passed} of {many(len(ordered), 'rule', 'rules')} kept, beside the rows being equal."
     rows = [_rule_row(rule) for rule in ordered]
-    columns = ("Rule", "Service", "Table", "Outcome", "Rows that break it", "Such as")
+    columns = ("Rule", "Where", "Table", "Outcome", "Rows that break it", "Such as")
     drawn = table(columns, rows, numbers=("Rows that break it",), kind="told")
     return section("Rules of the business", drawn, lead=lead)
 
 
-def _rule_row(rule: RuleResult) -> tuple[str, ...]:
+def _rule_row(rule: RuleTold) -> tuple[str, ...]:
     tone = {"passed": "good", "failed": "bad", "unverified": "doubt"}[rule.outcome]
     outcome = element("span", rule.outcome, class_=f"state {tone}")
-    said = rule.reason or "; ".join(rule.examples[:3])
-    return (rule.rule, rule.service, rule.table, outcome, count(rule.unexpected), said)
+    said = rule.reason or "; ".join(rule.shown[:3])
+    where = f"{rule.service}, {rule.side}"
+    return (rule.rule, where, rule.table, outcome, count(rule.unexpected), said)
 
 
 def _orphans(validated: Validated) -> Markup | None:
@@ -298,9 +297,10 @@ def _proof(validated: Validated) -> Iterator[Markup]:
         "A table that could not be read, or a row that changed too often to be compared, is "
         "“unverified”. It never counts as equal."
     )
-    bound = validated.as_dict()["collision_bound"]
-    if bound is not None:
-        yield _item(f"The odds that a difference hid behind equal hashes are below {bound:.1e}.")
+    yield _item(
+        "The odds that a difference hid behind equal hashes are at most "
+        f"{validated.collision_bound:.1e}."
+    )
     masked = sorted({f"{r.target.name}.{name}" for r in validated.routes for name in r.masked})
     if masked:
         shown = ", ".join(masked[:10]) + (f" and {len(masked) - 10} more" if masked[10:] else "")

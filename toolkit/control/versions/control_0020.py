@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "control_0020"
-down_revision = "control_0014"
+down_revision = "control_0015"
 branch_labels = None
 depends_on = None
 
