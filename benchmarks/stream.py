@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -246,12 +246,13 @@ def drain(arena: Arena, who: Contestant, mix: Mix, number: int, changes: int) ->
         execute_all(server.dsn(), "CHECKPOINT")
     when(arena.source_dsn, NOBODY_READS)
     last = f"SELECT count(*) = 1 FROM {FINISH} WHERE id = '{mix.name} {number}'"
+    before = arena.cost(who, None)  # of the servers; our process counts from when it reads
     with arena.follow(who) as process:
         alive = process.require_alive if process else None
         began = when(arena.source_dsn, SOMEBODY_READS, poll_s=0.005, meanwhile=alive)
-        before = arena.cost(who, process)
+        started = process.cpu_s if process else 0.0
         ended = max(when(dsn, last, meanwhile=alive) for dsn in arena.dsns(who))
-        cost = arena.cost(who, process).since(before)
+        cost = arena.cost(who, process).since(replace(before, client=started))
         peak = process.peak_mb if process else 0.0
     arena.require_equal(who)
     return Drained(

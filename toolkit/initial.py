@@ -149,6 +149,7 @@ class _Initial:
         """Copy and build; returns the tables that are left, as they need a later snapshot."""
         with copying:
             jobs = copying.jobs(self._tally)
+            self._tally.begin()
             if copying.of_one_moment:
                 self._do([*jobs, *self._building(copying.jobs_into)], copying)
                 return copying.changed
