@@ -235,6 +235,7 @@ def _shrink(
     result = compare_keys(ends, pair, keys, timeout_s=SHRINK_S_MAX)
     if result.state == "unverified":
         return len(keys)
+    _note_forgotten(follower, route.id, since)
     follower.execute(
         "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn"
         " AND key <> ALL (%s::jsonb[])",
@@ -413,9 +414,18 @@ def _note(
         ],
     )
     if result.state == "equal":
+        _note_forgotten(follower, result.route, since)
         follower.execute(
             "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn", [result.route, since]
         )
+
+
+def _note_forgotten(follower: Connection, route: str, since: str) -> None:
+    """Before dirty keys are forgotten: a repair's script relies on them."""
+    follower.execute(
+        "UPDATE dbsplit.tracked SET forgotten = greatest(forgotten, %s::pg_lsn) WHERE route = %s",
+        [since, route],
+    )
 
 
 def _require_equal(route: str, state: str, what: str, reason: str) -> None:
