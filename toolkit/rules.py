@@ -15,6 +15,7 @@ from toolkit.orphans import checked_cuts
 from toolkit.state import Phase, phases
 from validators.orphans import OrphanResult
 from validators.rules.constraints import Constraint, read_constraints
+from validators.rules.data_docs import is_ours
 from validators.rules.generated import ORPHANS, generated_rules, orphan_rule, row_part_rules
 from validators.rules.job import Run
 from validators.rules.process import RULE_S_MAX, require_library, run_rules
@@ -47,20 +48,33 @@ class Chosen:
         )
 
 
+def wanted_rules(split: Split, chosen: Chosen, source: Connection) -> list[Rule]:
+    """The rules that were chosen.
+
+    Raises NotReady without Great Expectations, PlanInvalid with all that is wrong in suites,
+    and for a directory of documents that holds something else.
+    """
+    require_library()
+    if chosen.docs is not None and not is_ours(chosen.docs):
+        raise PlanInvalid(
+            f"{chosen.docs} holds something else than documents of rules",
+            hint="name a new directory",
+        )
+    return [rule for rule in rules_of(split, chosen.suites, source) if chosen.wants(rule)]
+
+
 def check_rules(
     split: Split,
+    rules: Sequence[Rule],
     chosen: Chosen,
     source: Connection,
     orphans: Iterable[OrphanResult],
     say: Say,
 ) -> list[RuleResult]:
-    """Ask every rule of the chosen services, on each side where it is to hold.
+    """Ask every rule on each side where it is to hold.
 
     `orphans` are what was found across databases; they become results as well.
-    Raises NotReady without Great Expectations, PlanInvalid with all that is wrong in suites.
     """
-    require_library()
-    rules = [rule for rule in rules_of(split, chosen.suites, source) if chosen.wants(rule)]
     now = phases(source, split.name)
     runs = [
         Run(

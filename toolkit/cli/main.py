@@ -18,11 +18,13 @@ import click
 
 from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder
 from toolkit.cli.plan import plan_group
+from toolkit.cli.rules import chosen, rule_options, rules_result, rules_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
     from toolkit.cutover import Moved
     from toolkit.opened import Split
+    from toolkit.rules import Chosen
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -259,6 +261,7 @@ def status(plan: Path, *, as_json: bool, watch: bool) -> None:
 @SERVICE
 @click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
+@rule_options
 def validate(
     plan: Path,
     services: tuple[str, ...],
@@ -266,6 +269,7 @@ def validate(
     junit: Path | None,
     *,
     as_json: bool,
+    **options: Any,  # noqa: ANN401 - as click has them
 ) -> None:
     """Compare every row, while applications write; exit 5 if rows differ.
 
@@ -276,9 +280,10 @@ def validate(
     dbsplit validate plan.yaml
     dbsplit validate plan.yaml --service crm --table customers
     dbsplit validate plan.yaml --junit rows.xml
+    dbsplit validate plan.yaml --rules --suites rules --docs docs
     """
     with told(as_json=as_json) as talk:
-        _validate(plan, talk, services, tables, junit)
+        _validate(plan, talk, services, tables, junit, chosen(services, tables, options))
 
 
 @cli.command()
@@ -456,6 +461,7 @@ def _validate(
     services: tuple[str, ...],
     tables: tuple[str, ...],
     junit: Path | None = None,
+    rules: Chosen | None = None,
 ) -> None:
     from cdc.connect import connect
     from toolkit.cli.lists import print_lists, read_lists
@@ -463,15 +469,19 @@ def _validate(
     from toolkit.junit import write_junit
     from toolkit.opened import open_split, require_prepared
     from toolkit.orphans import look_for_orphans
+    from toolkit.rules import check_rules, wanted_rules
     from toolkit.validation import chosen_routes, validate_all
+    from validators.rules.rule import hold
 
     split = open_split(plan)
     _require_services(split, services)
     routes = chosen_routes(split, services, tables)
     with connect(split.plan.source.dsn, name="dbsplit validate") as source:
         require_prepared(split, source)
+        asked = wanted_rules(split, rules, source) if rules else []
         compared = validate_all(split, routes, source, talk.say_step)
         orphans = look_for_orphans(split, routes, source)
+        found = check_rules(split, asked, rules, source, orphans, talk.say) if rules else []
     lists = read_lists(split.plan, source_only=False)
     kinds = {route.id: route.kind.value for route in routes}
     if junit is not None:
@@ -481,11 +491,13 @@ def _validate(
         "tables": [{**one.summary(), "kind": kinds[one.route]} for one in compared.results],
         "orphans": [one.as_dict() for one in orphans],
         "lists": lists,
+        **(rules_result(found) if rules else {}),
     }
-    talk.result(result, validation_text(compared.results) + orphans_text(orphans))
+    text = validation_text(compared.results) + orphans_text(orphans) + rules_text(found)
+    talk.result(result, text)
     if not talk.as_json:
         print_lists(lists)
-    if not compared.consistent:
+    if not compared.consistent or (rules and not hold(found)):
         sys.exit(5)
 
 

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Final
 
 # Before the import, which reads them: nothing is to be sent anywhere.
@@ -34,7 +35,7 @@ from great_expectations.render.renderer.renderer import renderer
 from psycopg import sql
 
 from cdc.connect import PINNED_SETTINGS, session_conninfo
-from validators.rules.data_docs import make_offline
+from validators.rules.data_docs import write_offline
 from validators.rules.rule import EXAMPLES_MAX
 
 Job = Mapping[str, Any]
@@ -68,12 +69,14 @@ class RowsBreakingRule(BatchExpectation):  # type: ignore[misc] # whose type is 
         execution_engine: Any = None,  # noqa: ANN401
     ) -> dict[str, Any]:
         query = _COUNTED.format(query=self.unexpected_rows, limit=EXAMPLES_MAX)
+        began = time.monotonic()
         with execution_engine.get_connection() as connection:
             plain = connection.execution_options(no_parameters=True)
             rows = plain.exec_driver_sql(query).fetchall()
         count = rows[0][1] if rows else 0
         examples = [_shortened(json.loads(text)) for text, _ in rows]
-        result = {"observed_value": count, "details": {"unexpected_rows": examples}}
+        details = {"unexpected_rows": examples, "elapsed_s": time.monotonic() - began}
+        result = {"observed_value": count, "details": details}
         return {"success": count == 0, "result": result}
 
     @classmethod
@@ -194,7 +197,7 @@ def _answer(one: Any) -> dict[str, Any]:  # noqa: ANN401
     details = result.get("details") or {}
     if "unexpected_rows" in details:
         unexpected, examples = result["observed_value"], details["unexpected_rows"]
-        return _told(one, unexpected, examples)
+        return {**_told(one, unexpected, examples), "elapsed_s": details["elapsed_s"]}
     values = [_shortened({"value": value}) for value in result.get("partial_unexpected_list", [])]
     seen = result.get("observed_value")
     reason = "" if one.success or seen is None else f"observed {str(seen)[:TEXT_MAX]}"
@@ -271,19 +274,15 @@ def _settings(path: Sequence[str], rule_s_max: float) -> sql.Composed:
 
 
 def _write_docs(context: Any, directory: Path) -> None:  # noqa: ANN401
-    context.add_data_docs_site(
-        SITE,
-        {
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(directory.absolute()),
-            },
-        },
-    )
-    context.build_data_docs(site_names=[SITE])
-    make_offline(directory)
+    with TemporaryDirectory() as site:
+        store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": site}
+        index = {"class_name": "DefaultSiteIndexBuilder"}
+        context.add_data_docs_site(
+            SITE,
+            {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store},
+        )
+        context.build_data_docs(site_names=[SITE])
+        write_offline(Path(site), directory)
 
 
 if __name__ == "__main__":

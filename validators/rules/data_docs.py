@@ -9,7 +9,6 @@ forbids to load anything, so that what a later release adds would not be loaded 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+_INDEX: Final = "index.html"
 _HEAD: Final = f"""<meta http-equiv="Content-Security-Policy" content="{POLICY}">"""
 _STYLE: Final = """<style>
   body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
@@ -58,13 +58,26 @@ _LINK_OUT: Final = re.compile(
 _STATUS: Final = re.compile(r"Status:.*?</i>\s*(\w+)", re.DOTALL)
 
 
-def make_offline(directory: Path) -> None:
-    """Make every page of a site one that loads nothing, and its index a plain list."""
-    pages = sorted(path for path in directory.rglob("*.html") if path.name != "index.html")
-    for page in pages:
-        page.write_text(_offline(page.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.rmtree(directory / "static", ignore_errors=True)
-    (directory / "index.html").write_text(_index(directory, pages), encoding="utf-8")
+def is_ours(directory: Path) -> bool:
+    """Whether pages may be written there: it is new, empty, or holds what was written before."""
+    index = directory / _INDEX
+    if index.is_file():
+        return POLICY in index.read_text(encoding="utf-8", errors="replace")
+    return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+
+
+def write_offline(site: Path, directory: Path) -> None:
+    """Write a site's pages to a directory, as ones that load nothing, with an index.
+
+    What earlier runs have left there stays, and is in the index too.
+    """
+    for page in site.rglob("*.html"):
+        if page.name != _INDEX:
+            there = directory / page.relative_to(site)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_text(_offline(page.read_text(encoding="utf-8")), encoding="utf-8")
+    pages = sorted(page for page in directory.rglob("*.html") if page.name != _INDEX)
+    (directory / _INDEX).write_text(_index(directory, pages), encoding="utf-8")
 
 
 def _offline(text: str) -> str:
