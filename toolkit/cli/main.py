@@ -18,7 +18,7 @@ import click
 
 from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder
 from toolkit.cli.plan import plan_group
-from toolkit.cli.rules import chosen, rule_options, rules_result, rules_text
+from toolkit.cli.rules import broken_text, chosen, rule_options, rules_result, rules_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
@@ -483,21 +483,25 @@ def _validate(
         orphans = look_for_orphans(split, routes, source)
         found = check_rules(split, asked, rules, source, orphans, talk.say) if rules else []
     lists = read_lists(split.plan, source_only=False)
-    kinds = {route.id: route.kind.value for route in routes}
     if junit is not None:
         write_junit(compared.results, junit)
     result = {
         "consistent": compared.consistent,
-        "tables": [{**one.summary(), "kind": kinds[one.route]} for one in compared.results],
+        "tables": [
+            {**one.summary(), "kind": next(r.kind.value for r in routes if r.id == one.route)}
+            for one in compared.results
+        ],
         "orphans": [one.as_dict() for one in orphans],
         "lists": lists,
         **(rules_result(found) if rules else {}),
     }
-    text = validation_text(compared.results) + orphans_text(orphans) + rules_text(found)
-    talk.result(result, text)
+    rows = validation_text(compared.results) + orphans_text(orphans)
+    talk.result(result, rows + rules_text(found))
     if not talk.as_json:
         print_lists(lists)
-    if not compared.consistent or (rules and not hold(found)):
+    if broken := bool(rules) and not hold(found):
+        talk.line("rules", broken_text(found, equal=compared.consistent))
+    if broken or not compared.consistent:
         sys.exit(5)
 
 

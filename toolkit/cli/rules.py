@@ -90,6 +90,17 @@ def rules_text(results: Sequence[RuleResult]) -> str:
     return "\n".join(lines)
 
 
+def broken_text(results: Sequence[RuleResult], *, equal: bool) -> str:
+    """That rules are broken, told apart from rows that differ."""
+    from validators.rules.rule import tally
+
+    counts = tally(results)
+    rows = "every row that was compared is equal" if equal else "and rows differ, see above"
+    if not results:
+        return f"there are none to ask; {rows}"
+    return f"rules are broken: {counts['failed']} failed, {counts['unverified']} unverified; {rows}"
+
+
 def _line(one: RuleResult) -> str:
     state = "warning" if one.outcome == "failed" and one.severity == "warning" else one.outcome
     where = f" ({one.place})" if one.place else ""

@@ -143,13 +143,16 @@ class _Suite:
     def _checked(self, numbers: Sequence[int], again: int) -> dict[int, dict[str, Any]]:
         """One checkpoint over these rules."""
         label = f"{self._name}-again-{again}" if again else self._name
-        ours = [number for number in numbers if self._rules[number]["expectation"] is None]
+        made, found = _made({number: self._rules[number] for number in numbers})
+        ours = [made[number] for number in made if self._rules[number]["expectation"] is None]
         definitions = [self._definition(label, self._no_batch, ours)] if ours else []
-        for number in numbers:
+        for number, expectation in made.items():
             if self._rules[number]["expectation"] is not None:
                 name = f"{label}-{number}"
                 batch = self._batch(name, self._rules[number]["query"])
-                definitions.append(self._definition(name, batch, [number]))
+                definitions.append(self._definition(name, batch, [expectation]))
+        if not definitions:
+            return found
         checkpoint = self._context.checkpoints.add(
             gx.Checkpoint(
                 name=label,
@@ -160,7 +163,6 @@ class _Suite:
                 },
             )
         )
-        found = {}
         for result in checkpoint.run().run_results.values():
             for one in result.results:
                 found[one.expectation_config.meta["dbsplit"]] = _answer(one)
@@ -170,13 +172,26 @@ class _Suite:
         asset = self._source.add_query_asset(name, query=query)
         return asset.add_batch_definition_whole_table("all")
 
-    def _definition(self, name: str, batch: Any, rules: Sequence[int]) -> Any:  # noqa: ANN401
+    def _definition(self, name: str, batch: Any, expectations: Sequence[Any]) -> Any:  # noqa: ANN401
         suite = self._context.suites.add(gx.ExpectationSuite(name))
-        suite.expectations = [_expectation(self._rules[rule]) for rule in rules]
+        suite.expectations = list(expectations)
         suite.save()
         return self._context.validation_definitions.add(
             gx.ValidationDefinition(name=name, data=batch, suite=suite)
         )
+
+
+def _made(rules: Mapping[int, Job]) -> tuple[dict[int, Any], dict[int, dict[str, Any]]]:
+    """The expectations of some rules, and the answers of those that there cannot be."""
+    made: dict[int, Any] = {}
+    wrong: dict[int, dict[str, Any]] = {}
+    for number, rule in rules.items():
+        try:
+            made[number] = _expectation(rule)
+        except (AttributeError, TypeError, ValueError) as error:
+            said = f"{rule['name']} is no expectation: {' '.join(str(error).split())}"
+            wrong[number] = _untold(said)
+    return made, wrong
 
 
 def _expectation(rule: Job) -> Any:  # noqa: ANN401
@@ -186,7 +201,10 @@ def _expectation(rule: Job) -> Any:  # noqa: ANN401
             rule=rule["name"], meaning=rule["meaning"], unexpected_rows=rule["query"], meta=meta
         )
     name = "".join(part.capitalize() for part in own["type"].split("_"))
-    return getattr(gx.expectations, name)(**own["kwargs"], meta=meta)
+    kind = getattr(gx.expectations, name, None)
+    if kind is None:
+        raise ValueError(f"Great Expectations has no {own['type']}")
+    return kind(**own["kwargs"], meta=meta)
 
 
 def _answer(one: Any) -> dict[str, Any]:  # noqa: ANN401
