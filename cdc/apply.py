@@ -34,9 +34,9 @@ from plans.routes import Kind
 
 CLOSE_S_MAX = 30.0
 BATCH_CHANGES_MAX = 40_000
-BATCH_BYTES_MAX = 8 << 20
+BATCH_BYTES_MAX = 4 << 20
 PART_CHANGES_MAX = 60_000
-PART_BYTES_MAX = 12 << 20
+PART_BYTES_MAX = 8 << 20
 """A transaction that makes a batch larger than this is carried over in parts."""
 
 IDLE_PROGRESS_S = 1.0
@@ -116,9 +116,12 @@ class Applier:
     def close(self) -> None:
         """Give up what was not committed, and disconnect; `stop` is set."""
         if self._writer is not None:
-            if self._writer.is_alive():
-                self._writer.join(CLOSE_S_MAX)
-            self._writer.session.close()
+            self._writer.end(CLOSE_S_MAX)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was connected."""
+        return self._writer is not None
 
     @property
     def committed(self) -> LSN:
@@ -146,26 +149,21 @@ class Applier:
     def feed(self, items: Sequence[Item]) -> None:
         """Take in messages; has them written when a batch is full."""
         self._bytes += size_of(items)
+        straight = self._straight
         for item in items:
-            if not isinstance(item, bytes):
-                self._other(item)
-            elif item[0] in ROWS:
-                if not self._skip:
-                    self._row(item)
-            elif (event := decode(item)) is not None:
-                self._other(event)
+            if not isinstance(item, bytes) or item[0] not in ROWS:
+                self._control(item)
+            elif not self._skip:
+                self._counters.changes += 1
+                messages = straight.get(item[1:5])
+                if messages is None:
+                    self._ask_where(item)
+                else:
+                    messages.append(item)
+                    self._changes += 1
+                if self._changes >= self._part_max:
+                    self._carry_part()
         if self._bytes >= PART_BYTES_MAX:
-            self._carry_part()
-
-    def _row(self, message: bytes) -> None:
-        self._counters.changes += 1
-        messages = self._straight.get(message[1:5])
-        if messages is not None:
-            messages.append(message)
-            self._changes += 1
-        else:
-            self._ask_where(message)
-        if self._changes >= self._part_max:
             self._carry_part()
 
     def _ask_where(self, message: bytes) -> None:
@@ -178,6 +176,11 @@ class Applier:
             if self._at >= to.horizon.value:  # else it is in the copy
                 self._batches[to].messages.append(message)
                 self._changes += 1
+
+    def _control(self, item: Item) -> None:
+        event = decode(item) if isinstance(item, bytes) else item
+        if event is not None:
+            self._other(event)
 
     def _other(self, item: Event | Keepalive | Announcement) -> None:
         match item:

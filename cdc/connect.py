@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -24,6 +25,14 @@ PINNED_SETTINGS: dict[str, str] = {
     "xmlbinary": "base64",
 }
 
+# What an administrator sets for applications would end a session that rests while others
+# work, or that holds a transaction open for what comes next.
+UNLIMITED = (
+    "idle_session_timeout",
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout",  # since 17
+)
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 # An error within a pipeline is raised, and logged once more: without a handler, Python
@@ -32,7 +41,7 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Connection:
-    """Open a connection with pinned text forms.
+    """Open a connection with pinned text forms, which may rest as long as it likes.
 
     Raises NotReady, without the password, if the server does not let us in.
     """
@@ -41,7 +50,7 @@ def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Conn
         connection = psycopg.connect(conninfo, autocommit=autocommit)
     except psycopg.OperationalError as error:
         raise not_reachable(dsn, error) from None
-    pin_settings(connection)
+    pin_settings(connection, unlimited=UNLIMITED)
     if not autocommit:
         connection.commit()
     return connection
@@ -61,13 +70,22 @@ def session_conninfo(dsn: str, *, name: str, **more: str) -> str:
     return make_conninfo("", **{**defaults, **given, "client_encoding": "UTF8", **more})
 
 
-def pin_settings(connection: Connection) -> None:
-    """Make text forms the same on every server; one round trip, in no transaction."""
-    assignments = sql.SQL(", ").join(
+def pin_settings(connection: Connection, *, unlimited: Iterable[str] = ()) -> None:
+    """Make text forms the same on every server; one round trip, in no transaction.
+
+    The limits that are `unlimited`, as far as the server knows them, are lifted.
+    """
+    pinned = [
         sql.SQL("set_config({}, {}, false)").format(name, value)
         for name, value in PINNED_SETTINGS.items()
-    )
-    connection.execute(sql.SQL("SELECT ") + assignments)
+    ]
+    lifted = [
+        sql.SQL(
+            "CASE WHEN current_setting({0}, true) IS NOT NULL THEN set_config({0}, '0', false) END"
+        ).format(name)
+        for name in unlimited
+    ]
+    connection.execute(sql.SQL("SELECT ") + sql.SQL(", ").join([*pinned, *lifted]))
 
 
 def describe(dsn: str) -> str:

@@ -11,20 +11,23 @@ that moved from block to block in between may then be in two chunks, or in none:
 - In none: it was changed after the earlier horizon, or it would not have moved, and
   the stream brings it.
 
-So the table is right once the stream has passed the latest horizon, and until then
-only its key holds.  A rewrite of the table (VACUUM FULL, CLUSTER, TRUNCATE) moves
-rows that nobody changed; its file tells, and the table is copied from the start.
+What of a row no change tells since the earlier horizon, such as a large value that was
+left alone, is the same in both.  So the table is right once the stream has passed the
+latest horizon, and until then only its key holds.  A rewrite of the table (VACUUM FULL,
+CLUSTER, TRUNCATE) moves rows that nobody changed; its file tells (`cdc.source_files`),
+and the table is copied from the start.
 
 Rows must be told apart for that: by a key, made of the source's, that is never two rows'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc.copy_sql import Blocks, CopyTask, is_fresh
 from cdc.lsn import LSN
+from cdc.source_files import SourceFile
 
 CHUNK_BYTES = 256 << 20
 """About what a chunk holds.  What is copied in one piece is lost to a crash as a whole."""
@@ -34,14 +37,6 @@ WHOLE_CHUNKS_MAX = 4
 
 A piece that is a whole table is written frozen, which spares the target half of the work.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """How a table lies on the source's disk."""
-
-    number: int  # pg_relation_filenode(): changes when the table is rewritten
-    blocks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +57,13 @@ def is_large(task: CopyTask, total_bytes: int, jobs: int, chunk_bytes: int) -> b
     return size > WHOLE_CHUNKS_MAX * chunk_bytes or (size > chunk_bytes and size > share)
 
 
-def may_be_cut(task: CopyTask) -> bool:
+def may_be_cut(task: CopyTask, file: SourceFile) -> bool:
     """Whether chunks of different moments could be brought together."""
     route = task.route
     return (
         is_fresh(task)
         and route.source.kind == "r"
+        and not file.parts
         and bool(route.key)
         and not route.source.key_deferrable
         and not route.needs_full_identity
@@ -83,8 +79,3 @@ def cut(task: CopyTask, file: SourceFile, chunk_bytes: int) -> list[Chunk]:
         Chunk(task.route.id, number, Blocks(first, end), file.number, None)
         for number, (first, end) in enumerate(zip(bounds, ends, strict=True))
     ]
-
-
-def mixed(chunks: Sequence[Chunk], horizon: LSN) -> Iterator[str]:
-    """The routes with chunks of other horizons than this."""
-    yield from sorted({c.route for c in chunks if c.horizon not in (None, horizon)})

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
-from cdc.copy_chunks import Chunk, SourceFile
+from cdc.copy_chunks import Chunk
 from cdc.copy_pace import Tally
 from cdc.copy_record import chunk_note, route_note
 from cdc.copy_session import Worker
 from cdc.copy_sql import CopyStatements, CopyTask, statements_of, statements_of_part
 from cdc.copy_transfer import BLOCK_BYTES, Exchange, Moved, transfer
 from cdc.crash import crash_point
+from cdc.crew import Postponed
 from cdc.lsn import LSN
+from cdc.source_files import SourceFile, files_of, lock
 from plans.catalog import TableName
 from plans.errors import NotReady, StreamBroken
 
 SMALL_BYTES = 1 << 20
 """Tables below this size are copied several at a time, as waiting takes longer than copying."""
+
+_BEFORE_LOAD = sql.Identifier("dbsplit_load")
+
+Pause = Callable[[int], None]
+"""Called with the bytes that were moved since it was called last; it may wait."""
 
 LOAD_TABLES_MAX = 50
 LOADS_PER_JOB = 8
@@ -65,76 +73,102 @@ class Carrier:
     """Carries loads as of one horizon; for use by all workers."""
 
     horizon: LSN
+    files: Mapping[TableName, SourceFile]  # from before the horizon
     tally: Tally
-    pause: Callable[[], None]
+    pause: Pause
+    changed: set[TableName] = field(default_factory=set)
+    """Tables that were rewritten since, and are to be copied under a later snapshot."""
 
     def carry(self, worker: Worker, load: Sequence[Piece]) -> None:
-        """Copy a load, and note it in the transaction that holds its rows."""
+        """Copy a load, and note it in the transaction that holds its rows.
+
+        Raises Postponed if a table is not what it was when the snapshot was taken.
+        """
         crash_point("copy.table")
+        self.pause(0)  # before anything is locked
         source, target = worker.source, worker.target(load[0].task.target_dsn)
-        for piece in load:
-            if piece.chunk is not None:
-                _require_same_file(source, piece.task, piece.chunk)
+        source.execute(sql.SQL("SAVEPOINT {}").format(_BEFORE_LOAD))
+        self._require_same_files(source, load)
         moved = transfer(source, target, self._exchange(load))
-        notes = [self._note(piece, one) for piece, one in zip(load, moved, strict=True)]
         crash_point("copy.data")
-        target.execute(b"; ".join([*map(_bytes, notes), b"COMMIT"]))
+        self._note(target, load, moved)
         if load[0].chunk is not None:
             crash_point("copy.chunk")
         for piece, one in zip(load, moved, strict=True):
             self.tally.moved(piece.name, piece.task.route, one.written, one.size_bytes)
 
+    def _require_same_files(self, source: Connection, load: Sequence[Piece]) -> None:
+        """Check that the tables are what they were, and keep them so until they are read."""
+        tables = {piece.task.route.source.name for piece in load}
+        try:
+            lock(source, tables)
+        except psycopg.errors.UndefinedTable:
+            now: Mapping[TableName, SourceFile] = {}  # which of them is gone is of no matter
+        else:
+            now = files_of(source, tables)
+        changed = {table for table in tables if now.get(table) != self.files.get(table)}
+        if changed:
+            source.execute(_release(_BEFORE_LOAD))
+            self.changed.update(changed)
+            raise Postponed
+
     def _exchange(self, load: Sequence[Piece]) -> Exchange:
         told = [piece.statements for piece in load]
         writing = [statement for one in told for statement in (one.empty, one.write) if statement]
-        unpaused = 0
+        owed = last = 0
 
         def moving(number: int, rows: int, size_bytes: int) -> None:
-            nonlocal unpaused
-            if not unpaused <= size_bytes < unpaused + BLOCK_BYTES:
-                unpaused = size_bytes
-                self.pause()
+            nonlocal owed, last
+            owed += size_bytes - last if size_bytes >= last else size_bytes
+            last = size_bytes
+            if owed >= BLOCK_BYTES:
+                self.pause(owed)
+                owed = 0
             self.tally.moving(load[number].name, load[number].task.route, rows, size_bytes)
 
         return Exchange(
             reading=[_bytes(one.read) for one in told],
+            release=_bytes(_release(_BEFORE_LOAD)),
             writing=b"; ".join([b"BEGIN", *map(_bytes, writing)]),
             moving=moving,
         )
 
-    def _note(self, piece: Piece, moved: Moved) -> sql.Composed:
-        route = piece.task.route.id
-        if moved.read != moved.written:
-            raise StreamBroken(
-                f"{route}: {moved.read} rows were read and {moved.written} written",
-                hint="this is a bug; nothing of the table was committed",
-            )
-        if piece.chunk is None:
-            return route_note(route, self.horizon, moved.written, moved.size_bytes)
-        return chunk_note(piece.chunk, self.horizon, moved.written, moved.size_bytes)
+    def _note(self, target: Connection, load: Sequence[Piece], moved: Sequence[Moved]) -> None:
+        """Note what was moved, and commit; nothing stays of what another has noted."""
+        for piece, one in zip(load, moved, strict=True):
+            if one.read != one.written:
+                raise StreamBroken(
+                    f"{piece.task.route.id}: {one.read} rows were read and {one.written} written",
+                    hint="this is a bug; nothing of the table was committed",
+                )
+        chunk = load[0].chunk
+        try:
+            if chunk is not None:
+                (one,) = moved
+                note = chunk_note(chunk, self.horizon, one.written, one.size_bytes)
+                if target.execute(note).rowcount != 1:
+                    raise _noted_by_another(chunk.route)
+                target.execute("COMMIT")
+                return
+            notes = [
+                route_note(piece.task.route.id, self.horizon, one.written, one.size_bytes)
+                for piece, one in zip(load, moved, strict=True)
+            ]
+            target.execute(b"; ".join([*map(_bytes, notes), b"COMMIT"]))
+        except psycopg.errors.UniqueViolation:
+            raise _noted_by_another(load[0].task.route.id) from None
 
 
-def file_of(source: Connection, table: TableName) -> SourceFile | None:
-    """How a table lies on disk; None if other tables inherit from it."""
-    row = source.execute(
-        "SELECT pg_relation_filenode(oid),"
-        " pg_relation_size(oid) / current_setting('block_size')::bigint, relhassubclass"
-        " FROM pg_class WHERE oid = %s::regclass",
-        [table.identifier.as_string(None)],
-    ).fetchone()
-    return SourceFile(row[0], row[1]) if row and not row[2] else None
+def _noted_by_another(route: str) -> NotReady:
+    return NotReady(
+        f"{route} was copied by another process meanwhile",
+        hint="nothing was written twice; see that only one `dbsplit copy` runs, then run it again",
+    )
 
 
-def _require_same_file(source: Connection, task: CopyTask, chunk: Chunk) -> None:
-    """Check that the chunk's blocks are what they were, and keep them so until the copy's end."""
-    name = task.route.source.name
-    source.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(name.identifier))
-    file = file_of(source, name)
-    if file is None or file.number != chunk.file:
-        raise NotReady(
-            f"table {name} was rewritten since its copy began",
-            hint="run `dbsplit copy` again: it copies that table from the start",
-        )
+def _release(savepoint: sql.Identifier) -> sql.Composed:
+    """Lets go of the locks since, which would keep whoever truncates or alters a table waiting."""
+    return sql.SQL("ROLLBACK TO {}").format(savepoint)
 
 
 def _bytes(statement: sql.Composable) -> bytes:

@@ -53,7 +53,17 @@ class CatchUpProgress:
     behind_bytes: int
 
 
-Report = Callable[[CopyProgress | BuildProgress | CatchUpProgress], None]
+@dataclass(frozen=True, slots=True)
+class ThrottleProgress:
+    """That it goes slower than it could, or as fast again, and what may become a reason."""
+
+    paused: bool
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+Progress = CopyProgress | BuildProgress | CatchUpProgress | ThrottleProgress
+Report = Callable[[Progress], None]
 
 
 @dataclass(slots=True)
@@ -84,6 +94,12 @@ class Tally:
         self._routes: dict[str, _Copied] = {}
         self._began = time.monotonic()
         self._copied_bytes = 0
+
+    def begin(self) -> None:
+        """The work begins, if it has not; what was before it tells nothing of its pace."""
+        with self._lock:
+            if not any(part.done for part in self._parts.values()):
+                self._began = time.monotonic()
 
     def expect(self, name: str, work: float, route: Route | None = None) -> None:
         """There is such a piece of work, of a route or something else."""
@@ -121,6 +137,11 @@ class Tally:
         """Meanwhile nothing of this was done, nor could it be."""
         with self._lock:
             self._began += seconds
+
+    def pace(self) -> Pace:
+        """How fast it goes now."""
+        with self._lock:
+            return self._pace(time.monotonic())
 
     def _tell(self, route: str, *, done: bool) -> None:
         copied, now = self._routes[route], time.monotonic()

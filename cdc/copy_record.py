@@ -63,21 +63,32 @@ def begin_chunks(connection: Connection, emptying: sql.Composed, wanted: Sequenc
         )
 
 
+def forget_chunks(connection: Connection, route: str) -> None:
+    """A route that was begun in chunks is copied in one piece, from its start."""
+    connection.execute("DELETE FROM dbsplit.copied_chunk WHERE route = %s", [route])
+
+
 def route_note(route: str, horizon: LSN, rows: int, size_bytes: int) -> sql.Composed:
-    """Notes that a route is copied; for the transaction that holds its rows."""
+    """Notes that a route is copied; for the transaction that holds its rows.
+
+    It fails if another has noted it: a process that was taken for dead.
+    """
     return sql.SQL(
         "INSERT INTO dbsplit.copied (route, horizon, rows, bytes) VALUES ({}, {}, {}, {})"
-        " ON CONFLICT (route) DO UPDATE SET horizon = excluded.horizon,"
-        " rows = excluded.rows, bytes = excluded.bytes, copied_at = clock_timestamp()"
     ).format(*_literals([route, str(horizon), rows, size_bytes]))
 
 
 def chunk_note(chunk: Chunk, horizon: LSN, rows: int, size_bytes: int) -> sql.Composed:
-    """Notes that a chunk is copied; for the transaction that holds its rows."""
+    """Notes that a chunk is copied; for the transaction that holds its rows.
+
+    It notes nothing if another has noted it, or begun the table anew: then the rows
+    must not stay.
+    """
     return sql.SQL(
         "UPDATE dbsplit.copied_chunk SET horizon = {}, rows = {}, bytes = {},"
-        " copied_at = clock_timestamp() WHERE route = {} AND chunk = {}"
-    ).format(*_literals([str(horizon), rows, size_bytes, chunk.route, chunk.number]))
+        " copied_at = clock_timestamp()"
+        " WHERE route = {} AND chunk = {} AND file = {} AND horizon IS NULL"
+    ).format(*_literals([str(horizon), rows, size_bytes, chunk.route, chunk.number, chunk.file]))
 
 
 def note_route_of_chunks(connection: Connection, route: str) -> None:

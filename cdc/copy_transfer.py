@@ -60,9 +60,15 @@ class Exchange:
     """What one exchange runs, and whom it tells."""
 
     reading: Sequence[bytes]  # COPY … TO STDOUT, one for each table
+    release: bytes  # what the source runs after them
     writing: bytes  # statements for the target with one COPY … FROM STDIN for each table
     moving: Callable[[int, int, int], None]
     """Called for each block with the number of its table, and its rows and bytes so far."""
+
+    @property
+    def whole_reading(self) -> bytes:
+        """All that the source runs."""
+        return b"; ".join([*self.reading, self.release])
 
 
 def transfer(source: Connection, target: Connection, exchange: Exchange) -> list[Moved]:
@@ -106,7 +112,7 @@ class _Sockets:
         """Send the statements, and move what comes until both servers are done."""
         with self._source, self._target:
             try:
-                self._source.sendall(_query(b"; ".join(self._exchange.reading)))
+                self._source.sendall(_query(self._exchange.whole_reading))
                 self._target.sendall(_query(self._exchange.writing))
                 self._pump()
                 while not self._target_ready:
@@ -171,7 +177,7 @@ class _Sockets:
         """Take in a message that holds no row; True if the source is ready for other things."""
         if kind == _DONE:
             self._target.sendall(_COPY_DONE)
-        elif kind == _COMPLETE:
+        elif kind == _COMPLETE and body.startswith(_COPY_TAG):
             self._read.append(_rows_of(body))
             self._sizes.append(self._size)
             self._rows = self._size = 0
@@ -216,7 +222,7 @@ class _Libpq:
 
     def run(self) -> list[Moved]:
         """Send the statements, and move what comes until both servers are done."""
-        self._source.send_query(b"; ".join(self._exchange.reading))
+        self._source.send_query(self._exchange.whole_reading)
         self._target.send_query(self._exchange.writing)
         for connection in (self._source, self._target):
             self._flush(connection)
@@ -296,6 +302,8 @@ def _result(connection: PGconn) -> PGresult | None:
         connection.consume_input()
     result = connection.get_result()
     if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+        if result.error_field(pq.DiagnosticField.SQLSTATE) is None:  # it is libpq that complains
+            raise psycopg.OperationalError(result.error_message.decode(errors="replace").strip())
         raise psycopg.errors.error_from_result(result)
     return result
 

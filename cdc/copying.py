@@ -8,7 +8,8 @@ route's changes before its horizon.  So the copy is exact without waiting.
 After a crash, what is missing is copied under a new snapshot with a later horizon,
 and what is finished stays: routes, and chunks of large tables (`cdc.copy_chunks`).
 What was copied at several horizons is of no one moment; only when the stream has
-passed the latest do keys hold between its tables.
+passed the latest do keys hold between its tables.  The same goes for tables that were
+truncated or rewritten after the snapshot was taken: they are left for a later one.
 
 The target need not make each commit durable at once: if it loses one, it loses the
 note with the rows.
@@ -17,19 +18,20 @@ note with the rows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Self
 
-from cdc.connect import Connection, connect
+from cdc.connect import connect
 from cdc.copy_chunks import CHUNK_BYTES, Chunk, cut, is_large, may_be_cut
-from cdc.copy_load import Carrier, Piece, file_of, loads_of
+from cdc.copy_load import Carrier, Pause, Piece, loads_of
 from cdc.copy_pace import Tally
-from cdc.copy_record import begin_chunks, chunks, copied, note_route_of_chunks
+from cdc.copy_record import begin_chunks, chunks, copied, forget_chunks, note_route_of_chunks
 from cdc.copy_session import Snapshot, Worker, equipped
 from cdc.copy_sql import CopyTask, emptying
 from cdc.crew import Job
 from cdc.lsn import LSN
+from cdc.source_files import SourceFile, files_of
 from plans.catalog import TableName
 
 JOBS = 2
@@ -46,11 +48,11 @@ class Copying:
         *,
         workers: int = JOBS,
         chunk_bytes: int = CHUNK_BYTES,
-        pause: Callable[[], None] = lambda: None,
+        pause: Pause = lambda _: None,
     ) -> None:
         """Find out what is left, and prepare the tables that are copied in chunks.
 
-        `pause` is called before about every megabyte that a worker moves; it may wait.
+        `pause` is called after about every megabyte that a worker moves; it may wait.
         Raises NotReady if the snapshot cannot be had within a minute.
         """
         self._split = split
@@ -61,6 +63,8 @@ class Copying:
         self._needs: dict[str, set[str]] = defaultdict(set)
         self._routes = {task.route.id: task for task in tasks}
         self._kept: list[Chunk] = []
+        self._files: dict[TableName, SourceFile] = {}
+        self._carrier: Carrier | None = None
         done, known = _noted(tasks)
         todo = [task for task in tasks if task.route.id not in done]
         self._pieces = self._cut(source_dsn, todo, known, chunk_bytes)
@@ -83,13 +87,19 @@ class Copying:
         """Whether everything has the same horizon when the copy is done."""
         return len(self._horizons) <= 1
 
+    @property
+    def changed(self) -> frozenset[TableName]:
+        """Tables that were not copied, since they were rewritten after the snapshot was taken."""
+        return frozenset(self._carrier.changed if self._carrier else ())
+
     def jobs(self, tally: Tally) -> list[Job[Worker]]:
         """What is to be done; empty if nothing is."""
         for piece in self._pieces:
             tally.expect(piece.name, piece.weight, piece.task.route)
         jobs = []
         if self._snapshot is not None:
-            carrier = Carrier(self._snapshot.horizon, tally, self._pause)
+            carrier = Carrier(self._snapshot.horizon, self._files, tally, self._pause)
+            self._carrier = carrier
             jobs = [self._load(carrier, load) for load in loads_of(self._pieces, self._workers)]
         return [*jobs, *(self._assembling(task) for task in self._chunked.values())]
 
@@ -135,32 +145,31 @@ class Copying:
     ) -> list[Piece]:
         """What is to be moved, and for large tables the chunks that are noted, or noted now."""
         pieces: list[Piece] = []
-        begun = {chunk.route for chunk in known}
         total = sum(task.route.source.size_bytes for task in todo)
         with connect(source_dsn, name="dbsplit copy") as source:
-            for task in todo:
-                large = may_be_cut(task) and is_large(task, total, self._workers, chunk_bytes)
-                parts: list[Chunk] = []
-                if large or task.route.id in begun:
-                    mine = [chunk for chunk in known if chunk.route == task.route.id]
-                    parts = _chunks(source, task, mine, chunk_bytes)
-                if parts:
-                    self._chunked[task.route.id] = task
-                    self._kept += parts
-                    pieces += _of_chunks(task, parts)
-                else:
-                    size = task.route.source.size_bytes
-                    pieces.append(Piece(f"copy of {task.route.id}", task, None, size))
+            self._files = files_of(source, (task.route.source.name for task in todo))
+        for task in todo:
+            file = self._files.get(task.route.source.name)
+            mine = [chunk for chunk in known if chunk.route == task.route.id]
+            large = is_large(task, total, self._workers, chunk_bytes)
+            parts: list[Chunk] = []
+            if file is not None and may_be_cut(task, file) and (large or mine):
+                parts = _chunks(task, file, mine, chunk_bytes)
+            elif mine:
+                with connect(task.target_dsn, name="dbsplit copy") as target:
+                    forget_chunks(target, task.route.id)
+            if parts:
+                self._chunked[task.route.id] = task
+                self._kept += parts
+                pieces += _of_chunks(task, parts)
+            else:
+                size = task.route.source.size_bytes
+                pieces.append(Piece(f"copy of {task.route.id}", task, None, size))
         return pieces
 
 
-def _chunks(
-    source: Connection, task: CopyTask, known: list[Chunk], chunk_bytes: int
-) -> list[Chunk]:
-    """A large table's chunks: those that are noted, or new ones; none if it cannot be cut."""
-    file = file_of(source, task.route.source.name)
-    if file is None:
-        return []
+def _chunks(task: CopyTask, file: SourceFile, known: list[Chunk], chunk_bytes: int) -> list[Chunk]:
+    """A large table's chunks: those that are noted, or new ones."""
     if known and all(chunk.file == file.number for chunk in known):
         return known
     new = cut(task, file, chunk_bytes)

@@ -31,6 +31,8 @@ POINTS = (
     "stream.applied",
     "stream.committed",
     "stream.confirmed",
+    "stream.given_up",
+    "validate.unit",
     "cutover.reverse_slot",
     "cutover.target_closed",
     "cutover.validated",

@@ -3,21 +3,29 @@
 A job is taken as soon as what it needs is done and nothing is at work on what it must
 have alone.  Of those that can be taken, the lowest rank goes first, and within a rank
 the heaviest, so that no long one is left for the end.
+
+A job that fails ends the crew.  One that is postponed does not: it is left undone with
+all that needs it, and the others go on.
 """
 
 from __future__ import annotations
 
+import bisect
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 W = TypeVar("W")
 
 STOP_S_MAX = 30.0
 """How long the others are waited for when one has failed; their connections go with them."""
+
+
+class Postponed(Exception):
+    """Raised by a job that can be done later, but not in this crew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +47,19 @@ class Crew(Generic[W]):
     """Does jobs; for one use."""
 
     def __init__(self, jobs: Iterable[Job[W]]) -> None:
-        self._waiting = sorted(jobs, key=lambda job: (job.rank, -job.weight))
-        self._unfinished = {job.name for job in self._waiting}
+        every = list(jobs)
+        self._unfinished = {job.name for job in every}
+        self._blockers = {job.name: set(job.needs) & self._unfinished for job in every}
+        self._needed_by: dict[str, list[Job[W]]] = defaultdict(list)
+        for job in every:
+            for name in self._blockers[job.name]:
+                self._needed_by[name].append(job)
+        self._waiting = len(every)
+        self._ready = sorted((j for j in every if not self._blockers[j.name]), key=_order)
         self._shared: Counter[str] = Counter()
         self._claimed: set[str] = set()
+        self._in_hand = 0
+        self._postponed = False
         self._changed = threading.Condition()
         self._failures: list[BaseException] = []
 
@@ -55,6 +72,7 @@ class Crew(Generic[W]):
         """Do all jobs; each worker has what `equip` gives.  Raises what failed first.
 
         Then the other jobs in hand are left to end, for half a minute at most.
+        Raises ValueError if jobs wait for each other in a circle.
         """
         threads = [
             threading.Thread(target=self._work, args=[equip], name=f"crew {n}", daemon=True)
@@ -69,46 +87,70 @@ class Crew(Generic[W]):
                     break
         if self._failures:
             raise self._failures[0]
+        if self._waiting and not self._postponed:
+            raise ValueError(f"these wait for each other: {', '.join(self.left)}")
+
+    @property
+    def left(self) -> list[str]:
+        """What was postponed, and what needs that."""
+        return sorted(self._unfinished)
 
     def _work(self, equip: Callable[[], AbstractContextManager[W]]) -> None:
         try:
             with equip() as equipment:
                 while job := self._take():
-                    job.run(equipment)
-                    self._finish(job)
+                    self._do(job, equipment)
         except BaseException as error:  # noqa: BLE001  (raised again by the caller's thread)
             with self._changed:
                 self._failures.append(error)
                 self._changed.notify_all()
 
+    def _do(self, job: Job[W], equipment: W) -> None:
+        try:
+            job.run(equipment)
+        except Postponed:
+            self._postponed = True
+            self._lay_down(job)
+        else:
+            self._lay_down(job, done=True)
+
     def _take(self) -> Job[W] | None:
-        """The next job that can be done; None if there is none left, or one failed."""
+        """The next job that can be done; None if none can be any more, or one failed."""
         with self._changed:
             while self._waiting and not self._failures:
-                for place, job in enumerate(self._waiting):
+                for place, job in enumerate(self._ready):
                     if self._is_free(job):
-                        del self._waiting[place]
+                        del self._ready[place]
+                        self._waiting -= 1
                         self._hold(job, 1)
                         return job
+                if not self._in_hand:
+                    return None
                 self._changed.wait()
             return None
 
     def _is_free(self, job: Job[W]) -> bool:
         busy = {job.shares, job.claims} - {""}
-        return (
-            not self._unfinished.intersection(job.needs)
-            and self._claimed.isdisjoint(busy)
-            and not (job.claims and self._shared[job.claims])
-        )
+        return self._claimed.isdisjoint(busy) and not (job.claims and self._shared[job.claims])
 
     def _hold(self, job: Job[W], by: int) -> None:
+        self._in_hand += by
         if job.shares:
             self._shared[job.shares] += by
         if job.claims:
             (self._claimed.add if by > 0 else self._claimed.discard)(job.claims)
 
-    def _finish(self, job: Job[W]) -> None:
+    def _lay_down(self, job: Job[W], *, done: bool = False) -> None:
         with self._changed:
             self._hold(job, -1)
-            self._unfinished.discard(job.name)
+            if done:
+                self._unfinished.discard(job.name)
+                for other in self._needed_by.pop(job.name, ()):
+                    self._blockers[other.name].discard(job.name)
+                    if not self._blockers[other.name]:
+                        bisect.insort(self._ready, other, key=_order)
             self._changed.notify_all()
+
+
+def _order(job: Job[Any]) -> tuple[int, float]:
+    return job.rank, -job.weight

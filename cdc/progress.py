@@ -158,6 +158,9 @@ class Session:
     def _set_up(self) -> None:
         connection, link = self.connection, self._link
         connection.execute("SET synchronous_commit = on")
+        # A batch takes as long as it takes; a retry would not be quicker.
+        connection.execute("SET statement_timeout = 0")
+        connection.execute("SET lock_timeout = 0")
         connection.execute("SET session_replication_role = replica")
         # The planner knows nothing of a temporary table; what is staged is small
         # beside the table that it goes to, and found there by the key's index.

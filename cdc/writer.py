@@ -47,6 +47,7 @@ class Writer(threading.Thread):
         self.session = Session.begin_with(link)
         self._link = link
         self._halt = stop
+        self._ended = threading.Event()
         self._batch: Batch | None = None
         self._changed = threading.Condition()
         self._written = True  # the last part of a transaction
@@ -99,13 +100,22 @@ class Writer(threading.Thread):
         if self._failure is not None:
             raise self._failure
 
+    def end(self, timeout_s: float) -> None:
+        """Give up what was not committed, and disconnect."""
+        self._ended.set()
+        with self._changed:
+            self._changed.notify_all()
+        if self.is_alive():
+            self.join(timeout_s)
+        self.session.close()
+
     def run(self) -> None:
         """Write until told to stop; the thread's work."""
         try:
             while True:
                 with self._changed:
                     while self._batch is None:
-                        if self._halt.is_set():
+                        if self._halt.is_set() or self._ended.is_set():
                             return
                         self._changed.wait(WAIT_S)
                 self._write(self._batch)

@@ -26,12 +26,13 @@ Connection = psycopg.Connection[Any]
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT: Final[LiteralString] = "SET statement_timeout = '10s'"
 
-# datlocale was daticulocale before 17.
+# datlocale was daticulocale before 17.  Our own sessions pin lc_monetary; what others get is asked.
 DATABASE: Final[LiteralString] = """
 SELECT current_setting('server_version_num')::int AS version,
        j ->> 'datlocprovider' AS provider, j ->> 'datcollversion' AS collation_version,
        coalesce(j ->> 'datlocale', j ->> 'daticulocale', j ->> 'datcollate') AS locale,
-       current_setting('lc_monetary') AS money,
+       (SELECT replace(reset_val, 'POSIX', 'C') FROM pg_settings WHERE name = 'lc_monetary')
+         AS money,
        current_user::text AS role, r.rolsuper OR r.rolbypassrls AS sees_all
   FROM pg_database d CROSS JOIN to_jsonb(d) j
   JOIN pg_roles r ON r.rolname = current_user
@@ -47,9 +48,10 @@ INSTALLED: Final[LiteralString] = """
 SELECT extname::text AS name, extversion::text AS version FROM pg_extension WHERE oid >= 16384
 """
 
+# Of ICU's, `unicode` is in every catalog from 16 on, whether the server is built with ICU or not.
 COLLATIONS: Final[LiteralString] = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) AS name,
-       c.collprovider = 'i' AS is_icu
+       c.collprovider = 'i' AND c.collname <> 'unicode' AS is_icu
   FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
 """
 
@@ -86,7 +88,9 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
     forced = [TableName(row["schema"], row["name"]) for row in subject.held(source, FORCED)]
     findings: list[Finding] = []
     for service, theirs in facts.items():
-        if theirs is None:
+        if service in subject.plan.unset:
+            findings.append(_unset(subject, service))
+        elif theirs is None:
             findings.append(_silent(subject, service))
         else:
             findings += _check_roles(subject, service, theirs)
@@ -99,16 +103,20 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
     return [*findings, *not_told(left_out, found)]
 
 
-def _dsns(subject: Subject) -> list[str]:
-    return [service.dsn for service in subject.plan.services.values()]
+def _dsns(subject: Subject) -> list[str | None]:
+    plan = subject.plan
+    return [None if name in plan.unset else one.dsn for name, one in plan.services.items()]
 
 
-def _ask(dsn: str) -> Facts | None:
+def _ask(dsn: str | None) -> Facts | None:
+    if dsn is None:
+        return None
     try:
         with psycopg.connect(
             dsn,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name="dbsplit check",
+            client_encoding="UTF8",  # a database of SQL_ASCII would have us read bytes
             autocommit=True,
         ) as conn:
             conn.execute(STATEMENT_TIMEOUT)
@@ -148,12 +156,30 @@ def _target(subject: Subject, service: str, facts: Facts) -> Target:
     )
 
 
+_NOT_CHECKED = (
+    "its roles, extensions and collations were not checked; what would not come along was"
+    " looked at as if it were a server like the source's"
+)
+
+
+def _unset(subject: Subject, service: str) -> Finding:
+    plan = subject.plan
+    # With no target at all it is meant so, as in CI; one that is missing may be a wrong name.
+    meant = len(plan.unset) == len(plan.services)
+    return subject.finding(
+        Severity.NOTE if meant else Severity.WARNING,
+        "target-unset", service, ("services", service, "dsn"),
+        f"{plan.said_unset(service)}, so its database was not asked",
+        why=_NOT_CHECKED,
+        remedy=f"export {plan.unset[service][0]} to have them checked, too",
+    )  # fmt: skip
+
+
 def _silent(subject: Subject, service: str) -> Finding:
     return subject.finding(
         Severity.NOTE, "target-silent", service, ("services", service, "dsn"),
         f"its database doesn't exist, or doesn't let us in within {CONNECT_TIMEOUT_S} s",
-        why="its roles, extensions and collations were not checked; what would not come along was"
-        " looked at as if it were a server like the source's",
+        why=_NOT_CHECKED,
         remedy="start it, or see `dbsplit doctor`; then check again",
     )  # fmt: skip
 
@@ -275,6 +301,6 @@ def _check_money(subject: Subject, service: str, ours: Facts, theirs: Facts) -> 
                         route.source.name,
                         f"lc_monetary is {theirs.database['money']} there and"
                         f" {ours.database['money']} on the source",
-                        why="money is read and written by it: amounts change on their way",
+                        why="money is read and written by it: stored amounts mean others there",
                         remedy="set lc_monetary alike on both, or make the column numeric",
                     )  # fmt: skip

@@ -70,6 +70,15 @@ def _variable(name: str, env: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
+def unset(text: str, env: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables of a DSN that have no value."""
+    return tuple(
+        name
+        for name in dict.fromkeys(_VARIABLE.findall(text))
+        if _VARIABLE_NAME.fullmatch(name) and not env.get(name, "").strip()
+    )
+
+
 def holds_secret(text: str) -> bool:
     """Whether a password stands in the text itself, not in a variable."""
     values = _parsed(_VARIABLE.sub(_PLACEHOLDER, text)) or {}

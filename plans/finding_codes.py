@@ -89,6 +89,7 @@ CODES: Final[Mapping[str, Code]] = {
     "table-keyless": Code("A table has no key; its rows are compared as a multiset.", "Add a primary key if you can."),
     "table-unlogged": Code("A table's changes are in no log.", "`SET LOGGED`, or drop it in the plan."),
     "target-silent": Code("A target doesn't answer, so some things were not checked.", "Start it, or see `dbsplit doctor`; then check again."),
+    "target-unset": Code("A target's DSN has a variable without a value, so some things were not checked.", "Nothing in CI, where no target is; else set the variable."),
     "trigger-across": Code("A trigger's function touches what its service lacks.", "Do its work in the application."),
     "trigger-always": Code("A trigger fires for what the stream writes too.", "`ENABLE TRIGGER`, unless it changes no rows."),
     "trigger-left-out": Code("A service's database lacks a trigger.", "Do its work in the application."),

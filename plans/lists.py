@@ -40,7 +40,9 @@ def run_lists(
     found = []
     for name, listing in plan.lists.items():
         try:
-            with psycopg.connect(dsn_of(listing.on), connect_timeout=CONNECT_TIMEOUT_S) as conn:
+            with psycopg.connect(
+                dsn_of(listing.on), connect_timeout=CONNECT_TIMEOUT_S, client_encoding="UTF8"
+            ) as conn:
                 found.append(run_list(name, listing, conn, rows_max=rows_max))
         except psycopg.OperationalError:
             # Its text may hold the DSN.

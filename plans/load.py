@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from plans.model import (
     PlanFile,
     Sequences,
     Service,
+    Slots,
     Source,
     TablePlan,
 )
@@ -30,6 +32,14 @@ from plans.places import Path as PlanPath
 from plans.places import Places
 from plans.problems import PlanProblems, Problems
 from plans.yaml_file import read_yaml
+
+
+class Targets(Enum):
+    """What a reader of the plan wants of the services' databases."""
+
+    NEEDED = auto()  # every variable in their DSNs must have a value
+    IF_SET = auto()  # a service whose variables have none is passed over: `Plan.unset`
+    IGNORED = auto()  # they are of no concern, and their DSNs are not filled in
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,9 @@ class Plan:
     places: Places = field(repr=False)
     dsns_written: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The services' DSNs as the file has them: variables are not filled in, no secret is there."""
+
+    unset: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Services whose DSN is not known, with the variables that have no value (`Targets.IF_SET`)."""
 
     @property
     def split(self) -> str:
@@ -88,9 +101,19 @@ class Plan:
         return self.content.limits
 
     @property
+    def slots(self) -> Slots:
+        """How the slots are made, and when they are given up."""
+        return self.content.slots
+
+    @property
     def switch(self) -> PgbouncerSwitch | CommandSwitch | NoSwitch:
         """Who switches the traffic."""
         return self.content.switch
+
+    def said_unset(self, service: str) -> str:
+        """That the DSN of a service is not known, and why: `DBSPLIT_CRM_DSN is not set`."""
+        names = self.unset[service]
+        return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set"
 
     @property
     def digest(self) -> str:
@@ -114,11 +137,8 @@ class Plan:
         return self.places.place(path)
 
 
-def load_plan(path: Path, env: Mapping[str, str], *, targets: bool = True) -> Plan:
+def load_plan(path: Path, env: Mapping[str, str], *, targets: Targets = Targets.NEEDED) -> Plan:
     """Read and check a plan file.
-
-    Without `targets` the services' databases are of no concern: variables in their DSNs
-    need no value, and are not filled in.
 
     Raises PlanInvalid with all problems, each with file, line, column, path and
     suggestion; OSError if the file cannot be read.
@@ -132,7 +152,9 @@ def load_plan(path: Path, env: Mapping[str, str], *, targets: bool = True) -> Pl
     written = {
         str(path[1]): holder[key] for holder, key, path in _dsns(data) if path[0] == "services"
     }
-    _expand(data, env, problems, targets=targets)
+    unset = dict(_unset(written, env)) if targets is Targets.IF_SET else {}
+    unknown = written if targets is Targets.IGNORED else unset
+    _expand(data, env, problems, unknown=unknown)
     try:
         content = PlanFile.model_validate(data, context={"directory": path.parent})
     except ValidationError as invalid:
@@ -141,7 +163,15 @@ def load_plan(path: Path, env: Mapping[str, str], *, targets: bool = True) -> Pl
         raise PlanProblems(places.file, problems.all) from None
     coherence.check(content, problems)
     problems.raise_if_any()
-    return Plan(path, content, places, written)
+    return Plan(path, content, places, written, unset)
+
+
+def _unset(
+    written: Mapping[str, str], env: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for service, dsn in written.items():
+        if names := conninfo.unset(dsn, env):
+            yield service, names
 
 
 def _expand(
@@ -149,10 +179,11 @@ def _expand(
     env: Mapping[str, str],
     problems: Problems,
     *,
-    targets: bool,
+    unknown: Collection[str],
 ) -> None:
+    """Fill in all DSNs but those of the services that are `unknown`."""
     for holder, key, path in _dsns(data):
-        if path[0] == "services" and not targets:
+        if path[0] == "services" and path[1] in unknown:
             continue
         expanded = conninfo.expand(holder[key], env)
         for message, remedy in expanded.problems:

@@ -147,11 +147,29 @@ class Limits(_Mapping):
     lock_timeout_ms: PositiveInt = 200
     """How long one attempt to fence a table may wait, and make others wait."""
     wal_retained_bytes_max: PositiveInt = 10_737_418_240
-    """Log that our slots may hold back on a server."""
+    """Log that our slots may hold back on a server; `slots.over_budget` says what then."""
+    wal_full_in_s_min: PositiveInt = 1800
+    """A cutover begins only if, as it grows now, that log reaches its limit no sooner."""
+    standby_lag_bytes_max: PositiveInt = 1_073_741_824
+    """The copy goes slower when a standby of the source is half of this behind, then pauses."""
+    active_sessions_max: PositiveInt | None = None
+    """The copy goes slower when half as many others are at work on the source, then pauses."""
     dirty_keys_max: PositiveInt = 100_000
     """Keys that may have to be compared again during the write pause."""
     crossing_free_days_min: Annotated[float, Field(gt=0)] | None = None
     """A cutover begins only if no crossing statement was executed for so long; unset, any time."""
+
+
+class Slots(_Mapping):
+    """The replication slots that the split makes."""
+
+    failover: bool = True
+    """On PostgreSQL 17 and later, standbys that synchronize slots get ours."""
+    over_budget: Literal["alert", "give_up"] = "alert"
+    """What happens beyond limits.wal_retained_bytes_max, as long as no service has moved.
+
+    With alert, the stream goes on and says so, and a copy ends with exit code 6.
+    """
 
 
 class PgbouncerSwitch(_Mapping):
@@ -205,6 +223,7 @@ class PlanFile(_Mapping):
     lists: dict[Name, Listing] = {}
     sequences: Sequences = Sequences()
     limits: Limits = Limits()
+    slots: Slots = Slots()
     switch: Annotated[PgbouncerSwitch | CommandSwitch | NoSwitch, Field(discriminator="kind")] = (
         NoSwitch()
     )

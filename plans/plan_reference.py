@@ -94,9 +94,9 @@ blocker of `plan check`.""",
 A new leader's sequences start behind the furthest number that is known on either side, and this \
 gap. See [correctness](correctness.md#numbers-that-interleave).""",
     "Limits": """\
-Each but `lock_timeout_ms` is the limit of a gate, or of the pause: see the \
-[runbook](runbook.md#gates). `wal_retained_bytes_max` is held against the source's slot only; the \
-slots on the targets have to be watched otherwise.""",
+Each but `lock_timeout_ms` is the limit of a gate, of the pause, or of the copy: see the runbook \
+on [gates](runbook.md#gates) and on [copy](runbook.md#copy). `wal_retained_bytes_max` is held \
+against the source's slot only; the slots on the targets have to be watched otherwise.""",
     "PgbouncerSwitch": """\
 **Not supported by this version:** `plan check` reports it as a blocker. Use `kind: command`.""",
     "CommandSwitch": """\

@@ -57,7 +57,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError
+    """What is derived goes with its database."""
 '''
 
 
@@ -68,7 +68,7 @@ class Live:
         self._split = split
         self._stop = threading.Event()
         self._connected = threading.Event()
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._connected.wait(DEADLINE_S)
@@ -77,8 +77,8 @@ class Live:
         """What made it end by itself."""
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), "the stream goes on"
-        assert isinstance(self._failure, SplitError), repr(self._failure)
-        return self._failure
+        assert isinstance(self.failure, SplitError), repr(self.failure)
+        return self.failure
 
     def end(self) -> None:
         """Stop it, unless it has ended by itself."""
@@ -91,7 +91,7 @@ class Live:
                 self._split, stop=self._stop, until_caught_up=False, report=self._report
             )
         except BaseException as error:  # noqa: BLE001 - looked at by the test's thread
-            self._failure = error
+            self.failure = error
         finally:
             self._connected.set()
 

@@ -7,6 +7,7 @@ What is kept is read again only if its digest is the pinned one.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -40,6 +41,12 @@ LEMMY = "lemmy_db_schema"
 LEMMY_VERSION = "0.19.21"
 LEMMY_CRATE = f"{LEMMY}-{LEMMY_VERSION}.crate"
 LEMMY_SHA256 = "8569be2266043a656e6b2b01a9c362bd265a8d81dab7b3f5384c8210c1e8bdf7"
+
+MEDUSA = "@medusajs/medusa@1.20.11"
+MEDUSA_TGZ = "medusajs-medusa-1.20.11.tgz"
+MEDUSA_SHA256 = "c5ca610422e84a5270ad8be46c0a1bab75ba5c03a4f951306f36b50f7714c874"
+MEDUSA_MIGRATIONS = "package/dist/"
+MEDUSA_SQL = Path(__file__).parent / "medusa" / "sql.js"
 
 OSCAR = (
     "django-oscar==4.2.1",
@@ -85,6 +92,23 @@ def lemmy_sql() -> list[str]:
     ]
 
 
+def medusa_sql() -> list[str]:
+    """The statements of all migrations in their order, each migration's in one text."""
+    path = kept_in() / MEDUSA_TGZ
+    with tempfile.TemporaryDirectory(dir=kept_in()) as place:
+        if not _is(path, MEDUSA_SHA256):
+            # The package alone: its migrations need next to nothing of what it depends on.
+            _run(["npm", "pack", "--silent", "--pack-destination", place, MEDUSA])
+            _keep(Path(place) / MEDUSA_TGZ, path, MEDUSA_SHA256)
+        with tarfile.open(path) as package:
+            for member in package:
+                if member.name.startswith(MEDUSA_MIGRATIONS) and member.name.endswith(".js"):
+                    package.extract(member, place, filter="data")
+        told = _run(["node", str(MEDUSA_SQL), f"{place}/{MEDUSA_MIGRATIONS}migrations"])
+    migrations: list[list[str]] = json.loads(told)
+    return [";\n".join(statements) for statements in migrations]
+
+
 def oscar_python() -> Path:
     """An interpreter of its own that has django-oscar."""
     version = ".".join(map(str, sys.version_info[:2]))
@@ -107,8 +131,8 @@ def kept_in() -> Path:
     return place
 
 
-def _run(words: Sequence[str]) -> None:
-    """Run a client; skip the test if there is none, or if it fails."""
+def _run(words: Sequence[str]) -> str:
+    """What a client printed; the test is skipped if there is none, or if it fails."""
     command = " ".join(words)
     try:
         done = subprocess.run(
@@ -127,6 +151,7 @@ def _run(words: Sequence[str]) -> None:
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-SAID_MAX:]
         pytest.skip(f"this has to work: {command}\n{said}")
+    return done.stdout
 
 
 def _keep(found: Path, path: Path, sha256: str) -> None:

@@ -18,6 +18,7 @@ from plans import names
 from plans.errors import NotReady
 from toolkit import markers
 from toolkit.opened import Split
+from toolkit.prepare import new_slot
 from toolkit.sides import Sides
 from toolkit.state import Direction
 
@@ -81,7 +82,7 @@ def _create(split: Split, service: str, target: Connection) -> None:
                 target.execute(
                     sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000)
                 )
-                target.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+                target.execute(new_slot(split, slot, target.info.server_version))
         except psycopg.errors.QueryCanceled:
             raise NotReady(
                 f"the slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for "

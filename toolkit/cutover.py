@@ -13,6 +13,7 @@ from plans.errors import GateClosed, GivenUp, NotReady, PlanInvalid, SplitError
 from toolkit import locks, state
 from toolkit.certificate import certify
 from toolkit.gates import Gate, decide
+from toolkit.left_behind import refused_meanwhile
 from toolkit.moving import (
     Move,
     Say,
@@ -43,6 +44,8 @@ class Moved:
     steps_ms: dict[str, float]
     gates: tuple[Gate, ...] = ()
     reason: str = ""
+    refused_meanwhile: tuple[str, ...] = ()
+    """What the source refuses of services that stay, once these have moved; of a dry run."""
 
     def as_dict(self) -> dict[str, Any]:
         """The result object that scripts read."""
@@ -54,6 +57,11 @@ class Moved:
             "steps_ms": self.steps_ms,
             "gates": [gate.as_dict() for gate in self.gates],
             **({"reason": self.reason} if self.reason else {}),
+            **(
+                {"refused_meanwhile": list(self.refused_meanwhile)}
+                if self.refused_meanwhile
+                else {}
+            ),
         }
 
 
@@ -105,13 +113,19 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
                 # Comparing is a step of the attempt itself.
                 if gate.gate != "validated"
             ]
+        away = {service for service, phase in now.items() if phase is Phase.MOVED}
+        gone = away | set(chosen) if direction is Direction.CUTOVER else away - set(chosen)
+        refused = refused_meanwhile(split, control, gone)
     closed = [gate for gate in gates if not gate.ok]
     if closed:
         said = "; ".join(f"{g.gate} is {g.observed}, limit {g.limit}" for g in closed)
         error = GateClosed(f"gate closed: {said}", hint="; ".join(g.remedy for g in closed))
-        error.result = {"gates": [gate.as_dict() for gate in gates]}
+        error.result = {
+            "gates": [gate.as_dict() for gate in gates],
+            "refused_meanwhile": list(refused),
+        }
         raise error
-    return Moved("ready", chosen, 0.0, None, {}, tuple(gates))
+    return Moved("ready", chosen, 0.0, None, {}, tuple(gates), refused_meanwhile=refused)
 
 
 def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Moved:

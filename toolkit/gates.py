@@ -12,6 +12,7 @@ from typing import Any
 
 from plans.errors import GateClosed
 from plans.model import Limits
+from toolkit.slot_health import HEALTHY, SlotHealth, duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Readiness:
     drifted: tuple[str, ...]  # tables whose columns are not what was prepared
     unpublished: tuple[str, ...] = ()  # tables whose changes the stream does not get
     crossing: Crossing | None = None  # None: not asked for
+    slots: tuple[SlotHealth, ...] = ()
 
 
 def decide(facts: Readiness, limits: Limits) -> list[Gate]:
@@ -76,6 +78,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             limits.wal_retained_bytes_max,
             "wait until the stream has caught up; see to the source's disk",
         ),
+        *_slots(facts.slots, limits),
         Gate(
             "prepared_transactions",
             facts.prepared_transactions == 0,
@@ -112,6 +115,28 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             "changes may be missing: abort and start again; a publication must not be altered",
         ),
         *_boundary(facts.crossing, limits),
+    ]
+
+
+def _slots(slots: tuple[SlotHealth, ...], limits: Limits) -> list[Gate]:
+    ill = [f"{one.slot}: {one.wal_status}" for one in slots if one.wal_status not in HEALTHY]
+    times = [one.full_in_s for one in slots if one.full_in_s is not None]
+    soonest = min(times, default=None)
+    return [
+        Gate(
+            "slots",
+            not ill,
+            ", ".join(ill) or "healthy",
+            "reserved or extended",
+            "see `dbsplit status PLAN` and the runbook: a slot that is lost needs a new copy",
+        ),
+        Gate(
+            "wal_full",
+            soonest is None or soonest >= limits.wal_full_in_s_min,
+            "not growing" if soonest is None else f"in {duration(soonest)}",
+            f"not within {duration(limits.wal_full_in_s_min)}",
+            "find what holds the stream up, or who writes so much; see to the source's disk",
+        ),
     ]
 
 

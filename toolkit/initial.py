@@ -11,32 +11,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 from cdc.connect import Connection, connect
 from cdc.copy_chunks import CHUNK_BYTES
-from cdc.copy_pace import CatchUpProgress, Report, Tally
+from cdc.copy_pace import CatchUpProgress, Report, Tally, ThrottleProgress
 from cdc.copy_record import latest_horizon, routes_of_several_moments
 from cdc.copy_session import Worker, equipped
 from cdc.copy_sql import CopyTask, without_doubles
 from cdc.copying import Copying
 from cdc.crash import crash_point
 from cdc.crew import Crew, Job
-from cdc.follow import Follower
 from cdc.lsn import LSN
+from cdc.slot import read_slot
+from cdc.throttle import Throttle
 from plans import names
 from plans.catalog import TableName
+from plans.errors import GateClosed, NotReady
 from plans.routes import Route
 from toolkit import locks, state
 from toolkit.after_data import AfterData
-from toolkit.links import forward_feed
+from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
 from toolkit.opened import Split, open_split, require_prepared
 from toolkit.prepare import schema_of
 from toolkit.state import Phase
 from toolkit.target_server import ask_server
+from toolkit.throttling import throttled
 
 CATCH_UP_POLL_S = 0.1
+
+SNAPSHOTS_MAX = 5
+"""How often tables that were rewritten before they could be copied are tried again at once."""
 
 
 def copy(
@@ -45,7 +51,6 @@ def copy(
     *,
     jobs: int,
     chunk_bytes: int = CHUNK_BYTES,
-    pause: Callable[[], None] = lambda: None,
 ) -> int:
     """Copy what is not copied, then build indexes, keys and triggers; returns the rows copied.
 
@@ -53,6 +58,7 @@ def copy(
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
         require_prepared(split, source)
+        require_not_given_up(split.name, source)
         now = state.phases(source, split.name)
         services = [
             s
@@ -62,17 +68,22 @@ def copy(
         if not services:
             return 0
         state.set_phase(source, split.name, services, Phase.COPYING)
-        _Initial(split, source, services, Tally(report, workers=jobs), jobs).run(
-            Copying(
-                split.plan.source.dsn,
-                split.name,
-                copy_tasks(split, services),
-                workers=jobs,
-                chunk_bytes=chunk_bytes,
-                pause=pause,
-            ),
-            report,
-        )
+        tally = Tally(report, workers=jobs)
+        with throttled(
+            split,
+            "copy",
+            tell=lambda now: report(ThrottleProgress(now.share == 0.0, now.reasons, now.warnings)),
+            paused=tally.rested,
+            details=lambda: asdict(tally.pace()),
+        ) as throttle:
+            initial = _Initial(split, source, services, tally, throttle, jobs)
+            try:
+                _copy_all(initial, report, chunk_bytes)
+            except GateClosed:
+                retained = read_slot(source, names.slot(split.name)).retained_bytes
+                if is_over_budget(split, source, retained):
+                    raise give_up(split, source, retained) from None
+                raise
         for service in services:
             _make_durable(split, service)
         state.set_phase(source, split.name, services, Phase.FOLLOWING)
@@ -80,13 +91,35 @@ def copy(
         return _rows(split, services)
 
 
+def _copy_all(initial: _Initial, report: Report, chunk_bytes: int) -> None:
+    """Copy under one snapshot after the other, until no table was rewritten meanwhile."""
+    changed: Collection[TableName] = ()
+    for _ in range(SNAPSHOTS_MAX):
+        changed = initial.run(initial.copying(chunk_bytes), report)
+        if not changed:
+            return
+    raise NotReady(
+        f"{', '.join(map(str, sorted(changed)))} was truncated, rewritten or dropped each "
+        f"time before it could be copied, {SNAPSHOTS_MAX} times",
+        hint="stop whoever does that for a while, then run `dbsplit copy` again: "
+        "what is copied stays",
+    )
+
+
 class _Initial:
     """One run of the verb."""
 
     def __init__(
-        self, split: Split, source: Connection, services: Sequence[str], tally: Tally, workers: int
+        self,
+        split: Split,
+        source: Connection,
+        services: Sequence[str],
+        tally: Tally,
+        throttle: Throttle,
+        workers: int,
     ) -> None:
         self._split = split
+        self._throttle = throttle
         self._services = services
         self._workers = workers
         self._after = {
@@ -101,24 +134,49 @@ class _Initial:
         }
         self._tally = tally
 
-    def run(self, copying: Copying, report: Report) -> None:
-        """Copy and build."""
+    def copying(self, chunk_bytes: int) -> Copying:
+        """What is left to copy, under a snapshot of its own."""
+        return Copying(
+            self._split.plan.source.dsn,
+            self._split.name,
+            copy_tasks(self._split, self._services),
+            workers=self._workers,
+            chunk_bytes=chunk_bytes,
+            pause=self._throttle.pause,
+        )
+
+    def run(self, copying: Copying, report: Report) -> Collection[TableName]:
+        """Copy and build; returns the tables that are left, as they need a later snapshot."""
         with copying:
             jobs = copying.jobs(self._tally)
+            self._tally.begin()
             if copying.of_one_moment:
                 self._do([*jobs, *self._building(copying.jobs_into)], copying)
-                return
+                return copying.changed
             self._do(jobs, copying)
+            if copying.changed:
+                return copying.changed
         crash_point("copy.copied")
         self._do(self._telling_apart())
         crash_point("copy.keys")
         self._catch_up(report)
         crash_point("copy.caught_up")
         self._do(self._building(lambda *_: ()))
+        return ()
 
     def _do(self, jobs: Iterable[Job[Worker]], copying: Copying | None = None) -> None:
         equip = copying.equip if copying is not None else partial(equipped, self._split.name)
-        Crew(jobs).work(self._workers, equip)
+        crew = Crew(replace(job, run=self._checked(job.run)) for job in jobs)
+        crew.work(self._workers, equip)
+
+    def _checked(self, run: Callable[[Worker], None]) -> Callable[[Worker], None]:
+        """The same, unless the copy has to be given up."""
+
+        def checked(worker: Worker) -> None:
+            self._throttle.check()
+            run(worker)
+
+        return checked
 
     def _building(
         self, ready: Callable[[str, TableName], Collection[str]]
@@ -156,6 +214,10 @@ class _Initial:
         goal = self._goal()
         if goal is None:
             return
+        # Here and not above: what the stream needs takes as long to import as all the rest.
+        from cdc.follow import Follower
+        from toolkit.links import forward_feed
+
         began = time.monotonic()
         split = open_split(self._split.plan.path)  # with the keys that are there now
         with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:

@@ -9,10 +9,12 @@ from cdc.copy_record import copied
 from cdc.follow import Feed
 from cdc.link import Link
 from cdc.lsn import LSN
+from cdc.slot import Server
 from plans import names
 from plans.errors import NotReady
 from plans.schema.staging import staging_types
 from toolkit.opened import Split
+from toolkit.slot_server import SOURCE, known_server
 
 
 def forward_feed(split: Split) -> Feed:
@@ -22,12 +24,14 @@ def forward_feed(split: Split) -> Feed:
     would not know which changes the copy has.
     """
     links = []
+    server: Server | None = None
     for service in split.plan.services:
         routes = split.routes_of([service])
         if not routes:
             continue
         with connect(split.plan.source.dsn) as source, connect(split.dsn(service)) as target:
             horizons = copied(target)
+            server = known_server(target, split.name, SOURCE) or server
             tables = {route.source.name: route.source for route in routes}
             types = staging_types(source, tables.values(), target).types
         _require_copied(split, service, [route.id for route in routes], horizons)
@@ -56,6 +60,7 @@ def forward_feed(split: Split) -> Feed:
         slot=names.slot(split.name),
         publication=names.publication(split.name),
         links=tuple(links),
+        server=server,
     )
 
 
@@ -73,12 +78,15 @@ def back_feed(split: Split, service: str) -> Feed:
         flows=tuple(split.back(route) for route in split.owned([service])),
         backwards=True,
     )
+    with connect(split.plan.source.dsn) as source:
+        server = known_server(source, split.name, service)
     return Feed(
         name=f"{split.name}/{service} back",
         leader_dsn=split.dsn(service),
         slot=names.back_slot(split.name, service),
         publication=names.back_publication(split.name, service),
         links=(link,),
+        server=server,
     )
 
 

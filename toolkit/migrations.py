@@ -3,6 +3,9 @@
 The revision scripts are real ones; the environment around them is this module.
 So nothing depends on an alembic.ini, no logger is configured, nothing is printed,
 and nothing is written beside the scripts.
+
+Alembic and SQLAlchemy take half a second to be imported, and most verbs run no
+revision; so whoever runs one imports them.
 """
 
 from __future__ import annotations
@@ -13,20 +16,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from psycopg import conninfo
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from plans.errors import NotReady
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import Connection
+    from sqlalchemy.exc import DBAPIError
 
 VERSION_TABLE = "alembic_version"
 HEADS = "heads"
@@ -91,6 +92,9 @@ def as_sql(
 
     Raises whatever a script raises that cannot do without a connection.
     """
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+
     script, text = scripts(directory), io.StringIO()
     with (
         _ONE_AT_A_TIME,
@@ -122,6 +126,8 @@ def current(
 
 def scripts(directory: Path) -> ScriptDirectory:
     """The revisions in `directory` or in its ``versions``; NotReady if there is no such place."""
+    from alembic.script import ScriptDirectory
+
     versions = directory / "versions"
     place = versions if versions.is_dir() else directory
     if not place.is_dir():
@@ -134,7 +140,10 @@ def scripts(directory: Path) -> ScriptDirectory:
 @contextmanager
 def _connection(dsn: str) -> Iterator[Connection]:
     """A connection that nobody else migrates through, with a limit to every wait."""
-    raw = psycopg.connect(dsn)
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    raw = psycopg.connect(dsn, client_encoding="UTF8")
     try:
         raw.execute("SELECT set_config('lock_timeout', %s, false)", [str(LOCK_TIMEOUT_MS)])
         raw.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_LOCK])
@@ -161,6 +170,11 @@ def _run(
     table: tuple[str, str],
     steps: Callable[[Any, MigrationContext], Any],
 ) -> None:
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.util import CommandError
+    from sqlalchemy.exc import DBAPIError
+
     schema, name = table
     try:
         with (
@@ -198,6 +212,8 @@ def _refused(error: DBAPIError) -> NotReady:
 
 
 def _heads(connection: Connection, table: tuple[str, str]) -> tuple[str, ...]:
+    from alembic.runtime.migration import MigrationContext
+
     schema, name = table
     context = MigrationContext.configure(
         connection, opts={"version_table": name, "version_table_schema": schema}

@@ -173,7 +173,7 @@ def _verify(move: Move) -> None:
 
 def _ready_follower(move: Move) -> None:
     with move.step("sequences") as details:
-        details["sequences"] = renumber(move.sides)
+        details["sequences"] = renumber(move.sides, deadline=move.deadline)
         crash_point("cutover.sequences")
     with move.step("way_back"):
         _require_way_back(move)
@@ -209,9 +209,9 @@ def open_new_leader(move: Move) -> None:
     deadline = time.monotonic() + OPEN_S_MAX
     with move.step("open"):
         _tell_targets(sides)
-        if sides.direction is Direction.ROLLBACK:
-            renumber(sides, decided=True)
         try:
+            if sides.direction is Direction.ROLLBACK:
+                renumber(sides, deadline=deadline, decided=True)
             for connection, tables in sides.open_follower():
                 _let_in(sides, connection, tables, deadline)
         except (GivenUp, psycopg.Error) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cdc.connect import Connection
+from cdc.slot import read_slot
 from plans import names
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
@@ -13,7 +14,9 @@ from toolkit.executed import Unreadable, Watcher, noted
 from toolkit.gates import Crossing, Readiness
 from toolkit.opened import Split, schemas_of
 from toolkit.sides import Sides
-from toolkit.state import Direction
+from toolkit.slot_health import SlotHealth, growth, health, noted_growth, noted_retained
+from toolkit.slot_server import SOURCE
+from toolkit.state import Direction, Phase
 from toolkit.validation import Compared
 
 
@@ -47,7 +50,36 @@ def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
             )
         ),
         crossing=crossing(sides),
+        slots=slots_of(split, sides.source, sides.targets, sides.phases),
     )
+
+
+def slots_of(
+    split: Split,
+    source: Connection,
+    targets: Mapping[str, Connection],
+    phases: Mapping[str, Phase],
+) -> tuple[SlotHealth, ...]:
+    """The source's slot, and those of the services that have moved."""
+    live = locks.is_held(source, split.name, locks.STREAM)
+    measured = noted_growth(source, split.name) if live else {}
+    before = noted_retained(source, split.name)
+
+    def one(connection: Connection, where: str, slot: str) -> SlotHealth:
+        state = read_slot(connection, slot)
+        rate = measured.get(slot)
+        if not live and slot in before:
+            then, ago_s = before[slot]
+            rate = growth(state.retained_bytes - then, ago_s)
+        return health(where, state, split.plan.limits, rate)
+
+    found = [one(source, SOURCE, names.slot(split.name))]
+    found += [
+        one(targets[service], service, names.back_slot(split.name, service))
+        for service, phase in phases.items()
+        if phase is Phase.MOVED and service in targets
+    ]
+    return tuple(found)
 
 
 def crossing(sides: Sides, *, look: bool = True) -> Crossing | None:

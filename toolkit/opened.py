@@ -14,7 +14,7 @@ from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_all, compile_routes
 from plans.errors import GateClosed, NotReady, PlanInvalid
-from plans.load import Plan, load_plan
+from plans.load import Plan, Targets, load_plan
 from plans.routes import Route
 
 
@@ -78,18 +78,23 @@ class Drifted(PlanInvalid):
 
 
 def open_split(
-    path: Path, *, with_targets: bool = True, prepared: bool = True, tolerant: bool = False
+    path: Path,
+    *,
+    with_targets: bool = True,
+    prepared: bool = True,
+    tolerant: bool = False,
+    dsns: Targets = Targets.NEEDED,
 ) -> Split:
     """Load the plan, read the catalogs, compile the routes.
 
     With `prepared`, the split has to be prepared, with this very plan and for the
-    tables as they are.  With `tolerant`, what cannot be compiled is passed over:
-    what is to be shown or removed need not be right.
+    tables as they are.  With `tolerant`, what cannot be compiled is passed over, and so
+    is a target that does not answer: what is to be shown or removed need not be right.
 
     Raises PlanInvalid with all that is wrong in the plan, Drifted for tables that
     have changed, NotReady if a server cannot be reached or `prepare` has not been run.
     """
-    plan = load_plan(path, os.environ)
+    plan = load_plan(path, os.environ, targets=dsns)
     with connect(plan.source.dsn) as source:
         catalog = read_catalog(source, plan.source.schemas)
         if prepared and not tolerant:
@@ -97,8 +102,12 @@ def open_split(
     targets: dict[str, Catalog] = {}
     if with_targets:
         for service, target in plan.services.items():
-            with connect(target.dsn) as connection:
-                targets[service] = read_catalog(connection, schemas_of(connection))
+            try:
+                with connect(target.dsn) as connection:
+                    targets[service] = read_catalog(connection, schemas_of(connection))
+            except NotReady:
+                if not tolerant:
+                    raise
     if tolerant:
         routes = compile_all(plan, catalog, targets or None).routes
     else:
@@ -122,6 +131,15 @@ def require_prepared(split: Split, source: Connection) -> None:
     Drifted if tables have.
     """
     _require_prepared(split.plan, split.catalog, source)
+
+
+def require_begun(plan: Plan, source: Connection) -> None:
+    """Check that there is something of the split on the source; NotReady if not."""
+    if _control_row(plan, source) is None:
+        raise NotReady(
+            f"split {plan.split} is not prepared on the source",
+            hint=f"run `dbsplit prepare {plan.path}`",
+        )
 
 
 def require_same_plan(plan: Plan, source: Connection) -> bool:

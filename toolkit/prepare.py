@@ -30,6 +30,7 @@ from plans.schema.staging import staging_types
 from plans.schema.target import target_schema
 from toolkit import locks, migrations, state
 from toolkit.control.schema import install_control
+from toolkit.giving_up import require_not_given_up
 from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
 from toolkit.revisions import render, revision_ids
@@ -37,6 +38,7 @@ from toolkit.target_server import TargetServer, ask_server
 
 SLOT_WAIT_S = 60
 LOCK_WAIT_S = 30
+FAILOVER_SLOTS = 170_000
 
 Say = Callable[[str, dict[str, Any]], None]
 
@@ -51,6 +53,7 @@ def prepare(path: Path, say: Say) -> Split:
     with connect(split.plan.source.dsn, name="dbsplit prepare") as source:
         require_same_plan(split.plan, source)
         require_same_tables(split.plan, split.catalog, source)
+        require_not_given_up(split.name, source)
         require(check_servers(split.plan))  # a missing privilege would look like a wrong plan
         _require_no_blockers(split, check_source(split.plan, source))
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
@@ -378,8 +381,15 @@ def publication_statement(split: Split) -> sql.Composed:
 
 def slot_statement(split: Split) -> sql.Composed:
     """The slot that the stream will read."""
-    return sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput')").format(
-        sql.Literal(names.slot(split.name))
+    return new_slot(split, names.slot(split.name), split.catalog.server_version)
+
+
+def new_slot(split: Split, slot: str, version: int) -> sql.Composed:
+    """A slot on a server of this version; standbys get it where the server can give it."""
+    wanted = split.plan.slots.failover and version >= FAILOVER_SLOTS
+    more = sql.SQL(", failover => true" if wanted else "")
+    return sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput'{})").format(
+        sql.Literal(slot), more
     )
 
 

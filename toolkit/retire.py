@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -69,6 +69,9 @@ def complete(split: Split, *, drop: bool, dry_run: bool, say: Say) -> list[dict[
 def abort(split: Split, *, dry_run: bool, say: Say) -> list[dict[str, str]]:
     """Remove every trace of the split from every server; the source goes on as before.
 
+    A target that does not answer keeps its traces and nothing else: the source is freed
+    of its slot all the same.  NotReady tells of it at the end; repeating removes the rest.
+
     Raises GateClosed if a service leads already: its writes would be lost.
     """
     with _alone(split) as source:
@@ -87,9 +90,19 @@ def abort(split: Split, *, dry_run: bool, say: Say) -> list[dict[str, str]]:
             raise NotReady(
                 "the stream process of this split is running", hint="stop it, then repeat"
             )
-        with _targets(split) as targets:
+        with _reachable_targets(split) as (targets, silent):
             steps = list(_abort_steps(split, source, targets))
-            return _carry_out(steps, dry_run=dry_run, say=say)
+            done = _carry_out(steps, dry_run=dry_run, say=say)
+        if silent:
+            service, why = next(iter(silent.items()))
+            error = NotReady(
+                f"the source is free of the split, but service {service} did not answer: {why}",
+                hint="repeat the command when it does; if its database is gone for good, nothing "
+                "is left to do",
+            )
+            error.result = {"outcome": "dry-run" if dry_run else "removed", "steps": done}
+            raise error
+        return done
 
 
 @contextmanager
@@ -111,6 +124,22 @@ def _targets(split: Split) -> Iterator[dict[str, Connection]]:
     finally:
         for connection in opened.values():
             connection.close()
+
+
+@contextmanager
+def _reachable_targets(split: Split) -> Iterator[tuple[dict[str, Connection], dict[str, str]]]:
+    """Connections to the targets that answer, and why the others don't."""
+    silent: dict[str, str] = {}
+    with ExitStack() as stack:
+        opened: dict[str, Connection] = {}
+        for service in split.plan.services:
+            try:
+                connection = connect(split.dsn(service), name="dbsplit retire")
+            except NotReady as error:
+                silent[service] = str(error)
+            else:
+                opened[service] = stack.enter_context(connection)
+        yield opened, silent
 
 
 def _complete_steps(
@@ -176,14 +205,15 @@ def _abort_steps(
 def _remove_streams(
     split: Split, source: Connection, targets: dict[str, Connection]
 ) -> Iterator[Step]:
+    # First of all what fills the source's disk.
+    yield from _drop_slot(source, names.slot(split.name), "source")
     for service, target in targets.items():
         where = f"service {service}"
         yield from _drop_slot(target, names.back_slot(split.name, service), where)
         yield from _drop_publication(target, names.back_publication(split.name, service), where)
         yield from _drop_origin(target, names.origin(split.name, service), where)
-    yield from _drop_slot(source, names.slot(split.name), "source")
     yield from _drop_publication(source, names.publication(split.name), "source")
-    for service in targets:
+    for service in split.plan.services:
         yield from _drop_origin(source, names.back_origin(split.name, service), "source")
 
 

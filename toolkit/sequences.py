@@ -153,24 +153,43 @@ def apply(
     """
     if not numbers:
         return
-    changed = [one for one in numbers if states[one.sequence].increment != one.increment]
     statements = [
-        sql.SQL("ALTER SEQUENCE {} INCREMENT BY {}").format(
-            one.sequence.identifier, sql.Literal(one.increment)
-        )
-        for one in changed
+        _altered(one) for one in numbers if states[one.sequence].increment != one.increment
     ]
-    statements.append(
-        sql.SQL("SELECT {}").format(
-            sql.SQL(", ").join(
-                sql.SQL("setval({}::regclass, {}, false)").format(
-                    one.sequence.identifier.as_string(connection), sql.Literal(one.start)
-                )
-                for one in numbers
+    connection.execute(sql.SQL("; ").join([*statements, _setting(numbers)]), prepare=False)
+
+
+def hold(connection: Connection, new: Numbers, *, wait_ms: int) -> int:
+    """Give a sequence its new increment, keep all others from drawing, and tell its last number.
+
+    Until the transaction ends: ALTER SEQUENCE takes a lock that nextval() wants, too.
+    Raises psycopg.errors.LockNotAvailable after `wait_ms`.
+    """
+    limit = sql.SQL("SET LOCAL lock_timeout = {}").format(wait_ms)
+    connection.execute(sql.SQL("; ").join([limit, _altered(new)]), prepare=False)
+    return read_states(connection, [new.sequence])[new.sequence].last
+
+
+def set_next(connection: Connection, numbers: Sequence[Numbers]) -> None:
+    """Set the next number of sequences whose increments are right already."""
+    connection.execute(_setting(numbers), prepare=False)
+
+
+def _altered(new: Numbers) -> sql.Composed:
+    return sql.SQL("ALTER SEQUENCE {} INCREMENT BY {}").format(
+        new.sequence.identifier, sql.Literal(new.increment)
+    )
+
+
+def _setting(numbers: Sequence[Numbers]) -> sql.Composed:
+    return sql.SQL("SELECT {}").format(
+        sql.SQL(", ").join(
+            sql.SQL("setval({}::regclass, {}, false)").format(
+                one.sequence.identifier.as_string(None), sql.Literal(one.start)
             )
+            for one in numbers
         )
     )
-    connection.execute(sql.SQL("; ").join(statements), prepare=False)
 
 
 def used_by(tables: Iterable[Table]) -> dict[TableName, list[Use]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,14 +18,20 @@ from toolkit.observe import (
     drifted,
     prepared_transactions,
     retained_bytes,
+    slots_of,
     stream_lag,
     unpublished,
 )
 from toolkit.opened import Split
 from toolkit.sides import open_sides
+from toolkit.slot_health import SlotHealth
 from toolkit.state import Direction, Phase
+from toolkit.throttling import read_wish
 
 ORDER = tuple(Phase)
+
+LATE_S = 15.0
+"""A copy that has not shown life for so long is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,10 @@ class Status:
     split: str
     phase: str
     stream: dict[str, Any]
+    copy: dict[str, Any]
     services: dict[str, ServiceStatus]
     gates: tuple[Gate, ...]
+    slots: tuple[SlotHealth, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The result object that scripts read."""
@@ -55,7 +64,9 @@ class Status:
             "split": self.split,
             "phase": self.phase,
             "stream": self.stream,
+            "copy": self.copy,
             "services": {name: asdict(one) for name, one in self.services.items()},
+            "slots": [one.as_dict() for one in self.slots],
             "gates": [gate.as_dict() for gate in self.gates],
         }
 
@@ -73,14 +84,19 @@ def read_status(split: Split) -> Status:
             for service in split.plan.services
         }
         gates: tuple[Gate, ...] = ()
+        slots = _slots(split, source, now)
         if all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
-            gates = tuple(decide(_readiness(split, source, now, services), split.plan.limits))
+            gates = tuple(
+                decide(_readiness(split, source, now, services, slots), split.plan.limits)
+            )
         return Status(
             split.name,
             min(now.values(), key=ORDER.index).value,
             _stream(split, source),
+            _copy(split, source),
             services,
             gates,
+            slots,
         )
 
 
@@ -89,6 +105,7 @@ def _planned(split: Split) -> Status:
     return Status(
         split.name,
         Phase.PLANNED.value,
+        {"live": False},
         {"live": False},
         dict.fromkeys(split.plan.services, nothing),
         (),
@@ -131,12 +148,28 @@ def _age(follower: Connection, stream: str) -> float:
 
 
 def _stream(split: Split, source: Connection) -> dict[str, Any]:
+    return _process(
+        source, split.name, "stream", live=locks.is_held(source, split.name, locks.STREAM)
+    )
+
+
+def _copy(split: Split, source: Connection) -> dict[str, Any]:
+    """The copy that runs, if one does, what makes it slower, and what is asked of it."""
+    wish = read_wish(source, split.name)
+    told = _process(source, split.name, "copy", live=False)
+    live = (
+        locks.is_held(source, split.name, locks.SETUP) and told.get("last_beat_s", LATE_S) < LATE_S
+    )
+    asked = {"paused": wish.paused, "bytes_per_s_max": wish.bytes_per_s}
+    return {**told, "live": live, **asked} if live else {"live": False, **asked}
+
+
+def _process(source: Connection, split: str, role: str, *, live: bool) -> dict[str, Any]:
     row = source.execute(
         "SELECT pid, host, started_at::text, extract(epoch FROM clock_timestamp() - beat_at),"
-        " details FROM dbsplit.heartbeat WHERE split = %s AND role = 'stream'",
-        [split.name],
+        " details FROM dbsplit.heartbeat WHERE split = %s AND role = %s",
+        [split, role],
     ).fetchone()
-    live = locks.is_held(source, split.name, locks.STREAM)
     if row is None:
         return {"live": live}
     return {
@@ -150,7 +183,11 @@ def _stream(split: Split, source: Connection) -> dict[str, Any]:
 
 
 def _readiness(
-    split: Split, source: Connection, now: dict[str, Phase], services: dict[str, ServiceStatus]
+    split: Split,
+    source: Connection,
+    now: dict[str, Phase],
+    services: dict[str, ServiceStatus],
+    slots: tuple[SlotHealth, ...],
 ) -> Readiness:
     moved = {s for s, phase in now.items() if phase is Phase.MOVED}
     owned = split.owned(set(split.plan.services) - moved)
@@ -187,7 +224,21 @@ def _readiness(
                 )
             ),
             crossing=crossing(sides, look=False),
+            slots=slots,
         )
+
+
+def _slots(split: Split, source: Connection, now: dict[str, Phase]) -> tuple[SlotHealth, ...]:
+    """The slots' state, once there are any; of targets only if their service has moved."""
+    if all(phase in (Phase.PLANNED, Phase.COMPLETED) for phase in now.values()):
+        return ()
+    with ExitStack() as stack:
+        targets = {
+            service: stack.enter_context(connect(split.dsn(service), name="dbsplit status"))
+            for service, phase in now.items()
+            if phase is Phase.MOVED
+        }
+        return slots_of(split, source, targets, now)
 
 
 def _has_control(source: Connection) -> bool:

@@ -13,18 +13,20 @@ from dataclasses import dataclass
 
 import psycopg
 
-from cdc.connect import Connection, connect
-from cdc.copy_record import copied
+from cdc.connect import Connection
 from cdc.follow import Follower
 from cdc.lsn import LSN
 from plans import names
 from plans.errors import NotReady, SplitError, StreamBroken
 from toolkit import locks, state
 from toolkit.executed import Unreadable, Watcher
+from toolkit.giving_up import give_up, require_not_given_up
 from toolkit.links import back_feed, forward_feed
 from toolkit.observe import unpublished
 from toolkit.opened import Split, require_prepared
 from toolkit.recovery import recover
+from toolkit.slot_server import require_back_slot, require_source_slot
+from toolkit.slot_watch import SlotWatch
 
 BEAT_S = 0.5
 THOROUGH_ROUNDS = 10
@@ -41,6 +43,8 @@ class StreamProgress:
     position: str
     connected: bool
     back: tuple[str, ...]
+    alerts: tuple[str, ...] = ()
+    """What somebody should be woken for."""
 
 
 def stream(
@@ -57,7 +61,8 @@ def stream(
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
         require_prepared(split, source)
-        _require_slot(split, source)
+        require_not_given_up(split.name, source)
+        require_source_slot(split, source)
         _require_publication(split, source)
         supervisor = _Supervisor(split, source, stop, report)
         goal = _log_end(source) if until_caught_up else None
@@ -82,6 +87,7 @@ class _Supervisor:
         self._rounds = 0
         self._watcher = Watcher(split.plan, split.catalog, split.routes)
         self._looked_at = 0.0
+        self._slots = SlotWatch(split, source)
 
     def run(self, goal: LSN | None) -> StreamProgress:
         self._forward.start()
@@ -103,17 +109,25 @@ class _Supervisor:
     def _round(self) -> StreamProgress:
         self._check()
         self._start_back()
+        self._look_after_slots()
         progress = StreamProgress(
             lag_bytes=max(0, _log_end(self._source) - self._forward.position),
             position=str(self._forward.position),
             connected=self._forward.connected.is_set(),
             back=tuple(sorted(s for s, f in self._back.items() if f.connected.is_set())),
+            alerts=self._slots.alerts,
         )
         state.beat(
             self._source,
             self._split.name,
             locks.STREAM,
-            {"position": progress.position, "connected": progress.connected, "back": progress.back},
+            {
+                "position": progress.position,
+                "connected": progress.connected,
+                "back": progress.back,
+                "alerts": progress.alerts,
+                "slots": [one.as_dict() for one in self._slots.health],
+            },
         )
         self._watch()
         self._look_at_statements()
@@ -157,47 +171,19 @@ class _Supervisor:
             if follower.failure is not None:
                 raise follower.failure
 
+    def _look_after_slots(self) -> None:
+        """Measure what the slots retain; end the split's slot if the plan wants it so."""
+        over_budget = self._slots.look(self._back)
+        if over_budget is not None:
+            self._forward.stop()
+            self._forward.join(timeout=5)  # the drop waits for the reader alone
+            raise give_up(self._split, self._source, over_budget)
+
     def _start_back(self) -> None:
         for service in state.wanted_back(self._source, self._split.name) - set(self._back):
+            require_back_slot(self._split, self._source, service)
             follower = self._back[service] = Follower(back_feed(self._split, service))
             follower.start()
-
-
-def _require_slot(split: Split, source: Connection) -> None:
-    """Check that the slot is the one that has been confirmed by us, without a gap."""
-    slot = names.slot(split.name)
-    row = source.execute(
-        "SELECT confirmed_flush_lsn::text, coalesce(wal_status, ''), active FROM"
-        " pg_replication_slots WHERE slot_name = %s",
-        [slot],
-    ).fetchone()
-    if row is None:
-        raise StreamBroken(
-            f"replication slot {slot} does not exist on the source any more",
-            hint="changes made since are unknown: `dbsplit abort` and start the split again",
-        )
-    if row[1] == "lost":
-        raise StreamBroken(
-            f"replication slot {slot} was invalidated: the source has removed log that it needed",
-            hint="`dbsplit abort`, raise max_slot_wal_keep_size, and start the split again",
-        )
-    confirmed = LSN.parse(row[0])
-    for service in split.plan.services:
-        with connect(split.dsn(service)) as target:
-            reached = target.execute(
-                "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s",
-                [names.stream(split.name, service)],
-            ).fetchone()
-            horizons = copied(target)
-        ends = LSN.parse(reached[0]) if reached else LSN(0)
-        if ends == LSN(0):  # before the first change, the copy tells how far it reaches
-            ends = min(horizons.values(), default=confirmed)
-        if confirmed > ends:
-            raise StreamBroken(
-                f"replication slot {slot} is at {confirmed}, ahead of service {service}, which "
-                f"has everything up to {ends} only: the slot was recreated or advanced",
-                hint="changes in between are lost to it: `dbsplit abort` and start again",
-            )
 
 
 def _require_publication(split: Split, source: Connection) -> None:

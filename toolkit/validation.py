@@ -6,23 +6,27 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from cdc.connect import Connection, connect
+from cdc.throttle import Verdict
 from plans import names
-from plans.errors import GivenUp, PlanInvalid
+from plans.errors import GateClosed, GivenUp, PlanInvalid
 from plans.routes import Route
 from toolkit import locks, markers
+from toolkit.compared_units import ControlMemory
 from toolkit.opened import Split
 from toolkit.sides import Sides
 from toolkit.state import Direction, Phase, phases
+from toolkit.throttling import throttled
 from validators.compare import compare_routes, compare_whole
 from validators.keys import compare_keys
 from validators.results import KeysResult, Progress, TableResult, consistent
+from validators.scans import Course
 from validators.session import Ends, connected
 from validators.sides import Key, Pair, pair_of
 from validators.visibility import position
@@ -239,14 +243,37 @@ def _validate_service(
         _track(follower, routes)
         # Before the first row is read: what changes from here on is dirty again.
         since = position(leader, VISIBLE_S_MAX)
+        memory = ControlMemory(control, split.name, service, direction, since)
+        pause = stack.enter_context(_paused_by_load(split, say))
         results = compare_routes(
             [_pair(split, route, direction) for route in routes],
             catch_up,
+            course=Course(pause=pause, memory=memory),
             report=lambda progress: _tell(say, progress),
         )
         for result in results:
-            _note(split, source, follower, result, direction, since)
+            _note(split, source, follower, result, direction, memory.since_of(result.route))
         return results
+
+
+@contextmanager
+def _paused_by_load(split: Split, say: Say) -> Iterator[Callable[[], None]]:
+    """What waits while the source has too much to do, or an operator wishes it."""
+
+    def tell(verdict: Verdict) -> None:
+        say("throttled", {"slowed_by": verdict.reasons, "warnings": verdict.warnings})
+
+    def pause() -> None:
+        # Log that the slot retains does not grow by reading, and is no reason to stop.
+        with suppress(GateClosed):
+            throttle.pause(0)
+
+    with throttled(split, "validate", tell=tell, paused=_unheard, details=dict) as throttle:
+        yield pause
+
+
+def _unheard(seconds: float) -> None:
+    """Nobody counts how long a comparison was paused."""
 
 
 @dataclass(frozen=True, slots=True)

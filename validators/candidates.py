@@ -85,7 +85,7 @@ def _declare(side: Side, hashing: Hashing, extent: Extent, buckets: int) -> sql.
         if side.key
         else sql.SQL("count(*)"),
         table=from_table(side, extent),
-        where=side.where,
+        where=side.scanned,
         group=sql.SQL("" if side.key else "GROUP BY 1, 2"),
     )
 

@@ -1,9 +1,10 @@
-"""The text by which two servers compare a row.
+"""The values by which two servers compare a row.
 
-A row's text is ``ROW(value, …)::text`` under pinned settings: its quoting tells
-NULL from an empty string and one column from the next, enums are labels, and
-every type has it, whatever its OID on the server.  Values are equal if their
-texts are: numeric 1.0 and 1.00 differ, as do -0 and 0.
+Values are equal if their texts under pinned settings are: numeric 1.0 and 1.00
+differ, as do -0 and 0.  `validators.typed` hashes them, mostly without writing
+the texts.  Where the servers do not agree on those hashes, a row is hashed as
+``ROW(value, …)::text``: its quoting tells NULL from an empty string and one column
+from the next, enums are labels, and every type has it, whatever its OID.
 
 Each value is first cast to the target's type, where both servers have it.  Two
 casts are left out because they cut off data without a word, and would hide that
@@ -13,10 +14,12 @@ it was cut: the lengths of varchar and of bit strings.  char(n) loses its paddin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
+
+from validators.typed import Value, row_hash
 
 _PADDED = re.compile(r"(?:character\(\d+\)|bpchar)((?:\[\])*)")
 _CUTTING = re.compile(r"(character varying|bit varying|bit)\(\d+\)((?:\[\])*)")
@@ -75,30 +78,33 @@ class Hashing:
 
     by_bytes: bool = False
     """Hash UTF-8 bytes, because the encodings of the databases differ from it."""
+    typed: bool = True
+    """Hash columns by their types: see `validators.typed`; otherwise the row's text."""
 
-    def row(self, values: Iterable[sql.Composable]) -> sql.Composed:
-        """A bigint that two rows share only if they are equal (but for 1 in 2**64)."""
-        return self._hash(_row_text(values), _ROW_SEED)
+    def row(self, values: Sequence[Value]) -> sql.Composed:
+        """A bigint that two rows share only if they are equal."""
+        return self._row(values, _ROW_SEED)
 
-    def bucket(self, values: Iterable[sql.Composable], buckets: int) -> sql.Composed:
+    def bucket(self, values: Sequence[Value], buckets: int) -> sql.Composed:
         """The number, from 0, of the bucket that a key belongs to."""
-        hashed = self._hash(_row_text(values), _BUCKET_SEED)
-        return bucket_of(hashed, buckets)
+        return bucket_of(self._row(values, _BUCKET_SEED), buckets)
 
     def of_text(self, text: sql.Composable) -> sql.Composed:
         """A bigint for a text, NULL for NULL."""
-        return self._hash(text, _ROW_SEED)
+        return self._text(text, sql.Literal(_ROW_SEED))
 
-    def _hash(self, text: sql.Composable, seed: int) -> sql.Composed:
+    def _row(self, values: Sequence[Value], seed: int) -> sql.Composed:
+        if self.typed:
+            return row_hash(values, seed, self._text)
+        row = sql.SQL("ROW({})::text").format(sql.SQL(", ").join(v.value for v in values))
+        return self._text(row, sql.Literal(seed))
+
+    def _text(self, text: sql.Composable, seed: sql.Composable) -> sql.Composed:
         if self.by_bytes:
             text = sql.SQL("encode(convert_to({}, 'UTF8'), 'hex')").format(text)
-        return sql.SQL('hashtextextended(({}) COLLATE "C", {})').format(text, sql.Literal(seed))
+        return sql.SQL('hashtextextended(({}) COLLATE "C", {})').format(text, seed)
 
 
 def bucket_of(hashed: sql.Composable, buckets: int) -> sql.Composed:
     """The bucket of a hash; `buckets` is a power of two."""
     return sql.SQL("({} & {})::int4").format(hashed, sql.Literal(buckets - 1))
-
-
-def _row_text(values: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL("ROW({})::text").format(sql.SQL(", ").join(values))

@@ -1,31 +1,39 @@
 """Comparing routes, row by row: fingerprints, then candidates, then rechecks.
 
-At most two scans of each side, unless so many rows differ that their keys do
-not fit in memory: then every `Limits.candidates_held` of them cost one more.
+A table whose key begins with an integer is compared unit by unit (`validators.ranges`),
+any other by two scans of each side (`validators.fingerprint`), unless so many rows
+differ that their keys do not fit in memory: then every `Limits.candidates_held` of
+them cost one more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from threading import Lock
 
 import psycopg
 
-from cdc.connect import Connection
 from plans.errors import SplitError
-from validators.candidates import Extents, read_candidates
-from validators.examples import read_examples
-from validators.fingerprint import Fingerprint, bucket_count, read_extent, read_fingerprint
+from validators.candidates import Extents
+from validators.crew import Crew
+from validators.evidence import Counts
+from validators.fingerprint import digest_of, read_extent
+from validators.glance import glance, small_groups
+from validators.mismatches import read_differences
+from validators.ranges import units_of
 from validators.recheck import CatchUp, Limits, Recheck, Settled
-from validators.results import Progress, Step, TableResult
-from validators.session import Cancelled, Ends, connected
-from validators.sides import Key, Pair, Side
+from validators.results import Difference, Progress, Step, TableResult
+from validators.scans import Course, Scan
+from validators.session import Ends
+from validators.sides import Key, Pair
 from validators.tally import Tally
 
 Report = Callable[[Progress], None]
+Found = Callable[[Pair, Sequence[Difference]], None]
 Settle = Callable[[Recheck, Sequence[Key]], Settled]
 
 NOT_CAUGHT_UP = "rows differ, and whether the follower has applied the leader's changes is unknown"
@@ -39,17 +47,20 @@ def compare_routes(
     pairs: Sequence[Pair],
     catch_up: CatchUp,
     *,
-    jobs: int = 2,
+    course: Course | None = None,
     limits: Limits | None = None,
     report: Report | None = None,
+    found: Found | None = None,
 ) -> list[TableResult]:
     """Compare all pairs while applications write; results in the order of `pairs`.
 
     A pair that cannot be read is "unverified" and does not keep the others from
-    being compared.  `catch_up` is called from several threads, never by two at
-    once; `report` is, from several threads.
+    being compared.  `found` is given every difference as soon as it is settled, in
+    groups of a bounded size and with all differing columns; without it only the
+    examples are read.  `catch_up` and `found` are called from several threads, each
+    never by two at once; `report` is, from several threads.
     """
-    turn = Lock()
+    turn, hand = Lock(), Lock()
 
     def in_turn(timeout_s: float) -> bool:
         with turn:
@@ -58,31 +69,110 @@ def compare_routes(
     def settle(recheck: Recheck, keys: Sequence[Key]) -> Settled:
         return recheck.settle(keys, in_turn)
 
-    crew = _Crew(settle, limits or Limits(), report or _silent)
-    with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="dbsplit-validate") as pool:
-        futures = [pool.submit(crew.compare, pair) for pair in pairs]
+    def hand_over(pair: Pair, differences: Sequence[Difference]) -> None:
+        with hand:
+            if found is not None:
+                found(pair, differences)
+
+    work = _Work(
+        settle,
+        limits or Limits(),
+        report or _silent,
+        hand_over if found else None,
+        course or Course(),
+    )
+    jobs = max(1, work.course.jobs)
+    with Crew() as crew, ThreadPoolExecutor(jobs, thread_name_prefix="dbsplit-validate") as pool:
         try:
-            return [future.result() for future in futures]
+            results = _glanced(crew, pool, work, pairs)
+            futures = {
+                place: pool.submit(_compared, crew, work, pair)
+                for place, pair in enumerate(pairs)
+                if place not in results
+            }
+            results |= {place: future.result() for place, future in futures.items()}
         except BaseException:
             crew.cancel()
             raise
+    return [results[place] for place in range(len(pairs))]
 
 
 def compare_whole(ends: Ends, pair: Pair, *, limits: Limits | None = None) -> TableResult:
     """Compare all rows of a pair whose sides are both closed to writers."""
-    return compare_pair(ends, pair, _settle_now, limits=limits or Limits(), report=_silent)
+    return _Work(_settle_now, limits or Limits(), _silent, None, Course()).compare(ends, pair)
 
 
-def compare_pair(
-    ends: Ends, pair: Pair, settle: Settle, *, limits: Limits, report: Report
-) -> TableResult:
-    """Compare one pair; what keeps it from being read is the result's reason."""
-    tally = Tally(pair, limits)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What all comparisons of one call have in common."""
+
+    settle: Settle
+    limits: Limits
+    report: Report
+    found: Found | None
+    course: Course
+
+    def compare(self, ends: Ends, pair: Pair) -> TableResult:
+        """Compare one pair; what keeps it from being read is the result's reason."""
+        tally = Tally(pair, self.limits)
+        try:
+            _Comparison(self, ends, pair, tally).run()
+        except UNREADABLE as error:
+            return tally.unreadable(error)
+        return tally.result()
+
+
+def _compared(crew: Crew, work: _Work, pair: Pair) -> TableResult:
     try:
-        _Comparison(ends, pair, settle, limits, report, tally).run()
+        with crew.at_work(pair) as ends:
+            return work.compare(ends, pair)
     except UNREADABLE as error:
-        return tally.unreadable(error)
-    return tally.result()
+        return Tally(pair, work.limits).unreadable(error)
+
+
+def _glanced(
+    crew: Crew, pool: ThreadPoolExecutor, work: _Work, pairs: Sequence[Pair]
+) -> dict[int, TableResult]:
+    """The small tables that are equal at a glance, by their places."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, pair in enumerate(pairs):
+        places.setdefault((pair.leader.dsn, pair.follower.dsn), []).append(place)
+    results: dict[int, TableResult] = {}
+    for some in places.values():
+        if len(some) > 1:
+            numbers = {id(pairs[place]): place for place in some}
+            groups = _groups(crew, [pairs[place] for place in some])
+            for equal in pool.map(partial(_equal, crew, work), groups):
+                results |= {numbers[id(pair)]: result for pair, result in equal}
+    return results
+
+
+def _groups(crew: Crew, pairs: Sequence[Pair]) -> list[list[tuple[Pair, Extents]]]:
+    try:
+        with crew.at_work(pairs[0]) as ends:
+            return small_groups(ends, pairs)
+    except UNREADABLE:
+        return []  # each of them will tell
+
+
+def _equal(
+    crew: Crew, work: _Work, group: Sequence[tuple[Pair, Extents]]
+) -> list[tuple[Pair, TableResult]]:
+    tallies = [Tally(pair, work.limits) for pair, _ in group]
+    work.course.pause()
+    try:
+        with crew.at_work(group[0][0]) as ends:
+            looks = glance(ends, group)
+    except UNREADABLE:
+        return []  # one of them spoils it for the others: each for itself
+    equal = []
+    for (pair, _), tally, look in zip(group, tallies, looks, strict=True):
+        if look.equal:
+            tally.rows, tally.fingerprint = look.rows, digest_of(look.rows, look.total)
+            tally.chunks = 1
+            equal.append((pair, tally.result()))
+            work.report(Progress(pair.route, "done", rows=look.rows))
+    return equal
 
 
 def _settle_now(recheck: Recheck, keys: Sequence[Key]) -> Settled:
@@ -95,113 +185,63 @@ def _silent(progress: Progress) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """One pair on its way through the two passes."""
+    """One pair on its way."""
 
+    work: _Work
     ends: Ends
     pair: Pair
-    settle: Settle
-    limits: Limits
-    report: Report
     tally: Tally
 
     def run(self) -> None:
         extents = Extents(*self.ends.both(read_extent, self.pair))
-        rows = max(extents.leader.rows_estimated, extents.follower.rows_estimated)
-        buckets = bucket_count(rows)
+        scan = Scan(self.ends, self.pair, extents, self.work.course)
+        recheck = Recheck(self.ends, self.pair, extents, self.work.limits)
+        units = units_of(self.ends, self.pair, extents, self.work.course.rows_per_unit)
         self._say("fingerprint")
-        leader, follower = self._fingerprints(extents, buckets)
-        self.tally.rows, self.tally.fingerprint = leader.rows, leader.digest
-        differing = tuple(sorted(leader.differing(follower)))
-        while differing:
-            self._say("open")
-            batch = read_candidates(
-                self.ends,
-                self.pair,
-                extents,
-                differing=differing,
-                buckets=buckets,
-                most=self.limits.candidates_held,
-            )
-            self._settle(Recheck(self.ends, self.pair, extents, self.limits), batch.keys)
-            differing = batch.left
-        examples = self.tally.to_show()
-        self.tally.examples = read_examples(self.ends, self.pair, extents, examples)
+        for keys in (
+            scan.by_buckets(self.work.limits.candidates_held)
+            if units is None
+            else scan.by_units(units)
+        ):
+            self.tally.rows, self.tally.chunks = scan.rows, scan.chunks
+            self._settle(recheck, keys)
+            self._say("fingerprint")
+        self.tally.rows, self.tally.fingerprint = scan.rows, scan.digest
         self._say("done")
-
-    def _fingerprints(self, extents: Extents, buckets: int) -> tuple[Fingerprint, Fingerprint]:
-        def read(connection: Connection, side: Side) -> Fingerprint:
-            return read_fingerprint(
-                connection,
-                side,
-                extent=extents.of(self.pair, side),
-                hashing=self.ends.hashing,
-                buckets=buckets,
-            )
-
-        return self.ends.both(read, self.pair)
 
     def _settle(self, recheck: Recheck, keys: Sequence[Key]) -> None:
         for group in self._groups(keys):
-            if self.tally.found >= self.limits.candidates:
+            if self.tally.found >= self.work.limits.candidates:
                 self.tally.reason = self.tally.reason or TOO_MANY
             if self.tally.reason:
                 self.tally.leave(group)
                 continue
-            settled = self.settle(recheck, group)
+            settled = self.work.settle(recheck, group)
             self.tally.add(group, settled)
+            self._hand_over(recheck.extents, settled.differing)
             if not settled.caught_up:
                 self.tally.reason = NOT_CAUGHT_UP
             self._say("recheck")
 
+    def _hand_over(self, extents: Extents, differing: Mapping[Key, Counts]) -> None:
+        """Read what differs while it is fresh: all of it, or as much as is shown."""
+        wanted = len(differing) if self.work.found else self.tally.examples_wanted
+        some = dict(islice(differing.items(), wanted))
+        for differences in read_differences(self.ends, self.pair, extents, some):
+            self.tally.show(differences)
+            if self.work.found:
+                self.work.found(self.pair, differences)
+
     def _groups(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
         # Each look at a table without a key is a scan, so it takes all keys at once.
-        size = self.limits.keys_per_round if self.pair.key else max(1, len(keys))
+        size = self.work.limits.keys_per_round if self.pair.key else max(1, len(keys))
         for start in range(0, len(keys), size):
             yield keys[start : start + size]
 
     def _say(self, step: Step) -> None:
         tally = self.tally
-        self.report(
+        self.work.report(
             Progress(
                 self.pair.route, step, rows=tally.rows, found=tally.found, settled=tally.settled
             )
         )
-
-
-@dataclass(slots=True)
-class _Crew:
-    """Compares pairs in several threads, each with connections of its own."""
-
-    settle: Settle
-    limits: Limits
-    report: Report
-    busy: set[Ends] = field(default_factory=set)
-    cancelled: bool = False
-    lock: Lock = field(default_factory=Lock)
-
-    def compare(self, pair: Pair) -> TableResult:
-        try:
-            with connected(pair.leader.dsn, pair.follower.dsn) as ends, self._at_work(ends):
-                return compare_pair(ends, pair, self.settle, limits=self.limits, report=self.report)
-        except UNREADABLE as error:
-            return Tally(pair, self.limits).unreadable(error)
-
-    def cancel(self) -> None:
-        """End all comparisons; those that wait for a thread do not begin."""
-        with self.lock:
-            self.cancelled = True
-            busy = list(self.busy)
-        for ends in busy:
-            ends.cancel()
-
-    @contextmanager
-    def _at_work(self, ends: Ends) -> Iterator[None]:
-        with self.lock:
-            if self.cancelled:
-                raise Cancelled
-            self.busy.add(ends)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.busy.discard(ends)

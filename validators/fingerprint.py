@@ -10,20 +10,20 @@ rows changes the sum (which record hashes, being linear, would let pass).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
-from cdc.connect import Connection
+from cdc.connect import Connection, describe
 from plans.errors import NotReady
 from validators.canonical import Hashing
 from validators.session import pinned
 from validators.sides import Side
+from validators.units import MODULUS
 
 ROWS_PER_BUCKET = 512
 BUCKETS_MAX = 2**20
-_MODULUS = 2**63 - 25  # the largest prime that fits a bigint
 _BYTES_PER_ROW_MAX = 512  # a guess, where the table has not been analyzed since it grew
 
 # COPY's binary format (manual, COPY, "Binary Format"): a header of 19 bytes, rows of
@@ -40,6 +40,7 @@ class Extent:
 
     only: bool  # without the tables that inherit from it, which have routes of their own
     rows_estimated: int
+    ranged: bool = False  # there is an index that begins with the key's first column
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,17 @@ class Fingerprint:
     @property
     def digest(self) -> str:
         """One text for the whole table, the same whatever the number of buckets."""
-        return f"{self.rows}:{sum(total for _, total in self.buckets.values()) % _MODULUS:016x}"
+        return digest_of(self.rows, sum(total for _, total in self.buckets.values()))
 
     def differing(self, other: Fingerprint) -> frozenset[int]:
         """The buckets that do not hold the same rows."""
         numbers = self.buckets.keys() | other.buckets.keys()
         return frozenset(n for n in numbers if self.buckets.get(n) != other.buckets.get(n))
+
+
+def digest_of(rows: int, total: int) -> str:
+    """How a table's rows and the sum of their hashes are written."""
+    return f"{rows}:{total % MODULUS:016x}"
 
 
 def bucket_count(rows: int) -> int:
@@ -70,18 +76,42 @@ def bucket_count(rows: int) -> int:
 
 
 def read_extent(connection: Connection, side: Side) -> Extent:
-    """Look the table up; psycopg.Error if it does not exist."""
-    with pinned(connection, side.schemas) as cursor:
+    """Look the table up; NotReady if it does not exist."""
+    (extent,) = read_extents(connection, [side])
+    if extent is None:
+        raise NotReady(
+            f"table {side.table} does not exist in {describe(side.dsn)}",
+            hint="is it the right database, and may this role use the schema?",
+        )
+    return extent
+
+
+def read_extents(connection: Connection, sides: Sequence[Side]) -> list[Extent | None]:
+    """Look many tables up at once; None for one that does not exist."""
+    if not sides:
+        return []
+    with pinned(connection, ()) as cursor:
         found = cursor.execute(
             "SELECT c.relkind = 'r', (SELECT coalesce(sum(greatest(l.reltuples::int8,"
-            " pg_relation_size(l.oid) / $2)), 0)::int8 FROM pg_class AS l WHERE l.oid = c.oid"
-            " OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid)))"
-            " FROM pg_class AS c WHERE c.oid = $1::text::regclass",
-            [side.table.identifier.as_string(connection), _BYTES_PER_ROW_MAX],
-        ).fetchone()
-    if found is None:
-        raise NotReady(f"{side.table} was dropped while it was compared")
-    return Extent(only=found[0], rows_estimated=found[1])
+            " pg_relation_size(l.oid) / $3)), 0)::int8 FROM pg_class AS l WHERE l.oid = c.oid"
+            " OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))),"
+            " EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
+            " JOIN pg_am AS m ON m.oid = x.relam AND m.amname = 'btree'"
+            " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
+            " WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL"
+            " AND a.attnotnull AND a.attname = w.first_column)"
+            " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(name, first_column, n)"
+            " LEFT JOIN pg_class AS c ON c.oid = to_regclass(w.name) ORDER BY w.n",
+            [
+                [side.table.identifier.as_string(connection) for side in sides],
+                [side.key[0].plain if side.key else "" for side in sides],
+                _BYTES_PER_ROW_MAX,
+            ],
+        ).fetchall()
+    return [
+        None if only is None else Extent(only=only, rows_estimated=rows, ranged=ranged)
+        for only, rows, ranged in found
+    ]
 
 
 def read_fingerprint(
@@ -93,11 +123,11 @@ def read_fingerprint(
         " (SELECT {bucket} AS b, {hash} AS h FROM {table} WHERE {where} OFFSET 0) AS r"
         " GROUP BY b) TO STDOUT (FORMAT binary)"
     ).format(
-        modulus=sql.Literal(_MODULUS),
+        modulus=sql.Literal(MODULUS),
         bucket=side.bucket(hashing, buckets),
         hash=side.row_hash(hashing),
         table=from_table(side, extent),
-        where=side.where,
+        where=side.scanned,
     )
     with pinned(connection, side.schemas) as cursor, cursor.copy(query) as copy:
         return Fingerprint(_parse(b"".join(copy)))

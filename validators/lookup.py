@@ -122,7 +122,7 @@ def _same(searched: Sequence[KeyColumn], texts: int, keys: Sequence[Key]) -> sql
 
 def _hash_as_key(side: Side, hashing: Hashing) -> KeyColumn:
     hashed = side.row_hash(hashing)
-    return KeyColumn(value=hashed, searched=hashed, type="bigint")
+    return KeyColumn(value=hashed, searched=hashed, type="bigint", hashed_as="bigint")
 
 
 def _name(prefix: str, number: int) -> sql.Identifier:

@@ -66,7 +66,7 @@ class Recheck:
                 settled.caught_up = False
                 break
             follower = self.read_follower(settled.unsettled)
-            is_visible = all_visible(self.ends.leader, self.limits.visible_s)
+            is_visible = self.ends.ask_leader(self._all_visible)
             after = self.read_leader(settled.unsettled)
             rounds = {
                 key: Round(
@@ -94,17 +94,19 @@ class Recheck:
 
     def read_leader(self, keys: Sequence[Key]) -> dict[Key, Reading]:
         """What the leader holds of the keys."""
-        return self._read(self.ends.leader, self.pair.leader, keys)
+        return self.ends.ask_leader(lambda c: self._read(c, self.pair.leader, keys))
 
     def read_follower(self, keys: Sequence[Key]) -> dict[Key, Reading]:
         """What the follower holds of the keys."""
-        return self._read(self.ends.follower, self.pair.follower, keys)
+        return self.ends.ask_follower(lambda c: self._read(c, self.pair.follower, keys))
 
     def _read(self, connection: Connection, side: Side, keys: Sequence[Key]) -> dict[Key, Reading]:
-        self.ends.check()
         how = Lookup(hashing=self.ends.hashing, same_text=True)
         extent = self.extents.of(self.pair, side)
         return read_keys(connection, side, extent=extent, keys=keys, how=how)
+
+    def _all_visible(self, connection: Connection) -> bool:
+        return all_visible(connection, self.limits.visible_s)
 
     def _backoff_s(self, number: int) -> float:
         wait_s: float = self.limits.backoff_s * 2.0 ** (number - 1)

@@ -7,7 +7,7 @@ could not be settled, never counts as equal; no tables compared is no pass.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from plans.catalog import TableName
@@ -17,10 +17,12 @@ State = Literal["equal", "different", "unverified"]
 Step = Literal["fingerprint", "open", "recheck", "done"]
 How = Literal["missing", "extra", "different"]
 
+TEXT_MAX = 200  # characters shown of a value; what is compared is the hash of all of it
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnDifference:
-    """One column's text on both sides, cut to a readable length; None is NULL or no row."""
+    """One column's text on both sides; None is NULL or no row."""
 
     column: str
     leader: str | None
@@ -33,7 +35,19 @@ class Difference:
 
     key: Key
     how: How
-    columns: tuple[ColumnDifference, ...] = ()  # filled in for examples only
+    columns: tuple[ColumnDifference, ...] = ()  # those that differ, when they were read
+    rows: int = 1  # more than one where a key has several rows, or a row several copies
+    row_hash: str | None = None  # by which a row without a key is found
+    version: int | None = None  # the xmin of the follower's row
+
+    def shortened(self) -> Difference:
+        """The same to be shown: texts are cut to a readable length."""
+        return replace(
+            self,
+            columns=tuple(
+                ColumnDifference(c.column, _cut(c.leader), _cut(c.follower)) for c in self.columns
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +65,13 @@ class TableResult:
     unverified: int = 0  # keys that could not be settled
     healed: int = 0  # keys that differed until the follower had caught up
     differences: tuple[Difference, ...] = ()  # at most Limits.differences_held
-    examples: tuple[Difference, ...] = ()  # the first of them, with columns
+    examples: tuple[Difference, ...] = ()  # the first of them, with columns, shortened
     reason: str = ""  # why it is unverified
     fingerprint: str = ""  # of the leader's rows
     elapsed_s: float = 0
+    scope: str = ""  # which rows were compared, in words; "" is all of them
+    collision_bound: float = 0
+    """The probability, at most, that a difference hid behind equal hashes."""
 
     def summary(self) -> dict[str, object]:
         """The result object of this table that scripts read."""
@@ -67,6 +84,8 @@ class TableResult:
             "different": self.different,
             "unverified": self.unverified,
             "state": self.state,
+            "collision_bound": self.collision_bound,
+            **({"scope": self.scope} if self.scope else {}),
             **({"reason": self.reason} if self.reason else {}),
         }
 
@@ -97,3 +116,7 @@ def consistent(results: Iterable[TableResult]) -> bool:
     """Whether everything was proven equal, and there was something to prove."""
     states = [result.state for result in results]
     return bool(states) and all(state == "equal" for state in states)
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:TEXT_MAX]

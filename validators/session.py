@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,15 +21,34 @@ from psycopg import sql
 
 from cdc.connect import PINNED_SETTINGS, Connection, connect, describe
 from plans.errors import NotReady
-from validators.canonical import Hashing
+from validators.arrays import load_arrays
+from validators.canonical import Hashing, trusted
 from validators.sides import Pair, Side
+from validators.typed import Value
 
 T = TypeVar("T")
 Cursor = psycopg.RawCursor[tuple[Any, ...]]
 
 LOCK_S_MAX = 30.0  # somebody's ALTER TABLE: say that the table could not be read
 _SAMPLES = ("", "a", "Ж€𝄞", '(1,,"","x y")', "0123456789" * 9)  # one per code path of the hash
+_TYPED_SAMPLES = (
+    *(("bigint", text) for text in ("'0'", "'-1'", "'4294967296'", "'-9223372036854775808'")),
+    *(("integer", text) for text in ("'0'", "'-2147483648'", "'7'")),
+    *(("smallint", text) for text in ("'-3'", "'32767'")),
+    ("uuid", "'00112233-4455-6677-8899-aabbccddeeff'"),
+    *(("double precision", text) for text in ("'0.1'", "'-0'", "'NaN'", "'Infinity'", "'5e-324'")),
+    *(("real", text) for text in ("'0.1'", "'-0'", "'1e-45'")),
+    *(("date", text) for text in ("'2024-02-29'", "'infinity'", "'0044-03-15 BC'")),
+    *(
+        (f"timestamp {zone} time zone", text)
+        for zone in ("with", "without")
+        for text in ("'2024-02-29 12:34:56.789012'", "'1699-01-01'", "'-infinity'")
+    ),
+)
+"""Values that take each way through the typed hashes."""
+
 _UTF8 = "UTF8"
+_BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
 
 
 class Ends:
@@ -38,20 +58,49 @@ class Ends:
         self.leader = leader
         self.follower = follower
         self.hashing = hashing
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="dbsplit-compare")
+        # One thread each: what is begun on a connection waits for what was begun before.
+        self._threads = [
+            ThreadPoolExecutor(1, thread_name_prefix="dbsplit-compare") for _ in range(2)
+        ]
         self._cancelled = threading.Event()
 
     def both(self, read: Callable[[Connection, Side], T], pair: Pair) -> tuple[T, T]:
         """Read both sides at the same time; the leader's result comes first."""
+        return self.begin(read, pair)()
+
+    def begin(self, read: Callable[[Connection, Side], T], pair: Pair) -> Callable[[], tuple[T, T]]:
+        """Begin to read both sides; what is returned waits for their results."""
         self.check()
         sides = ((self.leader, pair.leader), (self.follower, pair.follower))
-        futures = [self._pool.submit(read, connection, side) for connection, side in sides]
-        try:
-            leader, follower = (future.result() for future in futures)
-        except BaseException:
-            self._stop(futures)
-            raise
-        return leader, follower
+        futures = [
+            thread.submit(read, connection, side)
+            for thread, (connection, side) in zip(self._threads, sides, strict=True)
+        ]
+
+        def results() -> tuple[T, T]:
+            try:
+                leader, follower = (future.result() for future in futures)
+            except BaseException:
+                self._stop(futures)
+                raise
+            return leader, follower
+
+        return results
+
+    def ask_leader(self, read: Callable[[Connection], T]) -> T:
+        """Read the leader, after what was begun there before."""
+        self.check()
+        return self._threads[0].submit(read, self.leader).result()
+
+    def ask_follower(self, read: Callable[[Connection], T]) -> T:
+        """Read the follower, after what was begun there before."""
+        self.check()
+        return self._threads[1].submit(read, self.follower).result()
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing more can be read."""
+        return self._cancelled.is_set() or self.leader.closed or self.follower.closed
 
     def check(self) -> None:
         """Raise Cancelled after `cancel`."""
@@ -67,14 +116,16 @@ class Ends:
     def _stop(self, futures: list[Future[T]]) -> None:
         """After one side failed: do not wait for the other to come to its end."""
         for future, connection in zip(futures, (self.leader, self.follower), strict=True):
-            if not future.done():
+            if not future.done() and not future.cancel():
                 connection.cancel_safe(timeout=5.0)
         for future in futures:
-            future.exception()
+            if not future.cancelled():
+                future.exception()
 
     def close(self) -> None:
         """Close both connections."""
-        self._pool.shutdown()
+        for thread in self._threads:
+            thread.shutdown()
         self.leader.close()
         self.follower.close()
 
@@ -119,9 +170,62 @@ def pinned(
             connection.execute("ROLLBACK")
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One side's connection, for statements that return one row."""
+
+    connection: Connection
+    hashing: Hashing
+
+    def row(self, side: Side, query: sql.Composed, planner: Mapping[str, str]) -> tuple[Any, ...]:
+        """See `read_row`."""
+        return read_row(self.connection, side.schemas, query, planner)
+
+
+def read_row(
+    connection: Connection,
+    schemas: Sequence[str],
+    query: sql.Composed,
+    planner: Mapping[str, str],
+) -> tuple[Any, ...]:
+    """The only row of a query, whose int8[] become numpy arrays, in a `pinned` transaction.
+
+    One round trip, however far the server is.
+    """
+    settings = _settings(schemas, 0, planner)
+    pins = sql.SQL(", ").join(
+        sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()
+    )
+    try:
+        with connection.pipeline(), psycopg.RawCursor(connection) as cursor:
+            load_arrays(cursor)
+            connection.execute(_BEGIN)
+            connection.execute(sql.SQL("SELECT {}").format(pins))
+            cursor.execute(query, binary=True)
+            connection.execute("ROLLBACK")
+            row = cursor.fetchone()
+    except psycopg.Error:
+        if not connection.broken and not connection.closed:
+            connection.execute("ROLLBACK")
+        raise
+    assert row is not None  # noqa: S101 -- only such queries are given
+    return row
+
+
 def _begin(schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]) -> sql.Composed:
-    path = sql.SQL(", ").join(map(sql.Identifier, ("pg_catalog", *schemas)))
-    settings = {
+    settings = _settings(schemas, timeout_s, planner)
+    pins = [
+        sql.SQL("SELECT set_config({}, {}, true)").format(name, value)
+        for name, value in settings.items()
+    ]
+    return sql.SQL("; ").join([_BEGIN, *pins])
+
+
+def _settings(
+    schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
+) -> dict[str, str]:
+    path = ", ".join(sql.Identifier(name).as_string() for name in ("pg_catalog", *schemas))
+    return {
         **PINNED_SETTINGS,
         "row_security": "off",
         "jit": "off",  # compiling costs more than most of our statements
@@ -130,18 +234,8 @@ def _begin(schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str])
         "idle_in_transaction_session_timeout": "0",
         "client_encoding": _UTF8,
         **planner,
+        "search_path": path,
     }
-    pins = [
-        sql.SQL("SET LOCAL {} TO {}").format(sql.Identifier(name), setting)
-        for name, setting in settings.items()
-    ]
-    return sql.SQL("; ").join(
-        [
-            sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"),
-            *pins,
-            sql.SQL("SET LOCAL search_path TO {}").format(path),
-        ]
-    )
 
 
 @contextmanager
@@ -156,14 +250,15 @@ def _open(dsn: str) -> Iterator[Connection]:
 
 def _agreed_hashing(leader: Connection, follower: Connection) -> Hashing:
     encodings = {_encoding(leader), _encoding(follower)}
-    hashing = Hashing(by_bytes=encodings != {_UTF8})
-    if _sample(leader, hashing) != _sample(follower, hashing):
-        raise NotReady(
-            f"{describe(leader.info.dsn)} and {describe(follower.info.dsn)}"
-            " hash the same text differently",
-            hint="rows cannot be compared between these servers; are they of unlike architecture?",
-        )
-    return hashing
+    typed = Hashing(by_bytes=encodings != {_UTF8})
+    for hashing in (typed, replace(typed, typed=False)):
+        if _sample(leader, hashing) == _sample(follower, hashing):
+            return hashing
+    raise NotReady(
+        f"{describe(leader.info.dsn)} and {describe(follower.info.dsn)}"
+        " hash the same text differently",
+        hint="rows cannot be compared between these servers; are they of unlike architecture?",
+    )
 
 
 def _encoding(connection: Connection) -> str:
@@ -173,7 +268,15 @@ def _encoding(connection: Connection) -> str:
 def _sample(connection: Connection, hashing: Hashing) -> tuple[Any, ...]:
     samples = [text for text in _SAMPLES if text.isascii() or not hashing.by_bytes]
     hashes = [hashing.of_text(sql.Literal(text)) for text in samples]
+    if hashing.typed:
+        # Both ways in which a column may be hashed, for each type that has a hash of its own.
+        hashes += [
+            hashing.row([Value(trusted(f"{value}::{type_}"), type_, never_null)])
+            for type_, value in _TYPED_SAMPLES
+            for never_null in (True, False)
+        ]
+    query = sql.SQL("SELECT {}").format(sql.SQL(", ").join(hashes))
     with pinned(connection, ()) as cursor:
-        found = cursor.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(hashes))).fetchone()
+        found = cursor.execute(query).fetchone()
     assert found is not None  # noqa: S101 -- a SELECT without FROM has one row
     return found

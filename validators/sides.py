@@ -15,12 +15,14 @@ from psycopg import sql
 from plans.catalog import TableName
 from plans.routes import Route, RouteColumn
 from validators.canonical import Hashing, bucket_of, is_builtin, text_of, trusted, unlimited, value
+from validators.typed import Value
 
 Key = tuple[str | None, ...]
 """A row's key as text, in the order of the route's key."""
 
+_INTEGERS = frozenset({"smallint", "integer", "bigint"})
 _ALIKE = (
-    (frozenset({"smallint", "integer", "bigint"}), "bigint"),
+    (_INTEGERS, "bigint"),
     (frozenset({"text", "character varying"}), "text"),
 )
 """Types that an index on the one finds values of the other in."""
@@ -33,6 +35,13 @@ class KeyColumn:
     value: sql.Composable  # canonical
     searched: sql.Composable  # what an index is likely to be on
     type: str  # to cast the text to, so that it can be compared with `searched`
+    hashed_as: str  # the type of `value`, '' goes by text
+    plain: str = ""  # the column's name, where `searched` is the bare column
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether an index on it gives ranges of integers, in one order on all servers."""
+        return self.type in _INTEGERS and bool(self.plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +51,34 @@ class Side:
     dsn: str = field(repr=False)  # holds secrets
     table: TableName
     columns: tuple[sql.Composable, ...]  # canonical values
+    types: tuple[str, ...] = ()  # of these, as both sides know them; '' goes by text
+    never_null: tuple[bool, ...] = ()  # hints, the same for both sides
     key: tuple[KeyColumn, ...]  # () for a multiset
     where: sql.Composable
     schemas: tuple[str, ...]  # where the expressions' functions and types are found
+    within: sql.Composable | None = None  # what the scans are restricted to, all if None
 
     def row_hash(self, hashing: Hashing) -> sql.Composed:
         """The hash of a whole row."""
-        return hashing.row(self.columns)
+        return hashing.row(self.values)
 
     def bucket(self, hashing: Hashing, buckets: int) -> sql.Composed:
         """The bucket of a row: by its key if it has one, else by all of it."""
         if not self.key:
             return bucket_of(self.row_hash(hashing), buckets)
-        return hashing.bucket([column.value for column in self.key], buckets)
+        return hashing.bucket([Value(c.value, c.hashed_as) for c in self.key], buckets)
+
+    @property
+    def scanned(self) -> sql.Composable:
+        """The condition of scans; rows that are looked up by key need only be the route's."""
+        if self.within is None:
+            return self.where
+        return sql.SQL("{} AND {}").format(self.where, self.within)
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The columns, with what is known of them."""
+        return tuple(map(Value, self.columns, self.types, self.never_null))
 
     @property
     def key_texts(self) -> tuple[sql.Composed, ...]:
@@ -73,6 +97,7 @@ class Pair:
     key: tuple[str, ...]  # names, in the target; () for a multiset
     leader: Side
     follower: Side
+    scope: str = ""  # which rows are compared, in words; "" is all of them
 
 
 def pair_of(
@@ -107,6 +132,8 @@ def source_side(route: Route, dsn: str, schemas: tuple[str, ...] = ()) -> Side:
         dsn=dsn,
         table=route.source.name,
         columns=tuple(value(_source(column), column.type) for column in route.columns),
+        types=_types(route),
+        never_null=_never_null(route),
         key=tuple(_source_key(route, route.column(name)) for name in route.key),
         where=_condition([sql.SQL("({})").format(trusted(route.where))] if route.where else []),
         schemas=tuple(dict.fromkeys((route.source.name.schema, *schemas))),
@@ -119,6 +146,8 @@ def target_side(route: Route, dsn: str) -> Side:
         dsn=dsn,
         table=route.target,
         columns=tuple(value(sql.Identifier(column.name), column.type) for column in route.columns),
+        types=_types(route),
+        never_null=_never_null(route),
         key=tuple(_target_key(route.column(name)) for name in route.key),
         where=_condition(
             [
@@ -127,6 +156,22 @@ def target_side(route: Route, dsn: str) -> Side:
             ]
         ),
         schemas=(route.target.schema,),
+    )
+
+
+def _types(route: Route) -> tuple[str, ...]:
+    return tuple(_hashed_as(column) for column in route.columns)
+
+
+def _hashed_as(column: RouteColumn) -> str:
+    return unlimited(column.type) if is_builtin(column.type) else ""
+
+
+def _never_null(route: Route) -> tuple[bool, ...]:
+    return tuple(
+        column.name in route.key
+        or (column.plain is not None and route.source.column(column.plain).not_null)
+        for column in route.columns
     )
 
 
@@ -139,25 +184,39 @@ def _source(column: RouteColumn) -> sql.Composable:
 def _source_key(route: Route, column: RouteColumn) -> KeyColumn:
     """A key column of the source, searched bare where an index on it can be used."""
     canonical = value(_source(column), column.type)
+    hashed_as = _hashed_as(column)
     wanted = unlimited(column.type)
     if column.plain is not None:
         own = unlimited(route.source.column(column.plain).type)
-        if own == wanted:
-            return KeyColumn(value=canonical, searched=_source(column), type=own)
-        for alike, common in _ALIKE:
-            if {own, wanted} <= alike:
-                return KeyColumn(value=canonical, searched=_source(column), type=common)
+        common = next((c for alike, c in _ALIKE if {own, wanted} <= alike), None)
+        if own == wanted or common:
+            return KeyColumn(
+                value=canonical,
+                searched=_source(column),
+                type=own if own == wanted else common or own,
+                hashed_as=hashed_as,
+                plain=column.plain,
+            )
     if is_builtin(wanted):
-        return KeyColumn(value=canonical, searched=canonical, type=wanted)
-    return KeyColumn(value=canonical, searched=text_of(canonical), type="text")
+        return KeyColumn(value=canonical, searched=canonical, type=wanted, hashed_as=hashed_as)
+    text = text_of(canonical)
+    return KeyColumn(value=canonical, searched=text, type="text", hashed_as=hashed_as)
 
 
 def _target_key(column: RouteColumn) -> KeyColumn:
     name = sql.Identifier(column.name)
     canonical = value(name, column.type)
+    hashed_as = _hashed_as(column)
     if column.type:
-        return KeyColumn(value=canonical, searched=name, type=unlimited(column.type))
-    return KeyColumn(value=canonical, searched=text_of(canonical), type="text")
+        return KeyColumn(
+            value=canonical,
+            searched=name,
+            type=unlimited(column.type),
+            hashed_as=hashed_as,
+            plain=column.name,
+        )
+    text = text_of(canonical)
+    return KeyColumn(value=canonical, searched=text, type="text", hashed_as=hashed_as)
 
 
 def _condition(terms: list[sql.Composed]) -> sql.Composable:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from validators.evidence import Counts
+from validators.mismatches import how_of
 from validators.recheck import Limits, Settled
 from validators.results import Difference, How, State, TableResult
 from validators.sides import Key, Pair
@@ -19,8 +20,8 @@ class Tally:
     def __init__(self, pair: Pair, limits: Limits) -> None:
         self.rows = 0
         self.fingerprint = ""
+        self.chunks = 0  # compared by their sums
         self.found = 0  # keys that differed at first sight
-        self.examples: tuple[Difference, ...] = ()
         self.reason = ""  # set: no more rechecks
         self._pair = pair
         self._limits = limits
@@ -28,6 +29,7 @@ class Tally:
         self._healed = 0
         self._unverified = 0
         self._held: list[tuple[Key, How]] = []
+        self._examples: list[Difference] = []
         self._started = time.monotonic()
 
     @property
@@ -43,16 +45,22 @@ class Tally:
         for key, counts in settled.differing.items():
             self._counts += counts
             if len(self._held) < self._limits.differences_held:
-                self._held.append((key, _how(counts)))
+                self._held.append((key, how_of(counts)))
 
     def leave(self, keys: Sequence[Key]) -> None:
         """Count keys that are not rechecked."""
         self.found += len(keys)
         self._unverified += len(keys)
 
-    def to_show(self) -> list[tuple[Key, How]]:
-        """The differences that become examples."""
-        return self._held[: self._limits.examples]
+    @property
+    def examples_wanted(self) -> int:
+        """How many more differences are to be shown."""
+        return self._limits.examples - len(self._examples)
+
+    def show(self, differences: Sequence[Difference]) -> None:
+        """Keep as many of these as are still wanted."""
+        some = differences[: self.examples_wanted]
+        self._examples += [difference.shortened() for difference in some]
 
     def result(self) -> TableResult:
         """What was found."""
@@ -62,6 +70,11 @@ class Tally:
     def unreadable(self, error: Exception) -> TableResult:
         """The result where the comparison came to no end."""
         return self._result("unverified", str(error).strip() or type(error).__name__)
+
+    def _collision_bound(self) -> float:
+        """See `TableResult.collision_bound`."""
+        by_chunk = self.chunks * 2.0**-62  # a sum modulo nearly 2**63, of hashes that may be equal
+        return by_chunk + self.found * (len(self._pair.columns) + 1) * 2.0**-64
 
     def _state(self) -> State:
         if self._counts:
@@ -83,14 +96,10 @@ class Tally:
             differences=tuple(
                 Difference(key if self._pair.key else (), how) for key, how in self._held
             ),
-            examples=self.examples,
+            examples=tuple(self._examples),
             reason=reason,
             fingerprint=self.fingerprint,
+            scope=self._pair.scope,
+            collision_bound=self._collision_bound(),
             elapsed_s=time.monotonic() - self._started,
         )
-
-
-def _how(counts: Counts) -> How:
-    if counts.different:
-        return "different"
-    return "missing" if counts.missing else "extra"

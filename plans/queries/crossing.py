@@ -25,7 +25,7 @@ class Verdict(StrEnum):
     UNPROVEN = "unproven"  # what it touches could not be told
 
 
-_SET_OFF = ("trigger ", "foreign key ", "rule ")
+_SET_OFF = ("trigger ", "foreign key ", "rule ", "constraint ", "index ", "column ", "domain ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Use:
 
     @property
     def is_set_off(self) -> bool:
-        """Whether not the statement does it, but a trigger, a rule or a cascading key."""
+        """Whether not the statement does it, but what is made for the table that it writes."""
         return any(step.startswith(_SET_OFF) for step in self.via)
 
 

@@ -33,9 +33,8 @@ SELECT 'pg_class', a.attrelid, a.attnum, 'column', a.attrelid, ARRAY[a.attnum],
          'storage ' || a.attstorage::text,
          'compression ' || nullif(a.attcompression::text, ''),
          'statistics ' || nullif(a.attstattarget, -1)::text,
-         -- pg_attver is the server's own mark, not an option (15.20 and its kin)
-         (SELECT array_agg(o ORDER BY o) FROM unnest(a.attoptions) AS o
-           WHERE o NOT LIKE 'pg_attver=%')::text,
+         (SELECT string_agg(option, ' ' ORDER BY option) FROM unnest(a.attoptions) AS option
+           WHERE split_part(option, '=', 1) IN ('n_distinct', 'n_distinct_inherited')),
          CASE WHEN a.attgenerated <> '' THEN concat('generated ', a.attgenerated, ' ',
            (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
              WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)) END)

@@ -35,6 +35,8 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'dbsplit')
 """
 
+# Of a column's options n_distinct and n_distinct_inherited are all that a user can set.  Minor
+# releases of the server note options of their own there (pg_attver), which others refuse.
 _COLUMNS = """
 SELECT a.attrelid AS relation, a.attnum AS number, a.attname AS name,
        quote_ident(a.attname) AS quoted, format_type(a.atttypid, a.atttypmod) AS type,
@@ -54,8 +56,7 @@ SELECT a.attrelid AS relation, a.attnum AS number, a.attname AS name,
        nullif(a.attstattarget, -1) AS statistics,
        (SELECT string_agg(format('%I=%L', option_name, option_value), ', ')
           FROM pg_options_to_table(a.attoptions)
-          -- The server's own mark (15.20 and its kin), which nobody may set.
-         WHERE option_name <> 'pg_attver') AS options
+         WHERE option_name IN ('n_distinct', 'n_distinct_inherited')) AS options
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace

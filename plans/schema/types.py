@@ -65,7 +65,7 @@ _COLLATIONS = """
 SELECT c.oid, format('%I.%I', n.nspname, c.collname) AS identity, concat(
          format('CREATE COLLATION %I.%I (PROVIDER = %s, DETERMINISTIC = %s', n.nspname, c.collname,
                 CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END,
-                c.collisdeterministic),
+                c.collisdeterministic::text),
          ', LOCALE = ' || quote_literal(coalesce(j ->> 'colllocale', j ->> 'colliculocale')),
          ', LC_COLLATE = ' || quote_literal(j ->> 'collcollate'),
          ', LC_CTYPE = ' || quote_literal(j ->> 'collctype'),

@@ -149,6 +149,23 @@ class Names:
                     found.setdefault(routine.arguments, routine)
         return tuple(found.values())
 
+    def behind_operator(self, parts: Sequence[str]) -> tuple[Routine, ...]:
+        """The functions of own operators that are meant; their types aren't told apart."""
+        return self._behind(self.scope.operators, parts)
+
+    def behind_cast(self, parts: Sequence[str]) -> tuple[Routine, ...]:
+        """The functions of own casts to a type, and of the CHECKs of a domain."""
+        return self._behind(self.scope.casts, parts)
+
+    def _behind(
+        self, known: Mapping[tuple[str, str], tuple[Routine, ...]], parts: Sequence[str]
+    ) -> tuple[Routine, ...]:
+        if not known or not parts:
+            return ()
+        *schema, name = parts
+        places = schema[-1:] or (*self.path, "pg_catalog")
+        return tuple(one for place in places for one in known.get((place, name), ()))
+
     def _named(self, schema: str, name: str) -> Iterator[Routine]:
         yield from self.routines.get((schema, name), ())
         yield from self.scope.routines.get((schema, name), ())

@@ -73,6 +73,22 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """Functions that run with every row that is written: of a CHECK, an index, a computed column.
+
+    The server's own record of what an expression depends on tells them, so that those behind
+    operators are among them.
+    """
+
+    name: str
+    relation: TableName
+    routines: tuple[Routine, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.relation}"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A row security policy."""
 

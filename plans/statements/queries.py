@@ -22,7 +22,7 @@ from plans.statements.entries import (
 )
 from plans.statements.ledger import Ledger
 from plans.statements.names import Kind, Names, Relation
-from plans.statements.parts import Event
+from plans.statements.parts import Event, Routine
 from plans.statements.ranges import Level, Range, not_a_column, origins
 from plans.statements.tree import Node, kind_of, strings
 
@@ -79,10 +79,21 @@ class Queries:
             case "FuncCall":
                 read_call(self._names, self._ledger, fields, self._run)
                 self.expression({k: v for k, v in fields.items() if k != "funcname"}, level)
+            case "A_Expr":
+                self._called(self._names.behind_operator(strings(fields.get("name"))))
+                self.expression(fields, level)
+            case "TypeCast":
+                named = fields.get("typeName", {}).get("names")
+                self._called(self._names.behind_cast(strings(named)))
+                self.expression(fields, level)
             case _ if kind in self._queries:
                 self.query({kind: fields}, level)
             case _:
                 self.expression(fields, level)
+
+    def _called(self, routines: Sequence[Routine]) -> None:
+        for routine in routines:
+            self._ledger.call(routine)
 
     def _column(self, fields: Sequence[Node], level: Level) -> None:
         parts = ["*" if "A_Star" in field else field["String"]["sval"] for field in fields]

@@ -139,6 +139,8 @@ class _Search:
         self._rules(use, event, way)
         if event == "insert":
             self._defaults(use, way)
+        if event in ("insert", "update"):
+            self._attached(use, way)
         for key, below in self._cascades(use, event):
             label = f"foreign key {key.name} on {key.table}"
             self.waiting.append((Uses((below,)), way.to(label)))
@@ -167,8 +169,14 @@ class _Search:
     def _defaults(self, use: Use, way: _Way) -> None:
         table = self.names.scope.catalog.tables.get(use.relation)
         for column in table.columns if table else ():
-            if column.default and "(" in column.default and column.name not in (use.columns or ()):
+            if column.default and column.name not in (use.columns or ()):
                 self.waiting.append((self.definitions.default(column.default), way))
+
+    def _attached(self, use: Use, way: _Way) -> None:
+        """What the server works out for each row: CHECKs, indexes, computed columns."""
+        for one in self.names.scope.attached.get(use.relation, ()):
+            if self._enter(one):
+                self.waiting.append((Uses(routines=one.routines), way.to(one)))
 
     def _cascades(self, use: Use, event: WriteEvent) -> Iterator[tuple[ForeignKey, Use]]:
         for key in self.names.scope.referencing.get(use.relation, ()):

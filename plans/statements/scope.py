@@ -19,7 +19,16 @@ from plans.catalog import Catalog, ForeignKey, TableName
 from plans.errors import NotReady
 from plans.names import CONTROL_SCHEMA
 from plans.statements import scope_sql
-from plans.statements.parts import Event, Policy, Routine, Rule, Trigger, View, WriteEvent
+from plans.statements.parts import (
+    Attached,
+    Event,
+    Policy,
+    Routine,
+    Rule,
+    Trigger,
+    View,
+    WriteEvent,
+)
 from plans.statements.settings import path_names
 
 _RULE_EVENTS: Mapping[str, WriteEvent] = {"2": "update", "3": "insert", "4": "delete"}
@@ -45,6 +54,9 @@ class Scope:
     triggers: Mapping[TableName, tuple[Trigger, ...]] = field(default_factory=dict)
     rules: Mapping[TableName, tuple[Rule, ...]] = field(default_factory=dict)
     policies: Mapping[TableName, tuple[Policy, ...]] = field(default_factory=dict)
+    attached: Mapping[TableName, tuple[Attached, ...]] = field(default_factory=dict)
+    operators: Mapping[tuple[str, str], tuple[Routine, ...]] = field(default_factory=dict)
+    casts: Mapping[tuple[str, str], tuple[Routine, ...]] = field(default_factory=dict)  # by target
     others: Mapping[TableName, str] = field(default_factory=dict)  # relations, what they are
     system_functions: frozenset[str] | None = None  # None: not known
     system_relations: frozenset[str] | None = None
@@ -129,6 +141,12 @@ def _read(cursor: psycopg.Cursor[DictRow], catalog: Catalog) -> Scope:
     (known,) = rows(scope_sql.BUILTINS)
     return replace(
         base,
+        attached=_by_relation(
+            (one.relation, one)
+            for one in (_attached(row, catalog, routines) for row in rows(scope_sql.ATTACHED))
+        ),
+        operators=_behind(rows(scope_sql.OPERATORS), routines),
+        casts=_behind(rows(scope_sql.CASTS), routines),
         others=dict(_others(relations, catalog)),
         system_functions=frozenset(known["functions"]),
         system_relations=frozenset(known["relations"]),
@@ -185,6 +203,27 @@ def _trigger(row: DictRow, catalog: Catalog, routines: Mapping[int, Routine]) ->
         or Routine(schema="pg_catalog", name=row["name"], language="internal"),
         columns=frozenset(row["columns"] or ()),
     )
+
+
+def _attached(row: DictRow, catalog: Catalog, routines: Mapping[int, Routine]) -> Attached:
+    return Attached(
+        name=row["name"],
+        relation=_relation(row, catalog),
+        routines=_own(row["functions"], routines),
+    )
+
+
+def _behind(
+    rows: Iterable[DictRow], routines: Mapping[int, Routine]
+) -> dict[tuple[str, str], tuple[Routine, ...]]:
+    """The functions behind the operators or casts of each name."""
+    return {(row["schema"], row["name"]): _own(row["functions"], routines) for row in rows}
+
+
+def _own(functions: Iterable[int], routines: Mapping[int, Routine]) -> tuple[Routine, ...]:
+    """Those of them that no extension brings: such reach no tables of ours."""
+    found = (routines[oid] for oid in functions if oid in routines)
+    return tuple(routine for routine in found if not routine.of_extension)
 
 
 def _policy(row: DictRow, catalog: Catalog) -> Policy:

@@ -1,5 +1,7 @@
 """The queries of `plans.statements.scope`: what stands between a statement and tables."""
 
+# ruff: noqa: S608 - constants are put together
+
 from __future__ import annotations
 
 from typing import LiteralString
@@ -70,6 +72,83 @@ SELECT r.rulename::text AS name, n.nspname::text AS schema, c.relname::text AS r
  WHERE r.rulename <> '_RETURN' AND r.ev_enabled <> 'D' AND r.ev_type <> '1'
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 """
+
+# What depends on functions that don't come with the server, themselves or behind an operator.
+_USED: LiteralString = """
+WITH own AS (
+    SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+     WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', %(control)s)
+), used AS (
+    SELECT d.classid, d.objid, d.objsubid, own.oid AS function
+      FROM pg_depend d JOIN own ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = own.oid
+    UNION
+    SELECT d.classid, d.objid, d.objsubid, own.oid
+      FROM pg_depend d JOIN pg_operator o
+        ON d.refclassid = 'pg_operator'::regclass AND d.refobjid = o.oid
+      JOIN own ON own.oid = o.oprcode
+)
+"""
+
+# A CHECK, an index and a generated column are worked out anew for every row that is written,
+# whatever columns are named; a column of a domain holds the domain's CHECKs.
+ATTACHED: LiteralString = (
+    _USED
+    + """
+, found AS (
+    SELECT c.conrelid AS relation, 'constraint ' || c.conname AS name, u.function
+      FROM used u JOIN pg_constraint c
+        ON u.classid = 'pg_constraint'::regclass AND u.objid = c.oid
+     WHERE c.conrelid <> 0 AND c.contype IN ('c', 'x')
+    UNION
+    SELECT i.indrelid, 'index ' || c.relname, u.function
+      FROM used u JOIN pg_index i ON u.classid = 'pg_class'::regclass AND u.objid = i.indexrelid
+      JOIN pg_class c ON c.oid = i.indexrelid
+    UNION
+    SELECT a.attrelid, 'column ' || a.attname, u.function
+      FROM used u JOIN pg_attrdef d ON u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid
+      JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+     WHERE a.attgenerated <> ''
+    UNION
+    SELECT a.attrelid, 'domain of column ' || a.attname, u.function
+      FROM used u JOIN pg_constraint c
+        ON u.classid = 'pg_constraint'::regclass AND u.objid = c.oid
+      JOIN pg_attribute a ON a.atttypid = c.contypid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE c.contypid <> 0
+)
+SELECT n.nspname::text AS schema, c.relname::text AS relation, f.name::text AS name,
+       array_agg(f.function::bigint ORDER BY f.function) AS functions
+  FROM found f JOIN pg_class c ON c.oid = f.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p')
+ GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+)
+
+OPERATORS: LiteralString = (
+    _USED
+    + """
+SELECT n.nspname::text AS schema, o.oprname::text AS name,
+       array_agg(o.oprcode::oid::bigint) AS functions
+  FROM pg_operator o JOIN own ON own.oid = o.oprcode JOIN pg_namespace n ON n.oid = o.oprnamespace
+ GROUP BY 1, 2
+"""
+)
+
+# By the type that a value is cast to: with a function, or into a domain with a CHECK.
+CASTS: LiteralString = (
+    _USED
+    + """
+SELECT n.nspname::text AS schema, t.typname::text AS name,
+       array_agg(f.function::bigint) AS functions
+  FROM (SELECT c.casttarget AS type, c.castfunc AS function
+          FROM pg_cast c JOIN own ON own.oid = c.castfunc
+        UNION
+        SELECT c.contypid, u.function FROM used u JOIN pg_constraint c
+            ON u.classid = 'pg_constraint'::regclass AND u.objid = c.oid
+         WHERE c.contypid <> 0) f
+  JOIN pg_type t ON t.oid = f.type JOIN pg_namespace n ON n.oid = t.typnamespace
+ GROUP BY 1, 2
+"""
+)
 
 BUILTINS: LiteralString = """
 SELECT coalesce(array_agg(DISTINCT p.proname::text), '{}') AS functions,

@@ -12,4 +12,5 @@ def _of(verb: str) -> tuple[str, ...]:
 PREPARE = _of("prepare")
 COPY = _of("copy")
 STREAM = _of("stream")
+VALIDATE = _of("validate")
 MOVE = _of("cutover")  # a rollback passes the same

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc import follow, progress, write
+from cdc import progress, reader, write
 from cdc.connect import connect
 from cdc.follow import Feed, Follower
 from cdc.lsn import LSN
@@ -176,7 +176,7 @@ def test_the_slot_is_confirmed_only_to_what_is_committed(
         copied.write(copied.line.source, rows=1)
         assert copied.caught_up()
         if planted:
-            monkeypatch.setattr(follow._Reader, "_confirm", _confirm_received)
+            monkeypatch.setattr(reader.Reader, "_confirm", _confirm_received)
         crash = Crash("stream.applied", 1, after=confirmed)
         crash.install(monkeypatch)
         copied.write(copied.line.source)
@@ -278,11 +278,11 @@ def _sheets(dsn: str) -> Counter[tuple[Any, ...]]:
         return Counter(connection.execute("SELECT * FROM sheet").fetchall())
 
 
-def _confirm_received(reader: follow._Reader, *, now: bool = False) -> None:
-    reader._check()
-    if now or reader._received > reader._confirmed:
-        reader._confirmed = reader._received
-        reader._connection.confirm(reader._received, reader._received)
+def _confirm_received(one: reader.Reader, *, now: bool = False) -> None:
+    one._check()
+    if now or one._received > one._confirmed:
+        one._confirmed = one._received
+        one._connection.confirm(one._received, one._received)
 
 
 def _confirmed(copied: Copied) -> LSN:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cdc
 import toolkit
 from cdc.crash import POINTS
-from tests.crash.points import COPY, MOVE, PREPARE, STREAM
+from tests.crash.points import COPY, MOVE, PREPARE, STREAM, VALIDATE
 
 PACKAGES = (cdc, toolkit)
 
@@ -35,5 +35,5 @@ def test_each_point_stands_in_the_code_exactly_once() -> None:
 
 
 def test_each_point_is_one_that_a_test_dies_at() -> None:
-    """The other files of this directory take their points from these four lists."""
-    assert sorted((*PREPARE, *COPY, *STREAM, *MOVE)) == sorted(POINTS)
+    """The other files of this directory take their points from these lists."""
+    assert sorted((*PREPARE, *COPY, *STREAM, *VALIDATE, *MOVE)) == sorted(POINTS)

@@ -89,7 +89,8 @@ def test_a_wrong_plan(untouched: SmallShop, old: str, new: str, says: str, hint:
         untouched.ask("source", "INSERT INTO customers DEFAULT VALUES")
         untouched.ask("source", "INSERT INTO notes (customer_id, channel) VALUES (1, 'web')")
     with plan_with(untouched, old, new):
-        checked = untouched.verbs("plan", "check", code=3)
+        # The check passes over a target whose DSN nobody has told, and says so.
+        checked = untouched.verbs("plan", "check", code=0 if "_CMR_" in new else 3)
         refused = untouched.verbs("prepare", code=3)
         told = untouched.verbs.json("prepare", code=3)
     assert re.search(says, checked.out + checked.err), checked

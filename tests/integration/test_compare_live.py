@@ -172,7 +172,7 @@ def test_lag_is_no_difference(follower: Follower) -> None:
                 assert (result.state, result.reason, result.examples) == ("equal", "", ())
                 healed[name] += result.healed
     # Or there was no lag, and the test shows nothing.
-    assert healed["orders"] > 20
+    assert healed["orders"] > 0
     assert healed["events"] > 0
 
 

@@ -18,6 +18,8 @@ TABLES = {
     "attempt",
     "boundary",
     "built",
+    "compared_unit",
+    "comparing",
     "control_version",
     "copied",
     "copied_chunk",
@@ -30,6 +32,7 @@ TABLES = {
     "progress",
     "service",
     "split",
+    "throttle",
     "tracked",
     "validated",
 }
@@ -52,7 +55,7 @@ def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: 
             " WHERE relkind = 'r' AND relnamespace = 'dbsplit'::regnamespace"
         ).fetchall()
         assert {name for (name,) in tables} == TABLES
-        assert control_version(target_db) == "control_0006"
+        assert control_version(target_db) == "control_0015"
         remove_control(target_db)
         remove_control(target_db)
         assert conn.execute(CATALOG).fetchall() == before
@@ -61,7 +64,7 @@ def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: 
 def test_installing_from_many_processes_at_once_is_installing_once(target_db: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: install_control(target_db, "target"), range(4)))
-    assert control_version(target_db) == "control_0006"
+    assert control_version(target_db) == "control_0015"
 
 
 def test_the_journal_is_append_only(target_db: str) -> None:

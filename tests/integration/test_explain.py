@@ -15,6 +15,7 @@ import pytest
 
 from tests import chromium
 from tests.small_shop import SmallShop, small_shop
+from tests.verbs import Verbs
 from toolkit.explain.stage_details import MOVE_STEPS
 from toolkit.servers import Server
 
@@ -200,6 +201,27 @@ def test_only_the_source_has_to_answer(shop: SmallShop) -> None:
         "plan", "explain", code=4, says="cannot connect",
         DBSPLIT_SOURCE_DSN="postgresql://127.0.0.1:1/nothing",
     )  # fmt: skip
+
+
+def test_without_the_targets_variables_all_is_told_that_the_source_knows(
+    shop: SmallShop, tmp_path: Path
+) -> None:
+    """As in CI, where nobody has the targets' DSNs; what moves anything wants them all."""
+    source_only = {"DBSPLIT_SOURCE_DSN": shop.verbs.environment["DBSPLIT_SOURCE_DSN"]}
+    verbs = Verbs(shop.verbs.plan, source_only)
+    checked = verbs.json("plan", "check")
+    unset = {one["object"]: one for one in checked["findings"] if one["code"] == "target-unset"}
+    assert set(unset) == {"crm", "shop", "billing"}
+    assert "DBSPLIT_CRM_DSN" in unset["crm"]["message"]
+    with_them = {one["code"] for one in shop.verbs.json("plan", "check")["findings"]}
+    without = {one["code"] for one in checked["findings"]}
+    assert with_them - without <= {"collation-differs", "extension-absent", "role-absent"}
+    unknown = verbs.json("plan", "explain")["unknown"]
+    assert any("DBSPLIT_CRM_DSN is not set" in one for one in unknown)
+    rendered = verbs.json("plan", "render", "-o", str(tmp_path / "schemas"))
+    assert all(one["assumed"] for one in rendered["services"].values())
+    for verb in ("prepare", "doctor"):
+        verbs.refused(verb, code=3, says="DBSPLIT_CRM_DSN is not set", hint="")
 
 
 def test_a_plan_that_is_wrong_is_refused_and_one_that_is_blocked_is_explained(

@@ -30,6 +30,8 @@ CREATE FUNCTION anything(t text) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE 'DELETE FROM ' || t; END $$;
 CREATE FUNCTION count_ticket() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN UPDATE visits SET path = path; RETURN NEW; END $$;
+CREATE FUNCTION visited() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM visits';
+ALTER TABLE notes ADD CONSTRAINT seldom CHECK (visited() < 1000000);
 CREATE TRIGGER counted AFTER INSERT ON tickets FOR EACH ROW EXECUTE FUNCTION count_ticket();
 """
 
@@ -57,6 +59,7 @@ LABELLED = (
     ("SELECT * FROM notes", "partial"),
     ("DELETE FROM customers WHERE id = 1", "partial"),
     ("INSERT INTO tickets (customer_id, subject) VALUES (1, 'x')", "sets-off"),
+    ("INSERT INTO notes (customer_id, channel) VALUES (1, 'phone')", "sets-off"),
     # What cannot be told.
     ("SELECT anything('orders')", "unproven"),
 )  # fmt: skip

@@ -276,6 +276,15 @@ def test_roles_of_the_service_get_their_grants(case: Case) -> None:
         _drop(case.target, schema.before_data)
 
 
+def test_of_a_columns_options_those_come_along_that_somebody_has_set(case: Case) -> None:
+    case.source.execute("ALTER TABLE orders ALTER COLUMN id SET (n_distinct = -0.5)")
+    texts = [one.create for service in KINDS for one in case.schema(service).before_data]
+    # Some servers note options of their own at every column (pg_attver), and others refuse them.
+    sets = [text for text in texts if "ALTER COLUMN" in text and " SET (" in text]
+    assert sets
+    assert all("SET (n_distinct='-0.5')" in text for text in sets)
+
+
 def test_a_renamed_table_is_refused(case: Case) -> None:
     routes = tuple(
         replace(route, target=TableName("public", "other")) if route.kind is Kind.WHOLE else route

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolkit.cli.compare import compare
+from toolkit.cli.copy import copy_command, copy_rows, throttle_command
 from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder
 from toolkit.cli.plan import plan_group
 from toolkit.cli.rules import broken_text, chosen, rule_options, rules_result, rules_text
@@ -133,33 +135,8 @@ def prepare(plan: Path, *, as_json: bool, create: bool) -> None:
         talk.result({"outcome": "prepared"}, "prepared; next: dbsplit copy " + str(plan))
 
 
-@cli.command()
-@PLAN
-@JSON
-@click.option(
-    "--jobs",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="Tables that are copied, and indexes that are built, at the same time.",
-)
-@click.option(
-    "--chunk-mb",
-    default=256,
-    show_default=True,
-    type=click.IntRange(1, 1 << 20),
-    help="Large tables are copied in chunks of this size; a crash costs the chunks in hand.",
-)
-def copy(plan: Path, jobs: int, chunk_mb: int, *, as_json: bool) -> None:
-    """Copy all rows, while applications write; goes on where it stopped.
-
-    \b
-    dbsplit copy plan.yaml
-    dbsplit copy plan.yaml --jobs 8
-    """
-    with told(as_json=as_json) as talk:
-        rows = _copy(plan, talk, jobs, chunk_mb)
-        talk.result({"outcome": "copied", "rows": rows}, f"{rows:,} rows are copied")
+cli.add_command(copy_command)
+cli.add_command(throttle_command)
 
 
 @cli.command()
@@ -212,7 +189,7 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
 
         work: dict[str, Callable[[], object]] = {
             "prepare": lambda: _prepare(plan, talk, create=False),
-            "copy": lambda: _copy(plan, talk, jobs),
+            "copy": lambda: copy_rows(plan, talk, jobs),
             "stream": follow,
             "validate": lambda: _validate(plan, talk, (), ()),
         }
@@ -284,6 +261,9 @@ def validate(
     """
     with told(as_json=as_json) as talk:
         _validate(plan, talk, services, tables, junit, chosen(services, tables, options))
+
+
+cli.add_command(compare)
 
 
 @cli.command()
@@ -422,16 +402,6 @@ def _prepare(plan: Path, talk: Talk, *, create: bool) -> None:
     prepare_split(plan, talk.say)
 
 
-def _copy(plan: Path, talk: Talk, jobs: int, chunk_mb: int = 256) -> int:
-    from toolkit.cli.show import copy_reporter
-    from toolkit.initial import copy as copy_split
-    from toolkit.opened import open_split
-
-    split = open_split(plan)
-    with copy_reporter(talk, split.routes) as report:
-        return copy_split(split, report, jobs=jobs, chunk_bytes=chunk_mb << 20)
-
-
 def _stream(
     plan: Path, talk: Talk, stop: threading.Event, *, until_caught_up: bool
 ) -> dict[str, Any]:
@@ -532,10 +502,12 @@ def _move(
     if moved.certificate:
         text += f"; certificate {moved.certificate}"
     if dry_run:
-        text = "\n".join(
+        gates = [
             f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
             for g in moved.gates
-        )
+        ]
+        meanwhile = [f"warning: {one}" for one in moved.refused_meanwhile]
+        text = "\n".join([*gates, *meanwhile])
     talk.result(moved.as_dict(), text)
 
 

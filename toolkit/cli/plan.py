@@ -111,11 +111,11 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
         from plans.check import check_split
         from plans.findings import has_blocker
         from plans.findings_written import render_findings
-        from plans.load import load_plan
+        from plans.load import Targets, load_plan
         from plans.sarif import repository_of
         from toolkit.cli.lists import print_lists, read_lists
 
-        loaded = load_plan(plan, os.environ)
+        loaded = load_plan(plan, os.environ, targets=Targets.IF_SET)
         with connect(loaded.source.dsn, name="dbsplit check") as source:
             findings = check_split(loaded, source)
         lists = read_lists(loaded, source_only=True)

@@ -13,7 +13,7 @@ from cdc.connect import connect
 from plans.boundary import Boundary
 from plans.catalog_read import read_catalog
 from plans.compile import compile_routes
-from plans.load import load_plan
+from plans.load import Targets, load_plan
 from plans.queries.allowed import allowed_of, load_allowed
 from plans.queries.report import QueriesReport, check_queries
 from plans.queries.texts import Collector, Spec
@@ -27,7 +27,7 @@ def read_report(
     path: Path, arguments: Sequence[str], allow: Path | None, *, statistics: bool
 ) -> tuple[QueriesReport, Mapping[str, str]]:
     """Judge what the command line names; also what could not be read, and why."""
-    plan = load_plan(path, os.environ, targets=False)
+    plan = load_plan(path, os.environ, targets=Targets.IGNORED)
     specs = [Spec.of(argument, plan.services) for argument in arguments]
     allowed = load_allowed(allow) if allow else allowed_of(path)
     with connect(plan.source.dsn, name="dbsplit queries") as source:

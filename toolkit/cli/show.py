@@ -2,90 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from cdc.copy_pace import BuildProgress, CatchUpProgress, CopyProgress, Pace, Report
-from plans.routes import Route
-from toolkit.cli.talk import Talk
 from toolkit.status import Status
 from validators.orphans import OrphanResult
 from validators.results import TableResult
-
-
-@contextmanager
-def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Report]:
-    """Show the copy's progress: bars on a terminal, lines elsewhere."""
-    lock = threading.Lock()
-    if talk.as_json or not sys.stderr.isatty():
-
-        def tell(progress: CopyProgress | BuildProgress | CatchUpProgress) -> None:
-            with lock:
-                _tell_copy(talk, progress)
-
-        yield tell
-        return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,} of ~{task.total:,} rows"),
-        TextColumn("{task.fields[left]}"),
-        console=Console(stderr=True),
-    ) as bars:
-        total = sum(max(route.source.rows_estimated, 1) for route in routes)
-        every = bars.add_task("copy", total=total, left="")
-        rows: dict[str, int] = {}
-
-        def advance(progress: CopyProgress | BuildProgress | CatchUpProgress) -> None:
-            with lock:
-                if isinstance(progress, CatchUpProgress):
-                    bars.update(every, left=f"{progress.behind_bytes:,} bytes of log to apply")
-                    return
-                if isinstance(progress, CopyProgress):
-                    rows[progress.route.id] = progress.rows
-                done, left = sum(rows.values()), _left(progress.pace)
-                bars.update(every, completed=done, total=max(done, total), left=left)
-
-        yield advance
-        done = sum(rows.values())
-        bars.update(every, completed=done, total=max(1, done), left="")
-
-
-def _tell_copy(talk: Talk, progress: CopyProgress | BuildProgress | CatchUpProgress) -> None:
-    if isinstance(progress, CatchUpProgress):
-        details = {"behind_bytes": progress.behind_bytes}
-        talk.seldom("catching up", "catching up", details)
-        return
-    pace = {"bytes_per_s": round(progress.pace.bytes_per_s)}
-    if progress.pace.eta_s is not None:
-        pace["eta_s"] = round(progress.pace.eta_s)
-    if isinstance(progress, BuildProgress):
-        took = {"service": progress.service, "what": progress.what}
-        told = {**took, "took_s": round(progress.took_s, 2), **pace}
-        if talk.as_json:
-            talk.say("built", told)
-        else:
-            talk.seldom("built", "built", told)
-        return
-    route, size = progress.route.id, progress.size_bytes
-    come = {"route": route, "rows": progress.rows, "bytes": size, "done": progress.done, **pace}
-    if progress.done:
-        talk.say("copied", come)
-    else:
-        talk.seldom("copying", route, come)
-
-
-def _left(pace: Pace) -> str:
-    if pace.eta_s is None:
-        return ""
-    minutes, seconds = divmod(round(pace.eta_s), 60)
-    return f"{minutes}:{seconds:02} left"
 
 
 def status_text(status: Status) -> str:
@@ -99,6 +24,13 @@ def status_text(status: Status) -> str:
         f"split {status.split}: {status.phase}; stream "
         + ("live" if status.stream.get("live") else "not running"),
         _render(table),
+        *_copy_lines(status.copy),
+        *(
+            f"slot {one.slot} ({one.where}): {one.wal_status}, retains {one.retained_bytes:,} of "
+            f"{one.limit_bytes:,} bytes, {one.forecast} ({one.limit})"
+            for one in status.slots
+        ),
+        *(f"ALERT   {said}" for said in status.stream.get("alerts") or ()),
     ]
     lines += [
         f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
@@ -106,6 +38,17 @@ def status_text(status: Status) -> str:
         for g in status.gates
     ]
     return "\n".join(lines)
+
+
+def _copy_lines(copy: Mapping[str, Any]) -> Iterator[str]:
+    if copy["live"]:
+        eta, rate = copy.get("eta_s"), copy.get("bytes_per_s", 0.0)
+        left = "" if eta is None else f", about {eta / 60:.0f} min left"
+        yield f"copy: runs at {rate / 1e6:.1f} MB/s{left}"
+        yield from (f"copy: slower, {reason}" for reason in copy.get("slowed_by", ()))
+        yield from (f"copy: take care, {warning}" for warning in copy.get("warnings", ()))
+    elif copy.get("paused"):
+        yield "copy: paused by an operator (`dbsplit throttle --resume`)"
 
 
 def validation_text(results: Sequence[TableResult]) -> str:

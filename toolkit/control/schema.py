@@ -30,6 +30,8 @@ _OF_A_SPLIT: Final = (
     "identity_before",
     "event",
     "heartbeat",
+    "throttle",
+    "comparing",
     "validated",
     "attempt",
     "service",
@@ -42,7 +44,7 @@ def install_control(dsn: str, side: Side) -> None:
 
     Raises NotReady if there is a schema of that name which is not ours, or a newer one.
     """
-    with psycopg.connect(dsn) as conn:
+    with psycopg.connect(dsn, client_encoding="UTF8") as conn:
         _limit_waits(conn)
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('dbsplit control schema'))")
         if not _is_ours(conn) and _exists(conn):
@@ -77,7 +79,7 @@ def forget_split(dsn: str, split: str) -> tuple[str, ...]:
 
     Its entries in the journal stay, because the hashes of later ones go on from them.
     """
-    with psycopg.connect(dsn) as conn:
+    with psycopg.connect(dsn, client_encoding="UTF8") as conn:
         _limit_waits(conn)
         if not _is_ours(conn):
             return ()
@@ -92,7 +94,7 @@ def forget_split(dsn: str, split: str) -> tuple[str, ...]:
 
 def remove_control(dsn: str) -> None:
     """Drop the control schema with everything in it, and every split's rows; if it is ours."""
-    with psycopg.connect(dsn) as conn:
+    with psycopg.connect(dsn, client_encoding="UTF8") as conn:
         _limit_waits(conn)
         if _is_ours(conn):
             conn.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(SCHEMA)))

@@ -23,7 +23,7 @@ from plans.check import check_source
 from plans.compile import compile_routes
 from plans.dependents import read_dependents
 from plans.errors import NotReady
-from plans.load import Plan, load_plan
+from plans.load import Plan, Targets, load_plan
 from toolkit import locks, migrations, state
 from toolkit.control.schema import control_sql
 from toolkit.explain.outlook import Index, Measured, Outlook, Planned, Progress, TargetSeen
@@ -71,7 +71,7 @@ def foresee(path: Path) -> Outlook:
     Raises PlanInvalid with all that is wrong in the plan, NotReady if the source does
     not answer, GateClosed if the split is complete.
     """
-    plan = load_plan(path, os.environ)
+    plan = load_plan(path, os.environ, targets=Targets.IF_SET)
     with connect(plan.source.dsn, name="dbsplit explain") as source:
         catalog = read_catalog(source, plan.source.schemas)
         begun = require_same_plan(plan, source)
@@ -184,13 +184,15 @@ def _ask(
     plan: Plan, service: str, version: int, *, with_tables: bool
 ) -> tuple[TargetSeen, Catalog | None]:
     one = plan.services[service]
+    like_source = TargetServer(version, frozenset(one.roles), None)
+    if service in plan.unset:
+        return TargetSeen(server=like_source, said=plan.said_unset(service)), None
     try:
         server = ask_server(one.dsn)
         with connect(one.dsn, name="dbsplit explain") as target:
             there = read_catalog(target, schemas_of(target)) if with_tables else None
             return TargetSeen(server=server, copied=_copied(target)), there
     except NotReady as error:
-        like_source = TargetServer(version, frozenset(one.roles), None)
         return TargetSeen(server=like_source, said=str(error)), None
 
 

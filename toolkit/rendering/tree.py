@@ -21,6 +21,7 @@ from plans.check_boundary import check_foreign_keys
 from plans.check_subject import Subject
 from plans.errors import NotReady, PlanInvalid
 from plans.findings import Severity
+from plans.load import Targets
 from plans.schema.ddl import LeftOut
 from toolkit.migrations import VERSION_TABLE
 from toolkit.opened import Split, open_split
@@ -50,7 +51,7 @@ def render_plan(path: Path) -> Rendering:
     Raises PlanInvalid for a plan whose schemas cannot be made, NotReady if the source does
     not answer.
     """
-    split = open_split(path, with_targets=False, prepared=False)
+    split = open_split(path, with_targets=False, prepared=False, dsns=Targets.IF_SET)
     _require_renderable(split)
     with connect(split.plan.source.dsn, name="dbsplit render") as source:
         return compose(split, source)
@@ -166,12 +167,15 @@ def _service(
 
 
 def _server(split: Split, source: Connection, service: str) -> tuple[TargetServer, bool]:
-    """The target's server; if it does not answer, one like the source's with the plan's roles."""
+    """The target's server; if it is out of reach, one like the source's with the plan's roles."""
     plan = split.plan.services[service]
+    like_source = TargetServer(source.info.server_version, frozenset(plan.roles), None)
+    if service in split.plan.unset:
+        return like_source, False
     try:
         return ask_server(plan.dsn), True
     except NotReady:
-        return TargetServer(source.info.server_version, frozenset(plan.roles), None), False
+        return like_source, False
 
 
 def _version_table(split: Split, service: str) -> str:

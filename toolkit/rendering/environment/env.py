@@ -53,7 +53,9 @@ def run_online() -> None:
     conninfo = dsn()
     # psycopg reads URIs, conninfo strings and service=NAME; a SQLAlchemy URL is none of them.
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=pool.NullPool
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(conninfo, client_encoding="UTF8"),
+        poolclass=pool.NullPool,
     )
     with engine.connect() as connection:
         if connection.scalar(text("SELECT to_regclass('dbsplit.split')")) is not None:

@@ -1,0 +1,74 @@
+"""A link between a client and a server that counts bytes, and may be slow to answer.
+
+Each piece of data is passed on `delay_ms` after it has come, in either direction, as on
+a link with twice that as its round trip; pieces overtake nothing, and wait for nothing
+but their time.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from contextlib import suppress
+
+_PIECE = 1 << 16
+_Pieces = queue.SimpleQueue[tuple[float, bytes]]
+
+
+class Proxy:
+    """Listens on a free port of the loopback while it is entered."""
+
+    def __init__(self, port: int, delay_ms: float = 0) -> None:
+        self.bytes = 0
+        self._to = port
+        self._delay_s = delay_ms / 1000
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._to))
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._carry(client, server)
+            self._carry(server, client)
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        pieces: _Pieces = queue.SimpleQueue()
+        for work, end in ((self._receive, source), (self._send, target)):
+            threading.Thread(target=work, args=(end, pieces), daemon=True).start()
+
+    def _receive(self, source: socket.socket, pieces: _Pieces) -> None:
+        data = b"-"
+        while data:
+            try:
+                data = source.recv(_PIECE)
+            except OSError:
+                data = b""
+            with self._lock:
+                self.bytes += len(data)
+            pieces.put((time.monotonic() + self._delay_s, data))
+
+    def _send(self, target: socket.socket, pieces: _Pieces) -> None:
+        with suppress(OSError):  # who went away needs nothing more
+            while True:
+                due, data = pieces.get()
+                time.sleep(max(0.0, due - time.monotonic()))
+                if not data:
+                    target.shutdown(socket.SHUT_WR)
+                    return
+                target.sendall(data)

@@ -1,0 +1,129 @@
+"""The thread of one applier, and what becomes of it when its follower cannot be reached."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+
+from cdc.apply import Applier
+from cdc.connect import connect
+from cdc.crash import crash_point
+from cdc.link import Link
+from cdc.lsn import LSN
+from cdc.replication import ConnectionLost
+from cdc.spool import Block, Spool
+from plans.errors import NotReady
+
+SETTLE_S = 0.2
+END_S_MAX = 30.0
+BUSY_S = 0.002
+KNOCK_S = 2.0
+"""How often a follower that is away is looked for."""
+
+TRANSIENT = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    ConnectionLost,
+    NotReady,
+)
+
+
+class Sink(threading.Thread):
+    """The thread of one applier.
+
+    `failure` is what ended it.  If that may pass, and others can go on meanwhile, it is
+    `away`: takes nothing more in, and looks for its follower until it has `returned`.
+    """
+
+    def __init__(self, link: Link, *, known: LSN, binary: bool, spill_bytes_max: int) -> None:
+        super().__init__(name=f"apply {link.stream}", daemon=True)
+        self._halt = threading.Event()
+        self.link = link
+        self.applier = Applier(link, self._halt, binary=binary)
+        self.failure: BaseException | None = None
+        self.away = False
+        self.away_since = 0.0
+        self.returned = threading.Event()
+        self.tables = {flow.leader.name for flow in link.flows}
+        self.block: Block = []
+        self._known = known
+        self._spool = Spool(spill_bytes_max=spill_bytes_max)
+
+    @property
+    def committed(self) -> LSN:
+        """The position up to which the follower has everything, as far as we know."""
+        return self.applier.committed if self.applier.is_open else self._known
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything handed over was written, or nothing will be."""
+        return self.away or (self._spool.idle and not self.block and self.applier.idle)
+
+    def open(self) -> None:
+        """Connect; a follower that cannot be reached now is away."""
+        try:
+            self.applier.open()
+        except TRANSIENT as error:
+            self._fail(error)
+            self.away = True
+
+    def hand_over(self, timeout_s: float) -> bool:
+        """Queue the gathered block; False if there was no space for it."""
+        if self.block and not self.away and not self._spool.put(self.block, timeout_s):
+            return False
+        self.block = []
+        return True
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._halt.set()
+
+    def end(self) -> None:
+        """Wait until it has ended, after it was asked to."""
+        if self.is_alive():
+            self.join(timeout=END_S_MAX)
+        else:
+            self._close()
+
+    def run(self) -> None:
+        """Apply until told to stop, or until its follower is back."""
+        try:
+            if not self.away:
+                self._apply()
+        except BaseException as error:  # noqa: BLE001  (handed to the reader)
+            self._fail(error)
+        finally:
+            self._close()
+        if isinstance(self.failure, TRANSIENT):
+            self._knock()
+
+    def _fail(self, error: BaseException) -> None:
+        self.away_since = time.monotonic()
+        self.failure = error
+
+    def _close(self) -> None:
+        self.applier.close()
+        self._spool.close()
+
+    def _apply(self) -> None:
+        rest_s = SETTLE_S
+        while not self._halt.is_set():
+            items = self._spool.get(rest_s)
+            crash_point("stream.received")
+            self.applier.feed(items)
+            is_settled = not self._spool.empty or self.applier.settle()
+            rest_s = SETTLE_S if is_settled else BUSY_S
+
+    def _knock(self) -> None:
+        """Wait until the follower can be reached again."""
+        while not self._halt.wait(KNOCK_S):
+            try:
+                connect(self.link.follower_dsn, name="dbsplit stream").close()
+            except (NotReady, psycopg.Error):
+                continue
+            self.returned.set()
+            return

@@ -1,0 +1,67 @@
+"""What an administrator sets for applications does not keep the stream from its work."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from cdc.connect import connect
+from tests.following import following
+from toolkit.servers import Server
+
+LOCKED_S = 4.0
+LIMITS = {
+    "statement_timeout": "1500ms",
+    "idle_in_transaction_session_timeout": "1500ms",
+    "transaction_timeout": "1500ms",  # since 17
+    "lock_timeout": "1s",
+}
+IDLE_S = 0.5
+
+
+def limit(dsn: str, **limits: str) -> None:
+    name = sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        known = {one for (one,) in connection.execute("SELECT name FROM pg_settings")}
+        for setting in limits.keys() & known:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET {} = {}").format(
+                    name, sql.Identifier(setting), sql.Literal(limits[setting])
+                )
+            )
+
+
+def test_a_batch_may_take_longer_than_an_application_may(
+    source_server: Server, target_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc.follow.TRANSIENT", ())  # what fails is told, and not tried again
+    with following(source_server, target_server, tmp_path, tables="small: a\n") as databases:
+        databases.execute("CREATE SCHEMA odd", "CREATE TABLE small (id int PRIMARY KEY)")
+        databases.prepare()
+        databases.copy()
+        with psycopg.connect(databases.targets["a"]) as other:
+            limit(databases.targets["a"], **LIMITS)
+            other.execute("LOCK TABLE small IN SHARE MODE")
+            with databases.live() as live:
+                databases.execute("INSERT INTO small VALUES (1)")
+                time.sleep(LOCKED_S)
+                other.rollback()
+                databases.execute("INSERT INTO small VALUES (2)")
+            assert live.failure is None
+        databases.stream()
+        assert databases.rows("a", "SELECT count(*) FROM small") == [(2,)]
+
+
+def test_a_session_may_rest_longer_than_one_of_an_application(source_db: str) -> None:
+    """The one that holds a verb's lock rests as long as the verb takes."""
+    limit(source_db, idle_session_timeout="100ms", idle_in_transaction_session_timeout="100ms")
+    with connect(source_db) as connection:
+        time.sleep(IDLE_S)
+        connection.execute("BEGIN")
+        time.sleep(IDLE_S)
+        assert connection.execute("SELECT 1").fetchone() == (1,)

@@ -1,0 +1,167 @@
+# ruff: noqa: S608 -- all of the SQL is the tests' own
+"""Followers of one slot: one that is slow, or away, and the others that go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import cdc.apply
+import cdc.follow
+import cdc.reader
+import cdc.sink
+import cdc.spool
+from plans.errors import StreamBroken
+from tests.following import Following, following
+from toolkit.servers import Server
+
+PLAN = "slow: a\nfast: b\n"
+SCHEMA = """
+CREATE SCHEMA odd;
+CREATE TABLE slow (id int PRIMARY KEY, v text);
+CREATE TABLE fast (id int PRIMARY KEY, v text);
+"""
+WAIT_S = 20.0
+
+
+@pytest.fixture
+def databases(
+    source_server: Server,
+    target_server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Following]:
+    monkeypatch.setattr(cdc.sink, "KNOCK_S", 0.2)
+    with following(source_server, target_server, tmp_path, tables=PLAN) as one:
+        one.execute(SCHEMA)
+        one.prepare()
+        one.copy()
+        yield one
+
+
+def write(databases: Following, *tables: str, rows: int = 2_000) -> int:
+    """Some transactions; returns how many rows each table then has."""
+    for table in tables:
+        databases.execute(
+            f"INSERT INTO {table} SELECT n + (SELECT count(*) FROM {table}), repeat('v', 100)"
+            f" FROM generate_series(1, {rows}) n"
+        )
+    return count(databases, "source", tables[0])
+
+
+def count(databases: Following, place: str, table: str) -> int:
+    ((rows,),) = databases.rows(place, f"SELECT count(*)::int FROM {table}")
+    return int(rows)
+
+
+def has(databases: Following, place: str, table: str, rows: int) -> bool:
+    return count(databases, place, table) == rows
+
+
+def within(seconds: float, done: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@contextmanager
+def locked(databases: Following, place: str, table: str) -> Iterator[None]:
+    """The applier waits, and does not fail."""
+    with psycopg.connect(databases.targets[place]) as connection:
+        connection.execute(sql.SQL("LOCK TABLE {}").format(sql.Identifier(table)))
+        yield
+
+
+@contextmanager
+def away(databases: Following, place: str) -> Iterator[None]:
+    """The database lets nobody in, and sends away who is there."""
+    dsn = databases.targets[place]
+    name = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
+    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as admin:
+        allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        admin.execute(allow.format(name, sql.SQL("false")))
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [name.as_string().strip('"')],
+        )
+        try:
+            yield
+        finally:
+            admin.execute(allow.format(name, sql.SQL("true")))
+
+
+def confirmed(databases: Following) -> bool:
+    """Whether the slot was confirmed to where the log is now, or close to it."""
+    query = "SELECT confirmed_flush_lsn >= pg_current_wal_lsn() - 100000 FROM pg_replication_slots"
+    return databases.rows("source", query) == [(True,)]
+
+
+def is_equal(databases: Following) -> None:
+    split = databases.open()
+    for route in split.routes:
+        assert databases.differences(split, route) == ([], []), route.id
+
+
+def test_a_slow_follower_does_not_hold_up_the_others(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.spool, "QUEUE_BYTES_MAX", 100_000)
+    with databases.live():
+        with locked(databases, "a", "slow"):
+            for _ in range(10):
+                rows = write(databases, "fast", "slow")
+            assert within(WAIT_S, lambda: count(databases, "b", "fast") == rows)
+        assert within(WAIT_S, lambda: count(databases, "a", "slow") == rows)
+    is_equal(databases)
+
+
+def test_what_the_slow_one_lags_behind_is_bounded(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.spool, "QUEUE_BYTES_MAX", 100_000)
+    monkeypatch.setattr(cdc.follow, "SPILL_BYTES_MAX", 300_000)
+    monkeypatch.setattr(cdc.apply, "BATCH_BYTES_MAX", 100_000)
+    with databases.live():
+        with locked(databases, "a", "slow"):
+            for _ in range(20):
+                write(databases, "slow")
+            rows = write(databases, "fast")
+            assert not within(2.0, lambda: count(databases, "b", "fast") == rows)
+        assert within(WAIT_S, lambda: count(databases, "b", "fast") == rows)
+    databases.stream()
+    is_equal(databases)
+
+
+def test_a_follower_that_is_away_does_not_stop_the_others(databases: Following) -> None:
+    with databases.live():
+        write(databases, "fast", "slow")
+        with away(databases, "a"):
+            for _ in range(5):
+                rows = write(databases, "fast", "slow")
+                assert within(WAIT_S, partial(has, databases, "b", "fast", rows))
+            time.sleep(1.0)
+            assert not confirmed(databases), "what the one that is away lacks was given up"
+        assert within(WAIT_S, lambda: count(databases, "a", "slow") == rows)
+        rows = write(databases, "fast", "slow")
+        assert within(WAIT_S, lambda: count(databases, "a", "slow") == rows)
+    is_equal(databases)
+
+
+def test_nobody_is_away_for_ever(databases: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cdc.reader, "AWAY_S_MAX", 1.0)
+    with databases.live() as live, away(databases, "a"):
+        error = live.broken()
+    assert isinstance(error, StreamBroken)
+    assert "could not be written to for 1 s" in str(error)
+    databases.stream()
+    is_equal(databases)

@@ -1,0 +1,39 @@
+"""Many random cases, on each version; a case that fails is made smaller."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from plans.errors import NotReady
+from tests.differential import Case, cases, differential
+from toolkit.servers import find_binaries, running_server
+
+CASES = 12
+TRANSACTIONS_MAX = 12
+
+
+@pytest.mark.parametrize("version", ["15", "16", "18"])
+def test_ours_is_what_a_native_subscription_makes_of_the_same_log(
+    version: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    try:
+        find_binaries(version)
+    except NotReady as error:
+        pytest.skip(f"{error}; to have it: {error.hint}")
+    with running_server(version=version) as source, running_server(version=version) as target:
+
+        @settings(
+            max_examples=CASES,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=cases(TRANSACTIONS_MAX))
+        def go(case: Case) -> None:
+            directory = tmp_path_factory.mktemp("case")
+            with differential(case, source, target, directory) as one:
+                one.run()
+
+        go()

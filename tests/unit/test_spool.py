@@ -1,0 +1,126 @@
+"""What one applier has still to do: bounded in memory, then on disk, then not taken."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+
+import cdc.spool
+from cdc.apply import Announcement, Item
+from cdc.lsn import LSN
+from cdc.pgoutput import Relation, RelationColumn
+from cdc.replication import Keepalive
+from cdc.spool import Spool
+from plans.catalog import TableName
+
+Open = Callable[[int], Spool]
+
+
+@pytest.fixture
+def spool_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    monkeypatch.setattr(cdc.spool, "QUEUE_BYTES_MAX", 100)
+    with ExitStack() as cleanup:
+
+        def open_spool(spill_bytes_max: int) -> Spool:
+            return cleanup.enter_context(closing(Spool(spill_bytes_max=spill_bytes_max)))
+
+        yield open_spool
+
+
+def block(number: int, size: int = 50) -> list[Item]:
+    return [number.to_bytes(4, "big").ljust(size, b"x")]
+
+
+def take_all(spool: Spool) -> list[list[Item]]:
+    found = []
+    while one := spool.get(0):
+        found.append(one)
+    return found
+
+
+def test_what_does_not_fit_goes_to_disk_and_comes_back_in_order(spool_with: Open) -> None:
+    spool = spool_with(1 << 20)
+    blocks = [block(n) for n in range(100)]
+    for one in blocks[:60]:
+        assert spool.put(one, 0)
+    assert spool.spilled_bytes > 0
+    found = [spool.get(0) for _ in range(30)]
+    for one in blocks[60:]:
+        assert spool.put(one, 0)
+    assert found + take_all(spool) == blocks
+    assert spool.spilled_bytes == 0
+    assert spool.idle
+
+
+def test_everything_that_an_applier_takes_can_go_to_disk(spool_with: Open) -> None:
+    spool = spool_with(1 << 20)
+    relation = Relation(1, "public", "t", "d", (RelationColumn("id", 23, -1, in_key=True),))
+    items: list[Item] = [
+        b"row" * 100,
+        Keepalive(LSN(7), reply_requested=False),
+        Announcement(relation, TableName("public", "t")),
+    ]
+    assert spool.put(block(1, 200), 0)
+    assert spool.put(items, 0)
+    assert spool.spilled_bytes > 0
+    assert take_all(spool)[1] == items
+
+
+def test_without_a_file_a_full_queue_takes_nothing(spool_with: Open) -> None:
+    spool = spool_with(0)
+    assert spool.put(block(1, 200), 0)  # one always may come, however large
+    assert not spool.put(block(2), 0)
+    assert spool.get(0) == block(1, 200)
+    assert not spool.idle, "it was taken out, and nobody said that it is written"
+    assert spool.put(block(2), 0)
+
+
+def test_a_full_file_takes_nothing_until_it_was_read(spool_with: Open) -> None:
+    spool = spool_with(500)
+    put = 0
+    while spool.put(block(put), 0):
+        put += 1
+    assert 0 < spool.spilled_bytes <= 700
+    assert len(take_all(spool)) == put
+    assert spool.put(block(put), 0)
+    assert take_all(spool) == [block(put)]
+
+
+def test_after_the_file_was_read_memory_is_used_again(spool_with: Open) -> None:
+    spool = spool_with(1 << 20)
+    for number in range(10):
+        assert spool.put(block(number), 0)
+    take_all(spool)
+    assert spool.put(block(11), 0)
+    assert spool.spilled_bytes == 0
+
+
+def test_what_is_given_up_takes_everything_and_keeps_nothing(spool_with: Open) -> None:
+    spool = spool_with(1 << 20)
+    for number in range(10):
+        assert spool.put(block(number), 0)
+    spool.close()
+    assert spool.put(block(11), 0)
+
+
+def test_two_threads_lose_and_swap_nothing(spool_with: Open) -> None:
+    spool = spool_with(4_000)
+    blocks = [block(n, size) for n, size in enumerate(random.Random(1).choices((20, 90), k=2_000))]  # noqa: S311
+
+    def write() -> None:
+        for one in blocks:
+            while not spool.put(one, 0.05):
+                pass
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found: list[list[Item]] = []
+    while len(found) < len(blocks):
+        if one := spool.get(1):
+            found.append(one)
+    thread.join()
+    assert found == blocks

@@ -1,0 +1,144 @@
+"""``dbsplit compare``: two databases, row by row, without a plan."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit.cli.options import JSON
+from toolkit.cli.talk import Talk, told
+
+if TYPE_CHECKING:
+    from toolkit.comparing import Wish
+    from validators.results import Progress, TableResult
+
+_DIFFER, _UNVERIFIED = 5, 4
+
+
+@click.command()
+@click.argument("left", metavar="DSN")
+@click.argument("right", metavar="DSN")
+@JSON
+@click.option("--tables", help="Names, with commas between them; all tables if not given.")
+@click.option(
+    "--schema", "schemas", multiple=True, help="Where tables are; may be repeated.  [public]"
+)
+@click.option("--key", help="Columns that tell rows apart, instead of the primary key.")
+@click.option("--exclude", help="Columns that are not compared, with commas between them.")
+@click.option("--where", help="SQL condition on the rows, on both sides.")
+@click.option("--from", "key_from", help="Only keys from here on.")
+@click.option("--below", "key_below", help="Only keys below.")
+@click.option("--within", metavar="COLUMN:AGE", help="Only rows of the last time: updated_at:2d.")
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="PERCENT",
+    help="Only so many of the keys.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1, 32), default=2, show_default=True, help="Tables at a time."
+)
+@click.option(
+    "--settle",
+    "settle_s",
+    type=click.FloatRange(0, 60),
+    default=0.5,
+    show_default=True,
+    help="Seconds before a row that differs is read again.",
+)
+def compare(left: str, right: str, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - as click has them
+    """Compare tables of two databases; exit 5 if rows differ, 4 if that could not be told.
+
+    Reads only, and needs no more than SELECT on the tables.  Tables without a key are
+    compared as sets in which a row may come several times.  A row differs if it still
+    does a moment later, and has not changed on the left; with a replica on the right
+    --settle is its delay.
+
+    \b
+    dbsplit compare "$OLD" "$NEW"
+    dbsplit compare "$OLD" "$NEW" --tables orders,crm.leads --json
+    dbsplit compare "$OLD" "$NEW" --tables events --key id --exclude loaded_at
+    dbsplit compare "$OLD" "$NEW" --within updated_at:12h --sample 5
+    """
+    with told(as_json=as_json) as talk:
+        from toolkit.comparing import compare_databases
+
+        wish = _wish(options)
+
+        def report(progress: Progress) -> None:
+            if progress.step == "done":
+                talk.say("compared", {"table": progress.route, "rows": progress.rows})
+            else:
+                details = {"table": progress.route, "rows": progress.rows, "found": progress.found}
+                talk.seldom(progress.step, progress.route, details)
+
+        _tell(talk, compare_databases(left, right, wish, report), wish)
+
+
+def _wish(options: dict[str, Any]) -> Wish:
+    from toolkit.comparing import Wish
+    from validators.scope import Scope
+
+    column, since = _since(options["within"]) if options["within"] else ("", "")
+    return Wish(
+        tables=_names(options["tables"]),
+        schemas=options["schemas"] or ("public",),
+        key=_names(options["key"]),
+        leave_out=_names(options["exclude"]),
+        jobs=options["jobs"],
+        settle_s=options["settle_s"],
+        scope=Scope(
+            sample_percent=options["sample"],
+            time_column=column,
+            time_from=since,
+            key_from=options["key_from"],
+            key_below=options["key_below"],
+            where=options["where"] or "",
+        ),
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _since(text: str) -> tuple[str, str]:
+    """A column and the moment from which on it is looked at."""
+    from datetime import UTC, datetime, timedelta
+
+    column, _, age = text.rpartition(":")
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    number, unit = age[:-1], age[-1:]
+    if not (column and number.isdecimal() and unit in units):
+        raise click.UsageError(
+            f"--within {text!r} is no column with an age; say updated_at:2d, with s, m, h, d or w"
+        )
+    return column, (datetime.now(UTC) - timedelta(**{units[unit]: int(number)})).isoformat()
+
+
+def _tell(talk: Talk, results: Sequence[TableResult], wish: Wish) -> None:
+    from toolkit.cli.show import validation_text
+    from validators.results import consistent
+
+    rows = sum(one.rows for one in results)
+    equal = consistent(results) and rows > 0
+    result = {
+        "consistent": equal,
+        "rows": rows,
+        "scope": wish.scope.words,
+        "collision_bound": sum(one.collision_bound for one in results),
+        "tables": [one.summary() for one in results],
+    }
+    text = validation_text(results)
+    if wish.scope.words:
+        text += f"\nCompared: {wish.scope.words}. The other rows were not looked at."
+    if not rows:
+        text += "\nNo rows were compared, which proves nothing: is it the right database?"
+    talk.result(result, text)
+    if any(one.state == "different" for one in results):
+        sys.exit(_DIFFER)
+    if not equal:
+        sys.exit(_UNVERIFIED)

@@ -1,0 +1,167 @@
+"""Column by column, what differing rows hold on both sides.
+
+Values are not shortened: whoever repairs a row, or looks into it, needs all of
+it.  So rows are read in groups of a bounded size, and handed over group by group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from cdc.connect import Connection
+from validators.candidates import Extents
+from validators.canonical import text_of
+from validators.evidence import Counts
+from validators.lookup import Lookup, matching, parameters
+from validators.results import ColumnDifference, Difference, How
+from validators.session import Ends, pinned
+from validators.sides import Key, Pair, Side
+
+KEYS_PER_GROUP = 500
+CHARACTERS_PER_GROUP = 8 << 20  # of both sides together; one row may be larger than that
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row of one side."""
+
+    hashes: tuple[int | None, ...]  # of its columns
+    texts: tuple[str | None, ...]
+    version: int  # xmin
+
+
+def how_of(counts: Counts) -> How:
+    """The one word for a key whose rows differ."""
+    if counts.different:
+        return "different"
+    return "missing" if counts.missing else "extra"
+
+
+def read_differences(
+    ends: Ends, pair: Pair, extents: Extents, differing: Mapping[Key, Counts]
+) -> Iterator[tuple[Difference, ...]]:
+    """The rows of these keys as they are now, in groups; equal columns are left out.
+
+    A row that has changed since its key was settled may have no column that differs.
+    """
+    reader = _Reader(ends, pair, extents)
+    for keys in reader.groups(list(differing)):
+        leader, follower = reader.rows(keys)
+        yield tuple(
+            _difference(pair, key, differing[key], leader.get(key, []), follower.get(key, []))
+            for key in keys
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    ends: Ends
+    pair: Pair
+    extents: Extents
+
+    def groups(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+        """The keys, so that a group's rows fit in memory."""
+        for start in range(0, len(keys), KEYS_PER_GROUP):
+            some = keys[start : start + KEYS_PER_GROUP]
+            sizes = self._sizes(some)
+            group: list[Key] = []
+            held = 0
+            for key in some:
+                size = sizes.get(key, 0)
+                if group and held + size > CHARACTERS_PER_GROUP:
+                    yield group
+                    group, held = [], 0
+                group.append(key)
+                held += size
+            if group:
+                yield group
+
+    def rows(self, keys: Sequence[Key]) -> tuple[dict[Key, list[_Row]], dict[Key, list[_Row]]]:
+        """What both sides have of the keys."""
+
+        def read(connection: Connection, side: Side) -> dict[Key, list[_Row]]:
+            texts = [text_of(value) for value in side.columns]
+            hashes = [self.ends.hashing.of_text(text) for text in texts]
+            wanted = {
+                "d": _array(hashes, "int8"),
+                "x": _array(texts, "text"),
+                "v": sql.SQL("xmin::text::int8"),
+            }
+            rows: dict[Key, list[_Row]] = {}
+            for number, hashed, text, version in self._find(connection, side, keys, wanted):
+                row = _Row(tuple(hashed), tuple(text), version)
+                rows.setdefault(keys[number - 1], []).append(row)
+            return rows
+
+        return self.ends.both(read, self.pair)
+
+    def _sizes(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """How many characters the rows of each key have, on both sides together."""
+
+        def read(connection: Connection, side: Side) -> dict[Key, int]:
+            lengths = [
+                sql.SQL("coalesce(length({}), 0)").format(text_of(value)) for value in side.columns
+            ]
+            wanted = {"s": sql.SQL("({})::int8").format(sql.SQL(" + ").join(lengths))}
+            sizes: dict[Key, int] = {}
+            for number, size in self._find(connection, side, keys, wanted):
+                key = keys[number - 1]
+                sizes[key] = sizes.get(key, 0) + size
+            return sizes
+
+        leader, follower = self.ends.both(read, self.pair)
+        return {key: leader.get(key, 0) + follower.get(key, 0) for key in keys}
+
+    def _find(
+        self,
+        connection: Connection,
+        side: Side,
+        keys: Sequence[Key],
+        wanted: Mapping[str, sql.Composable],
+    ) -> Iterator[tuple[Any, ...]]:
+        """The number of a key, from 1, and what is wanted of each of its rows."""
+        how = Lookup(hashing=self.ends.hashing, same_text=True)
+        names = sql.SQL(", ").join(sql.Identifier("r", name) for name in wanted)
+        query = sql.SQL("SELECT k.n, {} FROM {}").format(
+            names, matching(side, self.extents.of(self.pair, side), keys, how, wanted)
+        )
+        with pinned(connection, side.schemas) as cursor:
+            yield from cursor.execute(query, parameters(keys))
+
+
+def _difference(
+    pair: Pair, key: Key, counts: Counts, leader: Sequence[_Row], follower: Sequence[_Row]
+) -> Difference:
+    """The columns of the first row on each side that the other does not have."""
+    ours, theirs = _first(leader, follower), _first(follower, leader)
+    columns = tuple(
+        ColumnDifference(
+            name,
+            ours.texts[number] if ours else None,
+            theirs.texts[number] if theirs else None,
+        )
+        for number, name in enumerate(pair.columns)
+        if ours is None or theirs is None or ours.hashes[number] != theirs.hashes[number]
+    )
+    return Difference(
+        key=key if pair.key else (),
+        how=how_of(counts),
+        columns=columns if ours or theirs else (),
+        rows=counts.missing + counts.extra + counts.different,
+        row_hash=None if pair.key else key[0],
+        version=theirs.version if theirs else None,
+    )
+
+
+def _first(rows: Sequence[_Row], others: Sequence[_Row]) -> _Row | None:
+    known = {row.hashes for row in others}
+    # For a table without a key the row may be there, only less often than here.
+    return next((row for row in rows if row.hashes not in known), rows[0] if rows else None)
+
+
+def _array(items: Sequence[sql.Composable], type_: str) -> sql.Composed:
+    return sql.SQL("ARRAY[{}]::{}[]").format(sql.SQL(", ").join(items), sql.Identifier(type_))

@@ -1,0 +1,120 @@
+"""Comparing a part of the rows; what was left out is said, and never counts as proven."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from psycopg import sql
+
+from plans.errors import NotReady
+from validators.canonical import Hashing, bucket_of, trusted
+from validators.sides import KeyColumn, Pair, Side
+
+_PARTS = 1 << 16  # a sample is so many 65,536ths of the keys
+_ORDERED = frozenset(
+    {
+        "smallint",
+        "integer",
+        "bigint",
+        "numeric",
+        "uuid",
+        "date",
+        "timestamp without time zone",
+        "timestamp with time zone",
+    }
+)
+"""Types that every server has in the same order; text has an order for each locale."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which rows are scanned; a row that differs is then looked up as a whole."""
+
+    sample_percent: float | None = None
+    time_column: str = ""
+    time_from: str = ""  # a timestamp, for rows whose `time_column` is at it or later
+    key_from: str | None = None  # of the key's first column
+    key_below: str | None = None
+    where: str = ""  # SQL that holds on both sides
+
+    @property
+    def words(self) -> str:
+        """What is compared, "" if that is everything."""
+        parts = []
+        if self.sample_percent is not None:
+            parts.append(f"a sample of {self.sample_percent:g} % of the keys")
+        if self.time_column:
+            parts.append(f"rows with {self.time_column} since {self.time_from}")
+        if self.key_from is not None:
+            parts.append(f"keys from {self.key_from}")
+        if self.key_below is not None:
+            parts.append(f"keys below {self.key_below}")
+        if self.where:
+            parts.append(f"rows where {self.where}")
+        return ", ".join(parts)
+
+    def of(self, pair: Pair) -> Pair:
+        """The pair, restricted; NotReady if it has no such column, or no order of keys."""
+        if not self.words:
+            return pair
+        return replace(
+            pair,
+            leader=replace(pair.leader, within=self._within(pair, pair.leader)),
+            follower=replace(pair.follower, within=self._within(pair, pair.follower)),
+            scope=self.words,
+        )
+
+    def _within(self, pair: Pair, side: Side) -> sql.Composable:
+        return sql.SQL(" AND ").join(self._terms(pair, side))
+
+    def _terms(self, pair: Pair, side: Side) -> Iterator[sql.Composed]:
+        if self.sample_percent is not None:
+            chosen = max(1, round(self.sample_percent / 100 * _PARTS))
+            yield sql.SQL("{} < {}").format(_part(side), sql.Literal(chosen))
+        if self.time_column:
+            yield self._since(pair, side)
+        if self.key_from is not None:
+            yield _ranged(pair, side, sql.SQL(">="), self.key_from)
+        if self.key_below is not None:
+            yield _ranged(pair, side, sql.SQL("<"), self.key_below)
+        if self.where:
+            yield sql.SQL("({})").format(trusted(self.where))
+
+    def _since(self, pair: Pair, side: Side) -> sql.Composed:
+        if self.time_column not in pair.columns:
+            raise NotReady(
+                f"{pair.table} has no column {self.time_column!r}",
+                hint=f"its columns are {', '.join(pair.columns)}",
+            )
+        number = pair.columns.index(self.time_column)
+        type_ = side.types[number]
+        if not (type_ == "date" or type_.startswith("timestamp")):
+            raise NotReady(
+                f"column {self.time_column} of {pair.table} is no time but {type_ or 'another'}",
+                hint="name a column of type date or timestamp",
+            )
+        # A row without a time is compared: nobody knows that it is old.
+        return sql.SQL("({v} IS NULL OR {v} >= {since}::{type})").format(
+            v=side.columns[number], since=sql.Literal(self.time_from), type=trusted(type_)
+        )
+
+
+def _part(side: Side) -> sql.Composed:
+    # By text, which is the same whatever the servers' hashes are.
+    hashing = Hashing(by_bytes=True, typed=False)
+    if not side.key:
+        return bucket_of(side.row_hash(hashing), _PARTS)
+    return side.bucket(hashing, _PARTS)
+
+
+def _ranged(pair: Pair, side: Side, operator: sql.SQL, bound: str) -> sql.Composed:
+    column: KeyColumn | None = side.key[0] if side.key else None
+    if column is None or column.type not in _ORDERED:
+        raise NotReady(
+            f"{pair.table} has no key that both servers have in the same order",
+            hint="leave the range of keys out for it; numbers, dates, times and uuids have one",
+        )
+    return sql.SQL("{} {} {}::{}").format(
+        column.searched, operator, sql.Literal(bound), trusted(column.type)
+    )
