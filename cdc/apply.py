@@ -22,6 +22,7 @@ from typing import NamedTuple
 from cdc.batch import Destination, TableBatch, destinations
 from cdc.link import Link
 from cdc.lsn import LSN
+from cdc.past import PastShape
 from cdc.pgoutput import Begin, Commit, Event, Message, Origin, Relation, Truncate, decode
 from cdc.progress import Counters, Reached
 from cdc.replication import Keepalive
@@ -50,6 +51,7 @@ class Announcement(NamedTuple):
 
     relation: Relation
     root: TableName  # itself, or the partitioned table
+    past: PastShape | None = None  # the table looked so when the rows were written
 
 
 Item = bytes | Keepalive | Announcement
@@ -68,7 +70,7 @@ class _Rows:
     name: TableName
     root: TableName
     to: tuple[Destination, ...]
-    order: tuple[int, ...] | None  # of the values in the stage; None if they come so
+    order: tuple[int | bytes, ...] | None  # of the values in the stage; None if they come so
     trusted: bool  # old rows tell what is needed
 
 
@@ -168,14 +170,14 @@ class Applier:
 
     def _ask_where(self, message: bytes) -> None:
         rows = self._by_oid[message[1:5]]
-        if not rows.trusted and message[0] != INSERT:
+        wanted = [to for to in rows.to if self._at >= to.horizon.value]  # else it is in the copy
+        if wanted and not rows.trusted and message[0] != INSERT:
             raise _unidentified(rows.name)
-        if rows.order is not None:
+        if wanted and rows.order is not None:
             message = rearranged(message, rows.order)
-        for to in rows.to:
-            if self._at >= to.horizon.value:  # else it is in the copy
-                self._batches[to].messages.append(message)
-                self._changes += 1
+        for to in wanted:
+            self._batches[to].messages.append(message)
+            self._changes += 1
 
     def _control(self, item: Item) -> None:
         event = decode(item) if isinstance(item, bytes) else item
@@ -246,19 +248,21 @@ class Applier:
             self._finish_batch()
 
     def _announce(self, announced: Announcement) -> None:
-        relation, root = announced
+        relation, root, past = announced
         to = tuple(self._destinations.get(root, ()))
         names = tuple(column.name for column in relation.columns)
         wanted = to[0].stage.columns if to else names
         key = set(to[0].leader.key) if to else set[str]()
         told = {column.name for column in relation.columns if column.in_key}
+        if past is not None:
+            told = {name for name in wanted if past.then(name) in told}
         full = relation.replica_identity == "f"
         oid = relation.oid.to_bytes(4, "big")
         rows = self._by_oid[oid] = _Rows(
             name=TableName(relation.schema, relation.name),
             root=root,
             to=to,
-            order=None if names == wanted else tuple(names.index(name) for name in wanted),
+            order=_order(names, wanted, past),
             trusted=full or (told == key and not any(one.needs_full_rows for one in to)),
         )
         self._straight.pop(oid, None)
@@ -371,6 +375,16 @@ class Applier:
         self._renew(batch.to for batch in tables)
         self._changes = self._bytes = 0
         self._part_max = PART_CHANGES_MAX
+
+
+def _order(
+    names: tuple[str, ...], wanted: tuple[str, ...], past: PastShape | None
+) -> tuple[int | bytes, ...] | None:
+    """Where the stage's values are among those that come; None if they are the same."""
+    if names == wanted and past is None:
+        return None
+    then = [name if past is None else past.then(name) for name in wanted]
+    return tuple(names.index(one) if isinstance(one, str) else one for one in then)
 
 
 def _unidentified(table: TableName) -> StreamBroken:

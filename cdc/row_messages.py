@@ -81,14 +81,18 @@ def decode_rows(messages: Sequence[bytes], width: int, key: Sequence[int]) -> Ro
     return RowChanges(kinds.tolist(), keys, rows, old, partial)
 
 
-def rearranged(message: bytes, order: Sequence[int]) -> bytes:
-    """A row message with only the values at these positions, in this order."""
+def rearranged(message: bytes, order: Sequence[int | bytes]) -> bytes:
+    """A row message with only the values at these positions, in this order.
+
+    Bytes stand for themselves: a value with its kind, which all rows of then had.
+    """
     parts = [message[: _HEAD - 1]]
     at = _HEAD - 1
     while at < len(message):
         tag, at = message[at : at + 1], at + 1
         found, at = _split(message, at)
-        parts += [tag, len(order).to_bytes(_COUNT, "big"), *(found[place] for place in order)]
+        values = (found[one] if isinstance(one, int) else one for one in order)
+        parts += [tag, len(order).to_bytes(_COUNT, "big"), *values]
     return b"".join(parts)
 
 

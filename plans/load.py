@@ -17,6 +17,7 @@ from plans.invalid import add_invalid
 from plans.model import (
     CommandSwitch,
     CutForeignKey,
+    Ddl,
     Limits,
     Listing,
     NoSwitch,
@@ -99,6 +100,11 @@ class Plan:
     def limits(self) -> Limits:
         """Bounds of the steps."""
         return self.content.limits
+
+    @property
+    def ddl(self) -> Ddl:
+        """What happens when the source's schema changes."""
+        return self.content.ddl
 
     @property
     def slots(self) -> Slots:

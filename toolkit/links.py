@@ -9,11 +9,13 @@ from cdc.copy_record import copied
 from cdc.follow import Feed
 from cdc.link import Link
 from cdc.lsn import LSN
+from cdc.past import Past
 from cdc.slot import Server
+from cdc.stage import carries_binary
 from plans import names
 from plans.errors import NotReady
 from plans.schema.staging import staging_types
-from toolkit.opened import Split
+from toolkit.opened import Split, past_of
 from toolkit.slot_server import SOURCE, known_server
 
 
@@ -54,6 +56,8 @@ def forward_feed(split: Split) -> Feed:
                 types=types,
             )
         )
+    with connect(split.plan.source.dsn) as source:
+        noted = past_of(source, split.name)
     return Feed(
         name=split.name,
         leader_dsn=split.plan.source.dsn,
@@ -61,6 +65,7 @@ def forward_feed(split: Split) -> Feed:
         publication=names.publication(split.name),
         links=tuple(links),
         server=server,
+        past=Past.of(noted, binary=carries_binary(f.leader for link in links for f in link.flows)),
     )
 
 
