@@ -32,6 +32,8 @@ POINTS = (
     "stream.committed",
     "stream.confirmed",
     "stream.given_up",
+    "repair.written",
+    "repair.committed",
     "validate.unit",
     "refresh.plan",
     "refresh.noted",

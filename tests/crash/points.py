@@ -13,4 +13,5 @@ PREPARE = _of("prepare")
 COPY = _of("copy")
 STREAM = _of("stream")
 VALIDATE = _of("validate")
+REPAIR = _of("repair")
 MOVE = _of("cutover")  # a rollback passes the same

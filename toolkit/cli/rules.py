@@ -45,7 +45,7 @@ def rule_options(command: F) -> F:
     return command
 
 
-def chosen(
+def chosen_rules(
     services: Sequence[str], tables: Sequence[str], options: dict[str, Any]
 ) -> Chosen | None:
     """Which rules are wanted; None without --rules."""
@@ -63,17 +63,6 @@ def chosen(
         docs=options["docs"],
         rule_s_max=options["rule_timeout"],
     )
-
-
-def rules_result(results: Sequence[RuleResult]) -> dict[str, Any]:
-    """What scripts read; `rules_hold` is apart from whether rows are equal."""
-    from validators.rules.rule import hold, tally
-
-    return {
-        "rules_hold": hold(results),
-        "rules_told": tally(results),
-        "rules": [one.as_dict() for one in results],
-    }
 
 
 def rules_text(results: Sequence[RuleResult]) -> str:
@@ -96,8 +85,6 @@ def broken_text(results: Sequence[RuleResult], *, equal: bool) -> str:
 
     counts = tally(results)
     rows = "every row that was compared is equal" if equal else "and rows differ, see above"
-    if not results:
-        return f"there are none to ask; {rows}"
     return f"rules are broken: {counts['failed']} failed, {counts['unverified']} unverified; {rows}"
 
 
