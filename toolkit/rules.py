@@ -9,7 +9,7 @@ from typing import Any
 
 from cdc.connect import Connection, connect
 from plans.catalog import TableName
-from plans.errors import PlanInvalid
+from plans.errors import NotReady, PlanInvalid
 from toolkit.opened import Split
 from toolkit.orphans import checked_cuts
 from toolkit.state import Phase, phases
@@ -55,11 +55,8 @@ def wanted_rules(split: Split, chosen: Chosen, source: Connection) -> list[Rule]
     and for a directory of documents that holds something else.
     """
     require_library()
-    if chosen.docs is not None and not is_ours(chosen.docs):
-        raise PlanInvalid(
-            f"{chosen.docs} holds something else than documents of rules",
-            hint="name a new directory",
-        )
+    if chosen.docs is not None:
+        _make_directory(chosen.docs)
     return [rule for rule in rules_of(split, chosen.suites, source) if chosen.wants(rule)]
 
 
@@ -117,6 +114,20 @@ def rules_of(split: Split, suites: Path | None, source: Connection) -> list[Rule
     if directory is not None:
         rules += _written(directory, tables)
     return rules
+
+
+def _make_directory(docs: Path) -> None:
+    """The directory of the documents, before anything is asked in vain."""
+    if not is_ours(docs):
+        raise PlanInvalid(
+            f"{docs} holds something else than documents of rules", hint="name a new directory"
+        )
+    try:
+        docs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotReady(
+            f"{docs} cannot be made: {error.strerror}", hint="name another directory by --docs"
+        ) from None
 
 
 def _written(directory: Path, tables: Tables) -> Iterable[Rule]:

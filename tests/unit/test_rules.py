@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 
 from plans.catalog import Column, Table, TableName
 from plans.routes import Kind, Route, RouteColumn
+from tests.invented_validation import invented
+from toolkit.annotations import annotation_lines
 from toolkit.cli.main import cli
 from toolkit.cli.rules import rules_text
+from toolkit.junit import write_junit
 from validators.rules.data_docs import is_ours, write_offline
 from validators.rules.rows import ServiceTable, with_tables
 from validators.rules.rule import Outcome, RuleResult, Severity, hold, tally
@@ -48,6 +53,26 @@ def test_the_terminal_shows_what_is_not_as_it_should_be() -> None:
     assert "failed  shop target: totals: 2 rows break it; totals are sums" in text
     assert "id 7, note NULL" in text
     assert "unverified  shop target: totals: too slow" in text
+
+
+def test_a_warning_fails_no_case_and_is_a_warning_among_annotations(tmp_path: Path) -> None:
+    warned, failed = result("failed", "warning"), result("failed")
+    write_junit((), tmp_path / "rules.xml", rules=[warned, failed, result("unverified")])
+    suite = ElementTree.parse(tmp_path / "rules.xml").getroot()[1]  # noqa: S314 - ours
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "1")
+    assert [[child.tag for child in case] for case in suite] == [
+        ["system-out"],
+        ["failure"],
+        ["error"],
+    ]
+    assert suite[0].get("classname") == "shop.rules.target"
+    validated = replace(invented(equal=True), rules=(warned, failed))
+    warning, error = annotation_lines(validated, Path("plan.yaml"))
+    assert warning.startswith("::warning file=plan.yaml,title=shop%2C target%3A totals failed")
+    assert error.startswith("::error ")
+    assert not validated.consistent
+    assert validated.equal
+    assert replace(validated, rules=(warned,)).consistent
 
 
 def table(name: str, *, routed: bool = True) -> ServiceTable:

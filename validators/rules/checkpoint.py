@@ -31,6 +31,7 @@ import great_expectations as gx
 import psycopg
 import sqlalchemy as sa
 from great_expectations.expectations.expectation import BatchExpectation
+from great_expectations.render import RenderedStringTemplateContent
 from great_expectations.render.renderer.renderer import renderer
 from psycopg import sql
 
@@ -70,9 +71,12 @@ class RowsBreakingRule(BatchExpectation):  # type: ignore[misc] # whose type is 
     ) -> dict[str, Any]:
         query = _COUNTED.format(query=self.unexpected_rows, limit=EXAMPLES_MAX)
         began = time.monotonic()
-        with execution_engine.get_connection() as connection:
-            plain = connection.execution_options(no_parameters=True)
-            rows = plain.exec_driver_sql(query).fetchall()
+        try:
+            with execution_engine.get_connection() as connection:
+                plain = connection.execution_options(no_parameters=True)
+                rows = plain.exec_driver_sql(query).fetchall()
+        except sa.exc.DBAPIError as error:
+            return _not_told(error)
         count = rows[0][1] if rows else 0
         examples = [_shortened(json.loads(text)) for text, _ in rows]
         details = {"unexpected_rows": examples, "elapsed_s": time.monotonic() - began}
@@ -86,12 +90,23 @@ class RowsBreakingRule(BatchExpectation):  # type: ignore[misc] # whose type is 
         configuration: Any = None,  # noqa: ANN401
         **_: Any,  # noqa: ANN401
     ) -> list[Any]:
-        from great_expectations.render import RenderedStringTemplateContent
+        """What a page shows of the rule: its name, what it means, and how it is asked."""
+        params = {name: configuration.kwargs[name] for name in cls.success_keys}
+        return [
+            RenderedStringTemplateContent(
+                content_block_type="string_template",
+                string_template={"template": text, "params": params},
+            )
+            for text in ("$rule: $meaning", "$unexpected_rows")
+        ]
 
-        params = {name: configuration.kwargs[name] for name in ("rule", "meaning")}
-        template = {"template": "$rule: $meaning", "params": params}
-        content = {"content_block_type": "string_template", "string_template": template}
-        return [RenderedStringTemplateContent(**content)]
+
+def _not_told(error: sa.exc.DBAPIError) -> dict[str, Any]:
+    """A result that is no success; raised, the error would be shown with a traceback."""
+    said = getattr(getattr(error.orig, "diag", None), "message_primary", None) or str(error.orig)
+    reason = said.strip().partition("\n")[0]
+    result = {"observed_value": f"unverified: {reason}", "details": {"reason": reason}}
+    return {"success": False, "result": result}
 
 
 def main() -> None:
@@ -213,6 +228,8 @@ def _answer(one: Any) -> dict[str, Any]:  # noqa: ANN401
         return _untold("; ".join(dict.fromkeys(reasons)))
     result = one.result or {}
     details = result.get("details") or {}
+    if "reason" in details:
+        return _untold(details["reason"])
     if "unexpected_rows" in details:
         unexpected, examples = result["observed_value"], details["unexpected_rows"]
         return {**_told(one, unexpected, examples), "elapsed_s": details["elapsed_s"]}
