@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -27,9 +27,10 @@ from tests.conftest import fresh_database
 from toolkit import initial
 from toolkit.opened import Split, open_split
 from toolkit.prepare import prepare
-from toolkit.rules import rules_of
+from toolkit.rules import Chosen, check_rules, rules_of
 from toolkit.servers import Server
 from validators.canonical import trusted
+from validators.orphans import OrphanResult
 from validators.rules.rule import Rule, Side
 
 PLAN = Path(str(plans.crm_shop.__file__)).parent / "plan.yaml"
@@ -341,6 +342,34 @@ def test_orphans_across_services_are_found_on_the_source(case: Case) -> None:
     assert planted(case, "crm", "source", orphan) == {
         "no-orphans opportunities.opportunities_order_id_fkey": 2
     }
+
+
+def test_orphans_across_databases_are_results_of_rules_on_the_target(case: Case) -> None:
+    found = OrphanResult(
+        foreign_key="public.tickets.tickets_order_id_fkey",
+        service="crm",
+        references="public.orders",
+        state="checked",
+        orphans=2,
+        sample=(("7",), ("9",)),
+    )
+    looked_at = [
+        found,
+        replace(found, orphans=0, sample=()),
+        replace(found, state="unverified", orphans=0, reason="the stream is behind"),
+    ]
+    with connect(case.split.plan.source.dsn) as source:
+        told = check_rules(case.split, [], Chosen(), source, looked_at, lambda _, __: None)
+        other = Chosen(tables=["orders"])
+        assert not check_rules(case.split, [], other, source, looked_at, lambda _, __: None)
+    asked = {(rule.name, rule.service, rule.table) for rule in case.rules}
+    assert {(one.rule, one.service, one.table) for one in told} <= asked
+    assert [(one.outcome, one.unexpected, one.shown, one.side) for one in told] == [
+        ("failed", 2, ("refers to 7", "refers to 9"), "target"),
+        ("passed", 0, (), "target"),
+        ("unverified", 0, (), "target"),
+    ]
+    assert told[2].reason == "the stream is behind"
 
 
 def planted(case: Case, service: str, side: Side, statements: str) -> Mapping[str, int]:

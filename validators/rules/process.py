@@ -49,6 +49,8 @@ def run_rules(
     not answer is unverified.  With `docs`, Data Docs are written there.
     Raises NotReady without Great Expectations, or if it does not start.
     """
+    if not runs:
+        return []
     require_library()
     count = sum(len(run.rules) for run in runs)
     # Each rule is run at most three times, by one statement or, of the library's own, a few.
