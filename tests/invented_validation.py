@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from plans.catalog import Column, Table, TableName
 from plans.routes import Kind, Route, RouteColumn
@@ -17,33 +17,11 @@ from validators.results import (
     TableResult,
     Written,
 )
+from validators.rules.rule import RuleResult
 
 T0 = 1_772_719_321.25
 HOSTILE = "<script>alert('x')</script>"
 AT = datetime(2026, 3, 5, 14, 2, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InventedRule:
-    """What a rule was found to be."""
-
-    rule: str
-    service: str
-    table: str = ""
-    side: str = "target"
-    outcome: Literal["passed", "failed", "unverified"] = "passed"
-    unexpected: int = 0
-    shown: tuple[str, ...] = ()
-    reason: str = ""
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is not kept."""
-        return self.outcome != "passed"
-
-    def as_dict(self) -> dict[str, object]:
-        """All of it."""
-        return asdict(self)
 
 
 def route(service: str, name: str, **changes: Any) -> Route:
@@ -130,7 +108,7 @@ ROUTES = (
 )
 
 
-def invented(*, equal: bool = False, rules: Sequence[InventedRule] | None = None) -> Validated:
+def invented(*, equal: bool = False, rules: Sequence[RuleResult] | None = None) -> Validated:
     """Five tables, of which one differs and one could not be told; or all are equal."""
     results = [result(one) for one in ROUTES]
     classes: dict[str, dict[Class, int]] = {}
@@ -152,12 +130,15 @@ def invented(*, equal: bool = False, rules: Sequence[InventedRule] | None = None
             }
         }
     if rules is None:
-        broken = InventedRule(
-            rule=f"order totals {HOSTILE}", service="shop", table="orders",
+        broken = RuleResult(
+            rule=f"order totals {HOSTILE}", service="shop", table="orders", side="target",
             outcome="passed" if equal else "failed", unexpected=0 if equal else 3,
-            shown=() if equal else ("order 17: 12.00 ≠ 11.00", HOSTILE),
+            examples=() if equal else ({"order": "17", "total": "12.00"}, {HOSTILE: HOSTILE}),
         )  # fmt: skip
-        kept = InventedRule(rule="one current state", service="orchestrator", outcome="passed")
+        kept = RuleResult(
+            rule="one current state", service="orchestrator", table="order_state",
+            side="target", outcome="passed",
+        )  # fmt: skip
         rules = (broken, kept)
     return Validated(
         split="crm-shop",

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plans.findings_written import github_command
-from toolkit.validated import RuleTold, Validated
+from toolkit.validated import Validated
 from validators.results import TableResult
+from validators.rules.rule import RuleResult
 
 
 def annotation_lines(validated: Validated, plan: Path) -> Iterator[str]:
@@ -19,7 +20,7 @@ def annotation_lines(validated: Validated, plan: Path) -> Iterator[str]:
             yield _of_table(one, plan, validated.lines.get(one.route, 1))
     for rule in validated.rules:
         if rule.outcome != "passed":
-            told = True
+            told = told or rule.counts
             yield _of_rule(rule, plan)
     if not validated.results:
         yield github_command("error", {"file": str(plan), "title": "nothing compared"}, "no table")
@@ -40,7 +41,10 @@ def _of_table(one: TableResult, plan: Path, line: int) -> str:
     return github_command("error", properties, said)
 
 
-def _of_rule(one: RuleTold, plan: Path) -> str:
+def _of_rule(one: RuleResult, plan: Path) -> str:
     said = one.reason or f"{one.unexpected:,} rows break it"
-    properties = {"file": str(plan), "title": f"{one.service}: {one.rule} is {one.outcome}"}
-    return github_command("error", properties, said)
+    properties = {
+        "file": str(plan),
+        "title": f"{one.service}, {one.side}: {one.rule} {one.outcome}",
+    }
+    return github_command("error" if one.counts else "warning", properties, said)

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from toolkit.validated import RuleTold
 from validators.causes import CAUSES
 from validators.results import Difference, TableResult
+from validators.rules.rule import RuleResult
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, not even escaped."""
 
 
 def write_junit(
-    results: Sequence[TableResult], path: Path, *, rules: Sequence[RuleTold] = ()
+    results: Sequence[TableResult], path: Path, *, rules: Sequence[RuleResult] = ()
 ) -> None:
     """Write the results; a difference is a failure, what could not be compared an error."""
     suites = ElementTree.Element("testsuites", name="dbsplit validate")
@@ -59,11 +59,17 @@ def _case_of_table(one: TableResult) -> ElementTree.Element:
     return case
 
 
-def _case_of_rule(one: RuleTold) -> ElementTree.Element:
+def _case_of_rule(one: RuleResult) -> ElementTree.Element:
     case = ElementTree.Element(
-        "testcase", classname=_text(f"{one.service}.rules"), name=_text(one.rule), time="0"
+        "testcase",
+        classname=_text(f"{one.service}.rules.{one.side}"),
+        name=_text(one.rule),
+        time=f"{one.elapsed_s:.3f}",
     )
-    if one.outcome == "failed":
+    if one.outcome == "failed" and not one.counts:
+        said = "\n".join([f"warning: {one.unexpected} rows break it", *one.shown])
+        ElementTree.SubElement(case, "system-out").text = _text(said)
+    elif one.outcome == "failed":
         said = f"{one.unexpected} rows break it"
         failure = ElementTree.SubElement(case, "failure", message=said, type="RuleBroken")
         failure.text = _text("\n".join(one.shown))

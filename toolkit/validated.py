@@ -5,55 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from plans.routes import Route
 from toolkit.differences import Class
 from validators.orphans import OrphanResult
 from validators.results import Difference, TableResult, consistent
-
-
-class RuleTold(Protocol):
-    """What a rule of the business was found to be, as reports need it."""
-
-    @property
-    def rule(self) -> str:
-        """Its name, unique with the service and the table."""
-
-    @property
-    def service(self) -> str:
-        """Whose rows it is about."""
-
-    @property
-    def table(self) -> str:
-        """Which it is about; "" if it is about several."""
-
-    @property
-    def side(self) -> str:
-        """Where it was checked: source or target."""
-
-    @property
-    def outcome(self) -> Literal["passed", "failed", "unverified"]:
-        """What came of it."""
-
-    @property
-    def unexpected(self) -> int:
-        """Rows that break it."""
-
-    @property
-    def shown(self) -> Sequence[str]:
-        """A few of them, each as a line to be read."""
-
-    @property
-    def reason(self) -> str:
-        """Why it is unverified, or what was observed."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether it keeps the rows from being taken for right; a warning does not."""
-
-    def as_dict(self) -> dict[str, object]:
-        """The rule in the result object."""
+from validators.rules.rule import RuleResult, hold, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +63,18 @@ class Validated:
     orphans: tuple[OrphanResult, ...] = ()
     lists: tuple[Mapping[str, Any], ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict)  # of the plan, by route
-    rules: tuple[RuleTold, ...] = ()
+    rules: tuple[RuleResult, ...] = ()
     repaired: Mapping[str, Any] | None = None
 
     @property
     def consistent(self) -> bool:
         """Whether every row was proven equal, and the rules that count are kept."""
-        return consistent(self.results) and not any(rule.counts for rule in self.rules)
+        return self.equal and hold(self.rules)
+
+    @property
+    def equal(self) -> bool:
+        """Whether every row was proven equal, whatever the rules say of them."""
+        return consistent(self.results)
 
     @property
     def collision_bound(self) -> float:
@@ -140,6 +103,9 @@ class Validated:
                 for one in self.results
             ],
             "collision_bound": self.collision_bound,
+            "rows_equal": self.equal,
+            "rules_hold": hold(self.rules),
+            "rules_told": tally(self.rules),
             "rules": [one.as_dict() for one in self.rules],
             "orphans": [one.as_dict() for one in self.orphans],
             "lists": list(self.lists),

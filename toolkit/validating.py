@@ -17,6 +17,7 @@ from toolkit.opened import Split, require_prepared
 from toolkit.orphans import look_for_orphans
 from toolkit.repair import Spool, Toward, repair, require_toward, summary
 from toolkit.repair_script import RepairScript
+from toolkit.rules import Chosen, check_rules, wanted_rules
 from toolkit.state import phases
 from toolkit.validated import Clock, Validated
 from toolkit.validation import Say, direction_of, validate_all
@@ -32,6 +33,7 @@ class Wanted:
     repair_sql: Path | None = None
     repair: bool = False
     toward: Toward | None = None
+    rules: Chosen | None = None  # asked after the comparison
     may_repair: Callable[[Spool], bool] = lambda _: False  # asked once the rows are counted
 
 
@@ -59,12 +61,13 @@ def run_validation(
         chosen = (
             require_toward(split, routes, source, wanted.toward) if is_mended else tuple(routes)
         )
+        # What is wrong in suites is said before the tables are read.
+        asked = wanted_rules(split, wanted.rules, source) if wanted.rules else []
         kept, shown = ControlTable(split.name, source), Shown()
         sinks: list[Sink] = [kept, shown, *_files(stack, wanted)]
         spool = stack.enter_context(Spool())
         script = stack.enter_context(RepairScript(split))
-        sinks += [spool] if wanted.repair else []
-        sinks += [script] if wanted.repair_sql else []
+        sinks += [*([spool] if wanted.repair else []), *([script] if wanted.repair_sql else [])]
         results = _compare(split, chosen, source, heard, sinks)
         if wanted.repair_sql is not None:
             with opened(wanted.repair_sql) as file:
@@ -99,6 +102,11 @@ def run_validation(
             classes=shown.classes,
             left_out=kept.left_out,
             orphans=tuple(orphans),
+            rules=tuple(
+                check_rules(split, asked, wanted.rules, source, orphans, say)
+                if wanted.rules
+                else ()
+            ),
             lines={route.id: _line(split, route) for route in chosen},
             repaired=repaired,
         )

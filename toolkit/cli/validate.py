@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.options import JSON, PLAN, SERVICE, YES, writing
+from toolkit.cli.rules import broken_text, chosen_rules, rule_options, rules_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Choice(["target", "source"]),
     help="The side to repair; source only for services that have moved.",
 )
+@rule_options
 @YES
 def validate(
     plan: Path,
@@ -65,6 +67,7 @@ def validate(
     dbsplit validate plan.yaml --differences rows.jsonl --csv rows.csv
     dbsplit validate plan.yaml --repair-sql repair.sql
     dbsplit validate plan.yaml --repair --yes
+    dbsplit validate plan.yaml --rules --suites rules --docs rule-docs
     """
     with told(as_json=as_json) as talk:
         from toolkit.validating import Wanted
@@ -79,6 +82,7 @@ def validate(
             repair_sql=options["repair_sql"],
             repair=options["repair"],
             toward=options["toward"],
+            rules=chosen_rules(services, tables, options),
             may_repair=may_repair,
         )
         validated = compare_split(plan, talk, services, tables, wanted)
@@ -118,9 +122,12 @@ def tell(talk: Talk, validated: Validated) -> None:
 
     text = validation_text(validated.results)
     text += repair_text(validated.repaired) + orphans_text(validated.orphans)
+    text += rules_text(validated.rules)
     talk.result(validated.as_dict(), text)
     if not talk.as_json:
         print_lists([dict(one) for one in validated.lists])
+    if any(rule.counts for rule in validated.rules):
+        talk.line("rules", broken_text(validated.rules, equal=validated.equal))
     if not validated.consistent:
         sys.exit(5)
 

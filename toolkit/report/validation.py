@@ -13,9 +13,10 @@ from toolkit.report.opening import about, figure, figure_list, must_be_zero, ver
 from toolkit.report.page import WIDTHS, fitted, page, section, table
 from toolkit.report.spans import Span, span_picture
 from toolkit.report.verdict import Standing, Verdict
-from toolkit.validated import RuleTold, Validated
+from toolkit.validated import Validated
 from validators.causes import CAUSES
 from validators.results import TableResult
+from validators.rules.rule import RuleResult
 
 _WRITERS = {
     "applier": "the stream",
@@ -120,7 +121,7 @@ def _figures(validated: Validated) -> Iterator[Markup]:
     yield figure("tables compared", f"{len(results)} of {len(validated.planned)}")
     if validated.rules:
         passed = sum(rule.outcome == "passed" for rule in validated.rules)
-        tone = "good" if passed == len(validated.rules) else "bad"
+        tone = "bad" if any(rule.counts for rule in validated.rules) else "good"
         yield figure("rules kept", f"{passed} of {len(validated.rules)}", tone)
     if validated.repaired is not None:
         written = sum(validated.repaired[name] for name in ("inserted", "updated", "deleted"))
@@ -238,9 +239,10 @@ def _rules(validated: Validated) -> Markup | None:
     return section("Rules of the business", drawn, lead=lead)
 
 
-def _rule_row(rule: RuleTold) -> tuple[str, ...]:
-    tone = {"passed": "good", "failed": "bad", "unverified": "doubt"}[rule.outcome]
-    outcome = element("span", rule.outcome, class_=f"state {tone}")
+def _rule_row(rule: RuleResult) -> tuple[str, ...]:
+    tones = {"passed": "good", "failed": "bad" if rule.counts else "doubt", "unverified": "doubt"}
+    word = "warning" if rule.outcome == "failed" and not rule.counts else rule.outcome
+    outcome = element("span", word, class_=f"state {tones[rule.outcome]}")
     said = rule.reason or "; ".join(rule.shown[:3])
     where = f"{rule.service}, {rule.side}"
     return (rule.rule, where, rule.table, outcome, count(rule.unexpected), said)
