@@ -63,12 +63,18 @@ class Csv:
         self.file.flush()
 
 
+def make_private(path: Path) -> None:
+    """Make an empty file that only its owner may read: it will hold rows of the databases."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() or not path.exists():  # and not a device, such as /dev/stdout
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """A new file that only its owner may read: it holds rows of the databases."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
+    """A new file that only its owner may read."""
+    make_private(path)
     with path.open("w", encoding="utf-8", newline="") as file:
         yield file
 

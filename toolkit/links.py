@@ -19,8 +19,10 @@ from toolkit.opened import Split, past_of
 from toolkit.slot_server import SOURCE, known_server
 
 
-def forward_feed(split: Split) -> Feed:
+def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
     """The source's slot and the links to all targets.
+
+    Until the stream has passed the latest horizon, targets may be of several moments.
 
     Raises NotReady if a route is not copied yet: without its horizon the stream
     would not know which changes the copy has.
@@ -58,6 +60,7 @@ def forward_feed(split: Split) -> Feed:
                 leader_dsn=split.plan.source.dsn,
                 follower_dsn=split.dsn(service),
                 flows=tuple(split.forward(route) for route in routes),
+                of_several_moments=of_several_moments,
                 horizons=horizons,
                 types=types,
             )

@@ -34,6 +34,7 @@ from validators.visibility import position
 
 PEEKED_MAX = 10_000
 SHRINK_ROUNDS = 3
+REHEARSED_KEYS = 2_000
 SHRUNK = 500  # dirty keys that a pause hardly notices
 SHRINK_S_MAX = 60.0
 VISIBLE_S_MAX = 5.0
@@ -165,6 +166,30 @@ def shrink_dirty(sides: Sides, ends: Mapping[str, Ends]) -> int:
     return left
 
 
+def verification_s(sides: Sides, ends: Mapping[str, Ends], compared: Compared) -> float:
+    """How long `verify_dirty` would take now, by what a part of the dirty keys takes.
+
+    Tables without a key are compared as a whole, which took as long a moment ago.
+    """
+    took_s = {result.route: result.elapsed_s for result in compared.results}
+
+    def estimate(service: str) -> float:
+        total = 0.0
+        for route, keys in _with_dirty(sides, service):
+            if not route.key:
+                total += took_s.get(route.id, 0.0)
+                continue
+            some = keys[:REHEARSED_KEYS]
+            began = time.monotonic()
+            pair = pair_for(sides.split, route, sides.direction)
+            compare_keys(ends[service], pair, some, timeout_s=SHRINK_S_MAX)
+            total += (time.monotonic() - began) * len(keys) / len(some)
+        return total
+
+    # The services are verified at the same time.
+    return max((estimate(service) for service in sides.movers), default=0.0)
+
+
 def verify_dirty(sides: Sides, ends: Mapping[str, Ends], deadline: float) -> dict[str, Any]:
     """Compare, at the fence, every key that changed since it was last proven equal.
 
@@ -210,6 +235,7 @@ def _shrink(
     result = compare_keys(ends, pair, keys, timeout_s=SHRINK_S_MAX)
     if result.state == "unverified":
         return len(keys)
+    _note_forgotten(follower, route.id, since)
     follower.execute(
         "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn"
         " AND key <> ALL (%s::jsonb[])",
@@ -388,9 +414,18 @@ def _note(
         ],
     )
     if result.state == "equal":
+        _note_forgotten(follower, result.route, since)
         follower.execute(
             "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn", [result.route, since]
         )
+
+
+def _note_forgotten(follower: Connection, route: str, since: str) -> None:
+    """Before dirty keys are forgotten: a repair's script relies on them."""
+    follower.execute(
+        "UPDATE dbsplit.tracked SET forgotten = greatest(forgotten, %s::pg_lsn) WHERE route = %s",
+        [since, route],
+    )
 
 
 def _require_equal(route: str, state: str, what: str, reason: str) -> None:

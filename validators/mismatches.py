@@ -149,6 +149,8 @@ def _difference(
 ) -> Difference:
     """The columns of the first row on each side that the other does not have."""
     ours, theirs = _first(leader, follower), _first(follower, leader)
+    if not pair.key and ours and theirs:  # the same row, only more often on one side
+        ours, theirs = (ours, None) if how_of(counts) == "missing" else (None, theirs)
     columns = tuple(
         ColumnDifference(
             name,

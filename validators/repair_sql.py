@@ -152,12 +152,20 @@ class Script:
         return sql.SQL('{} COLLATE "C" = {}').format(text_of(value), sql.Literal(text))
 
     def _untouched(self, one: Difference) -> sql.Composed:
-        """Whether the stream has not changed the row since the comparison began."""
+        """Whether the stream has not changed the row since the comparison began.
+
+        Once a later comparison has proven the table equal, that is not known any more.
+        """
         key = json.dumps(list(one.key))
         return sql.SQL(
-            "NOT EXISTS (SELECT FROM dbsplit.dirty WHERE route = {} AND key = {}::jsonb"
-            " AND lsn >= {}::pg_lsn)"
-        ).format(sql.Literal(self.pair.route), sql.Literal(key), sql.Literal(self.since))
+            "NOT EXISTS (SELECT FROM dbsplit.dirty WHERE route = {route} AND key = {key}::jsonb"
+            " AND lsn >= {since}::pg_lsn) AND NOT EXISTS (SELECT FROM dbsplit.tracked"
+            " WHERE route = {route} AND forgotten > {since}::pg_lsn)"
+        ).format(
+            route=sql.Literal(self.pair.route),
+            key=sql.Literal(key),
+            since=sql.Literal(self.since),
+        )
 
     def _literal(self, column: str, text: str | None) -> sql.Composed:
         type_ = self.follower.column(self._name(column)).type

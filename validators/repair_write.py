@@ -166,7 +166,7 @@ class RowWriter:
         with connection.cursor() as cursor, cursor.copy(copy_in) as copy:
             for key in keys:
                 ours, theirs = leader.get(key, NO_ROWS), follower.get(key, NO_ROWS)
-                for row in self._staged(key, ours, theirs):
+                for row in self._staged(ours, theirs):
                     copy.write_row(row)
         connection.execute("SAVEPOINT batch")
         try:
@@ -179,7 +179,7 @@ class RowWriter:
         for statement in (*self._compiled.remove, *add):
             self._connection.execute(statement)
 
-    def _staged(self, key: Key, leader: Rows, follower: Rows) -> Iterator[list[object]]:
+    def _staged(self, leader: Rows, follower: Rows) -> Iterator[list[object]]:
         if not self._pair.key:
             yield from _copies(leader, follower)
             return
@@ -188,8 +188,8 @@ class RowWriter:
                 raise Refused("several rows of the leader have this key")
             yield [*self._in_order(row.texts), "u", None]
         if not leader.by_hash:
-            given = dict(zip(self._flow.key, key, strict=True))
-            yield [*(given.get(name) for name in self._stage.columns), "g", None]
+            gone = next(iter(follower.by_hash.values()))  # whose key is what counts
+            yield [*self._in_order(gone.texts), "g", None]
 
     def _in_order(self, texts: Sequence[str | None]) -> Iterator[str | None]:
         """The values of the flow's columns, as the stage has them."""

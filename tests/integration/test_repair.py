@@ -145,10 +145,10 @@ def test_a_row_that_the_stream_changes_meanwhile_is_left_to_it(
         look = RowWriter.leader
         changed: list[Any] = []
 
-        def look_later(self: RowWriter, *args: Any) -> Any:
+        def look_later(self: RowWriter, *args: Any, **named: Any) -> Any:
             if not changed:
                 changed.append(shop.ask("source", "UPDATE tickets SET subject = 'new' WHERE id=80"))
-            return look(self, *args)
+            return look(self, *args, **named)
 
         monkeypatch.setattr(RowWriter, "leader", look_later)
         result = shop.verbs.json("validate", "--table", "tickets", "--repair", "--yes")

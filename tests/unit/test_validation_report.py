@@ -10,11 +10,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
 
 from tests.chromium import MISSING, PROGRAM, opened
 from tests.invented_validation import DIFFERENCES, HOSTILE, ROUTES, invented, result
 from tests.unit.test_report import checked, words
 from toolkit.annotations import annotation_lines
+from toolkit.cli.comparing import comparison_reporter
+from toolkit.cli.main import cli
+from toolkit.cli.talk import Talk
 from toolkit.difference_files import COLUMNS, Csv, JsonLines
 from toolkit.differences import KEPT_MAX, Shown, Way
 from toolkit.junit import write_junit
@@ -200,3 +204,28 @@ def test_only_computed_columns_point_to_the_expression() -> None:
     one = Difference(("1",), "different", (ColumnDifference("state", "OPEN", "PAID"),))
     assert cause_of(one, Written("applier"), {"state"}) == "expression"
     assert cause_of(one, Written("applier"), {"other"}) == "outdated"
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_compared(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("split: x\n")
+    path = plan / "rows.html"  # a file is no directory
+    done = CliRunner().invoke(cli, ["validate", str(plan), "--html", str(path)])
+    assert done.exit_code == 2
+    assert "cannot write" in done.output
+
+
+def test_progress_on_a_terminal_shows_rows_and_what_is_rechecked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with comparison_reporter(Talk(as_json=False), ROUTES) as say:
+        for route in ROUTES:
+            told = {"route": route.id, "rows": 1_000, "found": 7, "settled": 7}
+            say("comparing", told)
+            say("compared", told)
+        say("repaired", {"route": "x"})
+    shown = capsys.readouterr().err
+    assert "5,000 of ~5,000 rows" in shown
+    assert "35 rechecked" in shown
+    assert "repaired" in shown

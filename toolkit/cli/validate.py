@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,7 @@ def validate(
         def may_repair(spool: Spool) -> bool:
             return _confirmed(talk, spool, yes=yes)
 
+        _require_writable(options)
         wanted = Wanted(
             json_lines=options["differences"],
             csv=options["csv"],
@@ -86,7 +87,7 @@ def validate(
         )
         validated = compare_split(plan, talk, services, tables, wanted)
         reports = {name: options[name] for name in ("html", "junit", "github")}
-        _write_reports(validated, plan, **reports)
+        _write_reports(talk, validated, plan, **reports)
         tell(talk, validated)
 
 
@@ -131,14 +132,32 @@ def tell(talk: Talk, validated: Validated) -> None:
         sys.exit(5)
 
 
+def _require_writable(options: Mapping[str, Any]) -> None:
+    """Make the files before anything is compared: it would be a pity afterwards.
+
+    They hold rows, and only their owner may read them.
+    """
+    from toolkit.difference_files import make_private
+
+    for name in ("html", "junit", "differences", "csv", "repair_sql"):
+        if (path := options[name]) is not None:
+            with writing(path):
+                make_private(path)
+
+
 def _write_reports(
-    validated: Validated, plan: Path, *, html: Path | None, junit: Path | None, github: bool
+    talk: Talk,
+    validated: Validated,
+    plan: Path,
+    *,
+    html: Path | None,
+    junit: Path | None,
+    github: bool,
 ) -> None:
     if html is not None:
         from toolkit.report.validation import render_validation
 
         with writing(html):
-            html.parent.mkdir(parents=True, exist_ok=True)
             html.write_text(render_validation(validated), encoding="utf-8")
     if junit is not None:
         from toolkit.junit import write_junit
@@ -149,7 +168,7 @@ def _write_reports(
         from toolkit.annotations import annotation_lines
 
         for line in annotation_lines(validated, plan):
-            click.echo(line)
+            click.echo(line, err=talk.as_json)
 
 
 def _confirmed(talk: Talk, spool: Spool, *, yes: bool) -> bool:

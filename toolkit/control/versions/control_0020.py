@@ -1,4 +1,4 @@
-"""Every difference that the last comparison of a route found."""
+"""Every difference that the last comparison of a route found, and how far changes are known."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ def upgrade() -> None:
         """
     )
     op.execute("CREATE INDEX ON dbsplit.difference (split, route)")
+    # Up to where what has changed was forgotten: a script that is older must not run.
+    op.execute("ALTER TABLE dbsplit.tracked ADD COLUMN forgotten pg_lsn")
 
 
 def downgrade() -> None:
     """Drop it with what it holds."""
+    op.execute("ALTER TABLE dbsplit.tracked DROP COLUMN forgotten")
     op.execute("DROP TABLE dbsplit.difference")
