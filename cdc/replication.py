@@ -31,7 +31,7 @@ _EPOCH_2000_S = 946_684_800
 MESSAGES_MAX = 2_000
 BYTES_MAX = 1 << 20
 
-NAP_S = 0.001
+NAP_S = 0.004
 """How long a busy reader rests between reads.
 
 The server sends one small message per change, and a reader that wakes for each
@@ -203,7 +203,10 @@ class ReplicationConnection:
             length, data = get(1)
             if length <= 0:
                 break
-            messages.append(self._message(data))
+            if data[0] == _DATA:
+                messages.append(bytes(data[_DATA_HEAD:]))
+            else:
+                messages.append(_keepalive(data))
             size += length
         if length < 0:
             raise ConnectionLost(self._error(self._connection.get_result()))
@@ -219,15 +222,6 @@ class ReplicationConnection:
         except psycopg.OperationalError as error:
             raise ConnectionLost(str(error)) from None
 
-    def _message(self, data: memoryview) -> bytes | Keepalive:
-        kind = data[0]
-        if kind == _DATA:
-            return bytes(data[_DATA_HEAD:])
-        if kind == _ALIVE:
-            wal_end, _, reply = _KEEPALIVE.unpack(data)
-            return Keepalive(LSN(wal_end), bool(reply))
-        raise ConnectionLost(f"unexpected replication message {bytes(data[:1])!r}")
-
     def _wait_readable(self, timeout_s: float) -> bool:
         return bool(select.select([self._connection.socket], [], [], timeout_s)[0])
 
@@ -235,3 +229,10 @@ class ReplicationConnection:
         if result is not None and (text := result.get_error_message()):
             return text.strip()
         return self._connection.get_error_message().strip()
+
+
+def _keepalive(data: memoryview) -> Keepalive:
+    if data[0] != _ALIVE:
+        raise ConnectionLost(f"unexpected replication message {bytes(data[:1])!r}")
+    wal_end, _, reply = _KEEPALIVE.unpack(data)
+    return Keepalive(LSN(wal_end), bool(reply))

@@ -196,7 +196,7 @@ class _Comparison:
         extents = Extents(*self.ends.both(read_extent, self.pair))
         scan = Scan(self.ends, self.pair, extents, self.work.course)
         recheck = Recheck(self.ends, self.pair, extents, self.work.limits)
-        units = units_of(self.ends, self.pair, extents)
+        units = units_of(self.ends, self.pair, extents, self.work.course.rows_per_unit)
         self._say("fingerprint")
         for keys in (
             scan.by_buckets(self.work.limits.candidates_held)

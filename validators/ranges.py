@@ -16,7 +16,6 @@ from validators.session import Ends, Reader, read_row
 from validators.sides import Key, Pair, Side
 from validators.units import (
     MODULUS,
-    ROWS_PER_UNIT,
     Chunks,
     Span,
     Unit,
@@ -63,21 +62,21 @@ class Opened:
         return (str(int(self.keys[row])), *(column[row] for column in self.rest))
 
 
-def units_of(ends: Ends, pair: Pair, extents: Extents) -> list[Unit] | None:
+def units_of(ends: Ends, pair: Pair, extents: Extents, rows_per_unit: int) -> list[Unit] | None:
     """The units to compare by; None if the table has to be compared in another way."""
     leading = [side.key[0] for side in (pair.leader, pair.follower) if side.key]
     ranged = extents.leader.ranged and extents.follower.ranged
     rows = max(extents.leader.rows_estimated, extents.follower.rows_estimated)
-    if rows < ROWS_PER_UNIT or not ranged or not all(column.is_integer for column in leading):
+    if rows < rows_per_unit or not ranged or not all(column.is_integer for column in leading):
         return None
 
     def read(connection: Connection, side: Side) -> Spread:
         return _read_spread(connection, side, extents.of(pair, side))
 
-    return _planned(*ends.both(read, pair), rows)
+    return _planned(*ends.both(read, pair), rows, rows_per_unit)
 
 
-def _planned(leader: Spread, follower: Spread, rows: int) -> list[Unit] | None:
+def _planned(leader: Spread, follower: Spread, rows: int, rows_per_unit: int) -> list[Unit] | None:
     for spread in (leader, follower):
         if spread.nulls or abs(spread.correlation) < CORRELATION_MIN:
             return None
@@ -87,7 +86,7 @@ def _planned(leader: Spread, follower: Spread, rows: int) -> list[Unit] | None:
     if not ends:
         return None
     fences = leader.fences if len(leader.fences) > 2 else ()
-    return plan_units(rows, [min(ends), *fences, max(ends)])
+    return plan_units(rows, [min(ends), *fences, max(ends)], rows_per_unit)
 
 
 def read_chunks(reader: Reader, side: Side, extent: Extent, unit: Unit) -> Chunks:

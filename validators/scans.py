@@ -13,7 +13,7 @@ from validators.fingerprint import Fingerprint, bucket_count, digest_of, read_fi
 from validators.ranges import opened_keys, read_chunks
 from validators.session import Ends, Reader
 from validators.sides import Key, Pair, Side
-from validators.units import Chunks, Unit, differing
+from validators.units import ROWS_PER_UNIT, Chunks, Unit, differing
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Course:
     jobs: int = 2  # tables at a time, each with a connection to either side
     pause: Callable[[], None] = never_pause
     """Called before each unit, from several threads; returns when the servers may be read."""
+    rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
     memory: Memory = field(default_factory=Forgetful)
 
 

@@ -64,7 +64,7 @@ class Span:
     rows: int
 
 
-def plan_units(rows: int, fences: Sequence[int], rows_per_unit: int = ROWS_PER_UNIT) -> list[Unit]:
+def plan_units(rows: int, fences: Sequence[int], rows_per_unit: int) -> list[Unit]:
     """Units of about `rows_per_unit` rows, which together are all keys there can be.
 
     Between each two of the ascending `fences` lie about as many rows.

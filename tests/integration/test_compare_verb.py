@@ -1,0 +1,137 @@
+"""``dbsplit compare``: two databases without a plan."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.integration.test_compare import Bench
+
+DBSPLIT = Path(sys.executable).parent / "dbsplit"
+
+ORDERS = (
+    "CREATE TABLE public.orders (id int PRIMARY KEY, state text, updated_at timestamptz)",
+    "INSERT INTO public.orders SELECT i, 'new', now() - i * interval '1 hour'"
+    " FROM generate_series(1, 200) AS i",
+    "CREATE TABLE public.events (id int, note text)",
+    "INSERT INTO public.events SELECT i % 9, 'e' FROM generate_series(1, 100) AS i",
+    "CREATE SCHEMA crm",
+    "CREATE TABLE crm.leads (id int PRIMARY KEY)",
+)
+
+
+@pytest.fixture
+def both(source_db: str, target_db: str) -> Bench:
+    bench = Bench(source_db, target_db)
+    bench.both(*ORDERS[:2])
+    # The very same moments on both sides.
+    bench.both("UPDATE public.orders SET updated_at = date_trunc('day', updated_at)")
+    bench.both(*ORDERS[2:])
+    return bench
+
+
+def compare(bench: Bench, *words: str) -> tuple[int, dict[str, Any], str]:
+    """Exit code, result and talk."""
+    done = subprocess.run(
+        [DBSPLIT, "compare", bench.source_dsn, bench.target_dsn, "--settle", "0", *words, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_equal_differing_and_unreadable_are_three_results(both: Bench) -> None:
+    code, result, _ = compare(both)
+    assert (code, result["consistent"], result["rows"]) == (0, True, 300)
+    assert {t["table"] for t in result["tables"]} == {"public.events", "public.orders"}
+    both.target("UPDATE public.orders SET state = 'paid' WHERE id = 3")
+    code, result, _ = compare(both, "--tables", "orders,events")
+    assert (code, result["consistent"]) == (5, False)
+    assert [t["different"] for t in result["tables"]] == [1, 0]
+    code, result, talk = compare(both, "--tables", "orders,order_lines,leads", "--key", "nr")
+    assert (code, result["exit_code"]) == (4, 4)
+    assert "no table order_lines" in result["error"]
+    assert "no table leads" in result["error"]
+    assert "no column nr" in result["error"]
+    assert "Hint" in talk
+
+
+def test_no_rows_prove_nothing(both: Bench) -> None:
+    code, result, _ = compare(both, "--tables", "crm.leads", "--schema", "crm")
+    assert (code, result["consistent"], result["rows"]) == (4, False, 0)
+
+
+def test_columns_of_one_side_only_have_to_be_left_out_aloud(both: Bench) -> None:
+    both.target("ALTER TABLE public.orders ADD loaded_at timestamptz DEFAULT now()")
+    both.source("ALTER TABLE public.events ADD kind text")
+    code, result, _ = compare(both)
+    assert code == 4
+    assert "loaded_at of public.orders is missing on the left" in result["error"]
+    assert "kind of public.events is missing on the right" in result["error"]
+    code, result, _ = compare(both, "--exclude", "loaded_at, kind")
+    assert (code, result["consistent"]) == (0, True)
+    code, result, _ = compare(both, "--exclude", "id,loaded_at", "--tables", "orders")
+    assert (code, "is of its key" in result["error"]) == (4, True)
+
+
+def test_a_part_is_no_whole(both: Bench) -> None:
+    both.target("UPDATE public.orders SET state = 'paid' WHERE id > 100")
+    code, result, _ = compare(both, "--tables", "orders", "--below", "100")
+    assert (code, result["rows"], result["scope"]) == (0, 99, "keys below 100")
+    code, result, _ = compare(both, "--tables", "orders", "--within", "updated_at:1d")
+    assert code == 0
+    assert 10 < result["rows"] < 50
+    code, result, _ = compare(both, "--tables", "orders", "--where", "id % 2 = 1", "--sample", "50")
+    assert code == 5
+    assert "a sample of 50 % of the keys, rows where id % 2 = 1" in result["scope"]
+
+
+@pytest.mark.parametrize("within", ["updated_at", "updated_at:2y", ":2d", "updated_at:-1d"])
+def test_an_age_that_is_none_is_a_usage_error(both: Bench, within: str) -> None:
+    assert compare(both, "--within", within)[0] == 2
+
+
+@pytest.fixture
+def reader(both: Bench) -> Iterator[Bench]:
+    """Roles that may read, and nothing else; not even in a control schema."""
+    dsns = []
+    for dsn in (both.source_dsn, both.target_dsn):
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("DROP ROLE IF EXISTS only_reader")
+            admin.execute("CREATE ROLE only_reader LOGIN")
+            admin.execute("ALTER ROLE only_reader SET default_transaction_read_only = on")
+            admin.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO only_reader")
+        dsns.append(make_conninfo(dsn, user="only_reader"))
+    yield Bench(*dsns)
+    for dsn in (both.source_dsn, both.target_dsn):
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("DROP OWNED BY only_reader")
+            admin.execute("DROP ROLE only_reader")
+
+
+def test_it_needs_no_more_than_select(both: Bench, reader: Bench) -> None:
+    assert compare(reader)[0] == 0
+    both.target("DELETE FROM public.orders WHERE id = 3")
+    code, result, _ = compare(reader)
+    assert (code, [t["missing"] for t in result["tables"]]) == (5, [0, 1])
+    both.target("REVOKE SELECT ON public.events FROM only_reader")
+    code, result, _ = compare(reader, "--tables", "events")
+    assert (code, result["consistent"], result["tables"][0]["state"]) == (4, False, "unverified")
+    assert "permission denied" in result["tables"][0]["reason"]
+
+
+def test_a_server_that_does_not_answer_is_no_difference(both: Bench) -> None:
+    gone = Bench(both.source_dsn, "postgresql://nobody@127.0.0.1:1/none")
+    code, result, _ = compare(gone)
+    assert (code, "cannot connect" in result["error"]) == (4, True)
