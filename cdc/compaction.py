@@ -48,6 +48,11 @@ class NetChanges:
 
     def take_in(self, changes: RowChanges) -> None:
         """Many changes in turn."""
+        if self._is_all_new(changes):
+            self._now.update(zip(changes.keys, changes.rows, strict=True))
+            self._before.update(dict.fromkeys(changes.keys))
+            self._new.update(changes.keys)
+            return
         now, before = self._now, self._before
         old, partial = changes.old, changes.partial
         rows = zip(changes.kinds, changes.keys, changes.rows, strict=True)
@@ -62,6 +67,15 @@ class NetChanges:
                 if key not in now:
                     before[key] = row
                 now[key] = row
+
+    def _is_all_new(self, changes: RowChanges) -> bool:
+        """Whether all are inserts of rows that were not touched before."""
+        keys = changes.keys
+        return (
+            changes.kinds.count(INSERT) == len(keys)
+            and len(set(keys)) == len(keys)
+            and self._now.keys().isdisjoint(keys)
+        )
 
     def insert(self, key: Key, row: Row) -> None:
         """A row appears."""
@@ -158,6 +172,8 @@ class NetChanges:
         Not those that only have another key now, see `renamed`; but those whose key
         such a row or a new one has taken.
         """
+        if len(self._new) == len(self._now) and not any(map(self._before.get, self._new)):
+            return  # nothing but new rows
         renamed = set(self._origin.values())
         for key, row in self._now.items():
             before = self._before[key]

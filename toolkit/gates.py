@@ -14,6 +14,9 @@ from plans.errors import GateClosed
 from plans.model import Limits
 from toolkit.slot_health import HEALTHY, SlotHealth, duration
 
+VERIFICATION_SHARE = 0.5
+"""Of the write pause; fence, drain and the rest need their time, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gate:
@@ -51,6 +54,7 @@ class Readiness:
     drifted: tuple[str, ...]  # tables whose columns are not what was prepared
     unpublished: tuple[str, ...] = ()  # tables whose changes the stream does not get
     crossing: Crossing | None = None  # None: not asked for
+    verification_s: float | None = None  # of what has to be proven in the pause; None: not tried
     slots: tuple[SlotHealth, ...] = ()
 
 
@@ -114,6 +118,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             "as prepared",
             "changes may be missing: abort and start again; a publication must not be altered",
         ),
+        *_verification(facts.verification_s, limits),
         *_boundary(facts.crossing, limits),
     ]
 
@@ -137,6 +142,22 @@ def _slots(slots: tuple[SlotHealth, ...], limits: Limits) -> list[Gate]:
             f"not within {duration(limits.wal_full_in_s_min)}",
             "find what holds the stream up, or who writes so much; see to the source's disk",
         ),
+    ]
+
+
+def _verification(seconds: float | None, limits: Limits) -> list[Gate]:
+    if seconds is None:
+        return []
+    most = limits.write_pause_s_max * VERIFICATION_SHARE
+    return [
+        Gate(
+            "verification",
+            seconds <= most,
+            f"{seconds:.1f} s to prove what has changed",
+            f"{most:.1f} s",
+            "choose a quieter time, or allow a longer limits.write_pause_s_max; a table without"
+            " a key is compared as a whole: give it one",
+        )
     ]
 
 

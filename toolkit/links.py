@@ -45,11 +45,17 @@ def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
                 service=service,
                 stream=names.stream(split.name, service),
                 origin=names.origin(split.name, service),
-                echoes=frozenset({names.back_origin(split.name, service)}),
+                echoes=frozenset(
+                    {
+                        names.back_origin(split.name, service),
+                        names.back_repair_origin(split.name, service),
+                    }
+                ),
                 foreign=frozenset(
-                    names.back_origin(split.name, other)
+                    origin(split.name, other)
                     for other in split.plan.services
                     if other != service
+                    for origin in (names.back_origin, names.back_repair_origin)
                 ),
                 leader_dsn=split.plan.source.dsn,
                 follower_dsn=split.dsn(service),
@@ -79,7 +85,9 @@ def back_feed(split: Split, service: str) -> Feed:
         service=service,
         stream=names.back_stream(split.name, service),
         origin=names.back_origin(split.name, service),
-        echoes=frozenset({names.origin(split.name, service)}),
+        echoes=frozenset(
+            {names.origin(split.name, service), names.repair_origin(split.name, service)}
+        ),
         foreign=frozenset(),
         leader_dsn=split.dsn(service),
         follower_dsn=split.plan.source.dsn,

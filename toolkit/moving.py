@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -104,7 +104,9 @@ def make_ready(move: Move) -> None:
     with move.step("gates") as details:
         _await_lag(sides)
         move.fingerprints = fingerprints(sides)
-        move.gates = decide(observe(sides, compared=compared), _limits(sides))
+        observed = observe(sides, compared=compared)
+        verification_s = validation.verification_s(sides, move.ends, compared)
+        move.gates = decide(replace(observed, verification_s=verification_s), _limits(sides))
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
     with move.step("announce"):

@@ -37,7 +37,7 @@ from cdc.lsn import LSN
 from cdc.watch import UnknownShape
 from plans import names
 from plans.catalog import TableName
-from plans.errors import GateClosed, PlanInvalid
+from plans.errors import GateClosed, NotReady, PlanInvalid
 from plans.load import Plan, load_plan
 from plans.revision import revise
 from plans.schema.ddl import TargetSchema
@@ -53,6 +53,7 @@ from toolkit.revisions import further_script
 from toolkit.state import Phase
 
 JOBS = 2
+SNAPSHOTS_MAX = 5
 POLL_S = 0.1
 CATCH_UP_S_MAX = 24 * 3600.0
 
@@ -340,8 +341,19 @@ def _copy(split: Split, work: Work, say: Say) -> None:
     tally = Tally(lambda _progress: None, workers=JOBS)
     wanted = set(work.copied)
     tasks = [task for task in copy_tasks(split, split.plan.services) if task.route.id in wanted]
-    with Copying(split.plan.source.dsn, split.name, tasks, workers=JOBS) as copying:
-        Crew(copying.jobs(tally)).work(JOBS, copying.equip)
+    changed: frozenset[TableName] = frozenset()
+    for _ in range(SNAPSHOTS_MAX):
+        with Copying(split.plan.source.dsn, split.name, tasks, workers=JOBS) as copying:
+            Crew(copying.jobs(tally)).work(JOBS, copying.equip)
+        changed = copying.changed
+        if not changed:
+            break
+    else:
+        raise NotReady(
+            f"{', '.join(map(str, sorted(changed)))} was rewritten or truncated each time "
+            "before it could be copied",
+            hint="stop whoever does that for a while, then run the same command again",
+        )
     for service in work.services:
         with connect(split.dsn(service), name="dbsplit refresh") as target:
             several = routes_of_several_moments(target)

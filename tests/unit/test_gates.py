@@ -33,6 +33,7 @@ def test_everything_at_its_limit_is_open() -> None:
         ({"retained_bytes": 1001}, "retained_wal"),
         ({"prepared_transactions": 1}, "prepared_transactions"),
         ({"dirty_keys": 11}, "dirty_keys"),
+        ({"verification_s": 2.6}, "verification"),
         ({"differences": 1}, "validated"),
         ({"differences": None}, "validated"),
         ({"drifted": ("public.orders",)}, "schema"),
@@ -46,6 +47,14 @@ def test_each_fact_closes_its_gate_and_no_other(change: dict[str, Any], gate: st
     with pytest.raises(GateClosed, match=gate) as caught:
         require_open(gates)
     assert caught.value.hint
+
+
+def test_what_has_to_be_proven_in_the_pause_may_take_half_of_it() -> None:
+    facts = replace(READY, verification_s=2.5)
+    (gate,) = [one for one in decide(facts, LIMITS) if one.gate == "verification"]
+    assert (gate.ok, gate.limit) == (True, "2.5 s")
+    longer = LIMITS.model_copy(update={"write_pause_s_max": 30.0})
+    assert all(one.ok for one in decide(replace(READY, verification_s=15.0), longer))
 
 
 def test_what_could_not_be_compared_is_not_equal() -> None:
