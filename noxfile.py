@@ -54,6 +54,15 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Let everything fail at random, 200 times; `nox -s chaos -- 17` repeats seed 17."""
+    _install(session)
+    first, runs = (session.posargs[0], "1") if session.posargs else ("0", "200")
+    env = {"DBSPLIT_CHAOS_SEED": first, "DBSPLIT_CHAOS_RUNS": runs}
+    session.run("pytest", "-m", "chaos", "-n", "2", env=env)
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel, and run the unit tests against it, as a user would have it."""
     session.install("build", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.6")

@@ -154,6 +154,8 @@ class Place:
     def dbsplit(self, *words: str) -> Ended:
         """Run a verb, as a process."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DBSPLIT_")}
+        # A package that was installed is compiled; with this, it would be anew at each start.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         environment["DBSPLIT_SOURCE_DSN"], environment["DBSPLIT_SHOP_DSN"] = self.dsns
         return run([str(DBSPLIT), words[0], "plan.yaml", *words[1:]], self.directory, environment)
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from cdc.batch import Destination, TableBatch, destinations
 from cdc.link import Link
 from cdc.lsn import LSN
+from cdc.past import PastShape
 from cdc.pgoutput import Begin, Commit, Event, Message, Origin, Relation, Truncate, decode
 from cdc.progress import Counters, Reached
 from cdc.replication import Keepalive
@@ -34,10 +35,16 @@ from plans.routes import Kind
 
 CLOSE_S_MAX = 30.0
 BATCH_CHANGES_MAX = 40_000
-BATCH_BYTES_MAX = 8 << 20
+BATCH_BYTES_MAX = 4 << 20
 PART_CHANGES_MAX = 60_000
-PART_BYTES_MAX = 12 << 20
+PART_BYTES_MAX = 8 << 20
 """A transaction that makes a batch larger than this is carried over in parts."""
+
+LINGER_S = 0.02
+"""A batch begins so long after the one before, if it is not full: a batch costs some
+milliseconds, however little is in it.  After a rest, nothing waits."""
+SETTLE_S = 0.2
+BUSY_S = 0.002
 
 IDLE_PROGRESS_S = 1.0
 """How often an idle stream's position is written to the follower."""
@@ -50,6 +57,7 @@ class Announcement(NamedTuple):
 
     relation: Relation
     root: TableName  # itself, or the partitioned table
+    past: PastShape | None = None  # the table looked so when the rows were written
 
 
 Item = bytes | Keepalive | Announcement
@@ -68,7 +76,7 @@ class _Rows:
     name: TableName
     root: TableName
     to: tuple[Destination, ...]
-    order: tuple[int, ...] | None  # of the values in the stage; None if they come so
+    order: tuple[int | bytes, ...] | None  # of the values in the stage; None if they come so
     trusted: bool  # old rows tell what is needed
 
 
@@ -97,6 +105,7 @@ class Applier:
         self._part_max = PART_CHANGES_MAX
         self._markers: list[tuple[str, LSN]] = []
         self._pending: Commit | None = None
+        self._handed_over_at = 0.0
 
     # ------------------------------------------------------------ the session
 
@@ -104,7 +113,15 @@ class Applier:
         """Connect, and return the position up to which the follower has everything."""
         writer = self._writer = Writer(self.link, self._stop)
         link = self.link
-        found = list(destinations(link.flows, link.horizons, link.types, binary=self._binary))
+        found = list(
+            destinations(
+                link.flows,
+                link.horizons,
+                link.types,
+                binary=self._binary,
+                of_several_moments=link.of_several_moments,
+            )
+        )
         writer.prepare(found)
         for destination in found:
             self._destinations.setdefault(destination.leader.name, []).append(destination)
@@ -149,38 +166,38 @@ class Applier:
     def feed(self, items: Sequence[Item]) -> None:
         """Take in messages; has them written when a batch is full."""
         self._bytes += size_of(items)
+        straight = self._straight
         for item in items:
-            if not isinstance(item, bytes):
-                self._other(item)
-            elif item[0] in ROWS:
-                if not self._skip:
-                    self._row(item)
-            elif (event := decode(item)) is not None:
-                self._other(event)
+            if not isinstance(item, bytes) or item[0] not in ROWS:
+                self._control(item)
+            elif not self._skip:
+                self._counters.changes += 1
+                messages = straight.get(item[1:5])
+                if messages is None:
+                    self._ask_where(item)
+                else:
+                    messages.append(item)
+                    self._changes += 1
+                if self._changes >= self._part_max:
+                    self._carry_part()
         if self._bytes >= PART_BYTES_MAX:
-            self._carry_part()
-
-    def _row(self, message: bytes) -> None:
-        self._counters.changes += 1
-        messages = self._straight.get(message[1:5])
-        if messages is not None:
-            messages.append(message)
-            self._changes += 1
-        else:
-            self._ask_where(message)
-        if self._changes >= self._part_max:
             self._carry_part()
 
     def _ask_where(self, message: bytes) -> None:
         rows = self._by_oid[message[1:5]]
-        if not rows.trusted and message[0] != INSERT:
+        wanted = [to for to in rows.to if self._at >= to.horizon.value]  # else it is in the copy
+        if wanted and not rows.trusted and message[0] != INSERT:
             raise _unidentified(rows.name)
-        if rows.order is not None:
+        if wanted and rows.order is not None:
             message = rearranged(message, rows.order)
-        for to in rows.to:
-            if self._at >= to.horizon.value:  # else it is in the copy
-                self._batches[to].messages.append(message)
-                self._changes += 1
+        for to in wanted:
+            self._batches[to].messages.append(message)
+            self._changes += 1
+
+    def _control(self, item: Item) -> None:
+        event = decode(item) if isinstance(item, bytes) else item
+        if event is not None:
+            self._other(event)
 
     def _other(self, item: Event | Keepalive | Announcement) -> None:
         match item:
@@ -246,19 +263,21 @@ class Applier:
             self._finish_batch()
 
     def _announce(self, announced: Announcement) -> None:
-        relation, root = announced
+        relation, root, past = announced
         to = tuple(self._destinations.get(root, ()))
         names = tuple(column.name for column in relation.columns)
         wanted = to[0].stage.columns if to else names
         key = set(to[0].leader.key) if to else set[str]()
         told = {column.name for column in relation.columns if column.in_key}
+        if past is not None:
+            told = {name for name in wanted if past.then(name) in told}
         full = relation.replica_identity == "f"
         oid = relation.oid.to_bytes(4, "big")
         rows = self._by_oid[oid] = _Rows(
             name=TableName(relation.schema, relation.name),
             root=root,
             to=to,
-            order=None if names == wanted else tuple(names.index(name) for name in wanted),
+            order=_order(names, wanted, past),
             trusted=full or (told == key and not any(one.needs_full_rows for one in to)),
         )
         self._straight.pop(oid, None)
@@ -314,18 +333,21 @@ class Applier:
 
     # --------------------------------------------------------------- the batch
 
-    def settle(self) -> bool:
+    def settle(self) -> float:
         """Nothing more waits: write what was gathered, if its transactions are whole.
 
-        False if it has to wait for the batch before; raises what that one met.
+        Returns how many seconds to wait for more until this is asked again; raises what
+        the batch before met.
         """
         writer = self._opened()
         writer.check()
         if self._begin is None and self._pending is not None:
             if writer.busy:
-                return False
+                return BUSY_S
+            if (early_s := self._handed_over_at + LINGER_S - time.monotonic()) > 0:
+                return early_s
             self._finish_batch()
-        return True
+        return SETTLE_S
 
     def _finish_batch(self) -> None:
         pending = self._pending
@@ -343,6 +365,7 @@ class Applier:
         tables = [batch for batch in self._batches.values() if batch.touched]
         for batch in tables:
             batch.take_in()
+        self._handed_over_at = time.monotonic()
         self._opened().submit(
             Batch(tables, reached.lsn, self._members_only, reached, self._counters)
         )
@@ -371,6 +394,16 @@ class Applier:
         self._renew(batch.to for batch in tables)
         self._changes = self._bytes = 0
         self._part_max = PART_CHANGES_MAX
+
+
+def _order(
+    names: tuple[str, ...], wanted: tuple[str, ...], past: PastShape | None
+) -> tuple[int | bytes, ...] | None:
+    """Where the stage's values are among those that come; None if they are the same."""
+    if names == wanted and past is None:
+        return None
+    then = [name if past is None else past.then(name) for name in wanted]
+    return tuple(names.index(one) if isinstance(one, str) else one for one in then)
 
 
 def _unidentified(table: TableName) -> StreamBroken:

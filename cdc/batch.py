@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from psycopg import sql
 
@@ -12,18 +12,37 @@ from cdc.flow import Flow, is_deferrable
 from cdc.flow_sql import FlowSQL
 from cdc.lsn import LSN
 from cdc.row_messages import decode_rows
+from cdc.rows import NULL, Key, Row, Unchanged, values
 from cdc.stage import Stage
 from plans.catalog import Table, TableName
 from plans.errors import NotReady
 
+PARTS_MAX = 20
+"""So many sets of values that rows lack are told apart; what else comes in part is merged."""
 
-@dataclass(frozen=True, slots=True)
+
 class Direct:
     """How a plain flow's rows are written without a detour."""
 
-    into: sql.Identifier
-    columns: tuple[sql.Identifier, ...]  # in the order of the leader's
-    update: tuple[bytes, ...]  # of rows that exist and came whole
+    def __init__(self, flow: Flow, composed: FlowSQL) -> None:
+        names = {column.plain: sql.Identifier(column.name) for column in flow.columns}
+        self._sent = [column.name for column in flow.leader.columns if column.generated is None]
+        self._composed = composed
+        self._updates: dict[Unchanged, tuple[bytes, ...]] = {}
+        self.into = flow.follower.identifier
+        self.columns = tuple(names[one] for one in self._sent)
+        """In the order of the leader's."""
+
+    def update(self, unchanged: Unchanged, number: int) -> tuple[bytes, ...]:
+        """The statement for rows that exist and lack these values, which have this number."""
+        if unchanged not in self._updates:
+            given = {name for place, name in enumerate(self._sent) if place not in unchanged}
+            self._updates[unchanged] = _texts(
+                self._composed.update_some(given, number)
+                if unchanged
+                else self._composed.update_whole
+            )
+        return self._updates[unchanged]
 
 
 class CompiledFlow:
@@ -36,7 +55,7 @@ class CompiledFlow:
         self.empty = _texts(composed.empty)
         self.empty_leaves = {leaf: _texts(composed.empty_of(leaf)) for leaf in flow.follower_leaves}
         self.incomplete = b""
-        self.direct = _direct(flow, composed) if flow.is_plain else None
+        self.direct = Direct(flow, composed) if flow.is_plain else None
         self.remove_only: tuple[bytes, ...] = ()
         self._composed = composed
         if not flow.key:
@@ -75,7 +94,17 @@ class Destination:
     flows: tuple[CompiledFlow, ...]
     complete: frozenset[int]  # positions of values that must not stay UNCHANGED
     horizon: LSN  # changes before it are in the copy
+    of_several_moments: bool = False  # some of the followers' rows may be of later changes
     staged: int = 0  # rows since the stage was truncated
+    parts: dict[Unchanged, int] = field(default_factory=dict)  # numbers of what rows lack
+
+    def number(self, lacking: Iterable[Unchanged]) -> bool:
+        """Give numbers to sets of values that rows lack; False if there are too many."""
+        for one in set(lacking) - self.parts.keys():
+            if len(self.parts) >= PARTS_MAX:
+                return False
+            self.parts[one] = len(self.parts)
+        return True
 
     @property
     def whole_transactions_only(self) -> bool:
@@ -97,19 +126,34 @@ class TableBatch:
         self.changes: NetChanges | NetRows = NetChanges() if to.key else NetRows()
         self.emptied = False  # by TRUNCATE, before the changes
 
+    def gone(self) -> Iterator[Row]:
+        """Rows, with the key at least, that the followers may have and that are not there now."""
+        assert isinstance(self.changes, NetChanges)  # noqa: S101
+        yield from self.changes.gone()
+        if self.to.of_several_moments:
+            yield from map(self._with_key, self.changes.passed())
+
+    def _with_key(self, key: Key) -> Row:
+        row = [NULL] * len(self.to.stage.columns)
+        for place, one in zip(self.to.key, values(key), strict=True):
+            row[place] = one
+        return b"".join(row)
+
     @property
     def touched(self) -> bool:
         """Whether there is anything to write."""
         return self.emptied or bool(self.messages) or bool(len(self.changes))
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether its rows can be written to the followers as they came."""
+    def numbered(self) -> bool:
+        """Whether its rows can be written to the followers as they came.
+
+        Then what those that came in part lack has a number.
+        """
         return (
             isinstance(self.changes, NetChanges)
             and self.to.stage.binary
-            and not self.changes.partial()
             and all(flow.direct is not None for flow in self.to.flows)
+            and self.to.number(self.changes.partial().values())
         )
 
     def take_in(self) -> None:
@@ -132,6 +176,7 @@ def destinations(
     types: Mapping[str, str],
     *,
     binary: bool,
+    of_several_moments: bool = False,
 ) -> Iterator[Destination]:
     """Where some flows go, whose rows come in binary or in text form.
 
@@ -153,6 +198,7 @@ def destinations(
             flows=tuple(CompiledFlow(flow, stage.name) for flow in group),
             complete=frozenset(n for n, name in enumerate(stage.columns) if name in needed),
             horizon=horizon,
+            of_several_moments=of_several_moments,
         )
 
 
@@ -168,14 +214,6 @@ def _key(leader: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
             hint="choose another replica identity for it: REPLICA IDENTITY USING INDEX …",
         )
     return tuple(columns.index(name) for name in leader.key)
-
-
-def _direct(flow: Flow, composed: FlowSQL) -> Direct:
-    names = {column.plain: sql.Identifier(column.name) for column in flow.columns}
-    sent = [column.name for column in flow.leader.columns if column.generated is None]
-    return Direct(
-        flow.follower.identifier, tuple(names[one] for one in sent), _texts(composed.update_whole)
-    )
 
 
 def _text(statement: sql.Composable) -> bytes:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cdc.row_messages import DELETE, INSERT, RowChanges
-from cdc.rows import Key, Row, fill, has_unchanged, take
+from cdc.rows import Key, Row, Unchanged, fill, has_unchanged, take, unchanged_of
 
 
 class NetChanges:
@@ -32,7 +32,7 @@ class NetChanges:
         self._moved: set[Key] = set()
         self._new: set[Key] = set()  # rows that were inserted
         self._origin: dict[Key, Key] = {}  # rows that were not, but had another key
-        self._partial: set[Key] = set()  # rows of which a value is UNCHANGED
+        self._partial: dict[Key, Unchanged] = {}  # rows of which a value is UNCHANGED
 
     def __len__(self) -> int:
         return len(self._now)
@@ -48,6 +48,11 @@ class NetChanges:
 
     def take_in(self, changes: RowChanges) -> None:
         """Many changes in turn."""
+        if self._is_all_new(changes):
+            self._now.update(zip(changes.keys, changes.rows, strict=True))
+            self._before.update(dict.fromkeys(changes.keys))
+            self._new.update(changes.keys)
+            return
         now, before = self._now, self._before
         old, partial = changes.old, changes.partial
         rows = zip(changes.kinds, changes.keys, changes.rows, strict=True)
@@ -57,11 +62,20 @@ class NetChanges:
             elif kind == DELETE:
                 self.delete(key, row)
             elif place in old or place in partial or self._partial:
-                self.update(key, row, old.get(place), is_partial=place in partial)
+                self.update(key, row, old.get(place), unchanged=partial.get(place, ()))
             else:
                 if key not in now:
                     before[key] = row
                 now[key] = row
+
+    def _is_all_new(self, changes: RowChanges) -> bool:
+        """Whether all are inserts of rows that were not touched before."""
+        keys = changes.keys
+        return (
+            changes.kinds.count(INSERT) == len(keys)
+            and len(set(keys)) == len(keys)
+            and self._now.keys().isdisjoint(keys)
+        )
 
     def insert(self, key: Key, row: Row) -> None:
         """A row appears."""
@@ -71,25 +85,30 @@ class NetChanges:
         self._new.add(key)
 
     def update(
-        self, key: Key, row: Row, old: tuple[Key, Row] | None = None, *, is_partial: bool = False
+        self,
+        key: Key,
+        row: Row,
+        old: tuple[Key, Row] | None = None,
+        *,
+        unchanged: Unchanged = (),
     ) -> None:
         """A row changes, perhaps its key too, which `old` then tells."""
         old_key, told = (key, row) if old is None else old
-        if old is not None and is_partial:
+        if old is not None and unchanged:
             row = fill(row, told)
-            is_partial = has_unchanged(row)
+            unchanged = unchanged_of(row)
         if old_key not in self._now:
             self._before[old_key] = told
-        elif is_partial:
+        elif unchanged and self._partial.get(old_key) != unchanged:
             row = fill(row, self._now[old_key])
-            is_partial = has_unchanged(row)
-        self._partial.discard(old_key)
-        if is_partial:
-            self._partial.add(key)
+            unchanged = unchanged_of(row)
+        self._partial.pop(old_key, None)
+        if unchanged:
+            self._partial[key] = unchanged
         else:
-            self._partial.discard(key)
+            self._partial.pop(key, None)
         if old_key != key:
-            self._move(old_key, key, is_partial=is_partial)
+            self._move(old_key, key, is_partial=bool(unchanged))
         self._now[key] = row
 
     def delete(self, key: Key, row: Row) -> None:
@@ -110,7 +129,7 @@ class NetChanges:
             self._forget(key)
         else:
             self._now[key] = take(row, read)
-            self._partial.discard(key)
+            self._partial.pop(key, None)
 
     def present(self) -> Iterator[tuple[Key, Row]]:
         """The rows that exist, as they are now."""
@@ -118,24 +137,33 @@ class NetChanges:
             if row is not None:
                 yield key, row
 
-    def partial(self) -> dict[Key, Row]:
-        """Those of them that have UNCHANGED values."""
-        found = {key: self._now[key] for key in self._partial}
-        return {key: row for key, row in found.items() if row is not None}
+    def partial(self) -> dict[Key, Unchanged]:
+        """Which of their values are UNCHANGED, of those that have some."""
+        now = self._now
+        return {key: unchanged for key, unchanged in self._partial.items() if now[key] is not None}
 
-    def coming(self) -> tuple[list[Row], list[Row]]:
+    def coming(self) -> tuple[list[Row], dict[Unchanged, list[Row]]]:
         """The rows that exist, as they are now: those to insert, and those to update.
 
         To insert are rows that did not exist, and those that have taken another's key:
-        `gone` and `renamed` tell what to delete first.
+        `gone` and `renamed` tell what to delete first.  Those to update come by which of
+        their values are UNCHANGED.
         """
         appear: list[Row] = []
-        change: list[Row] = []
-        before, new, origin = self._before, self._new, self._origin
+        whole: list[Row] = []
+        change: dict[Unchanged, list[Row]] = {}
+        before, new, origin, partial = self._before, self._new, self._origin, self._partial
         for key, row in self._now.items():
-            if row is not None:
-                is_new = before[key] is None or key in new or key in origin
-                (appear if is_new else change).append(row)
+            if row is None:
+                continue
+            if before[key] is None or key in new or key in origin:
+                appear.append(row)
+            elif key in partial:
+                change.setdefault(partial[key], []).append(row)
+            else:
+                whole.append(row)
+        if whole:
+            change[()] = whole
         return appear, change
 
     def gone(self) -> Iterator[Row]:
@@ -144,12 +172,24 @@ class NetChanges:
         Not those that only have another key now, see `renamed`; but those whose key
         such a row or a new one has taken.
         """
+        if len(self._new) == len(self._now) and not any(map(self._before.get, self._new)):
+            return  # nothing but new rows
         renamed = set(self._origin.values())
         for key, row in self._now.items():
             before = self._before[key]
             another = row is None or key in self._origin or key in self._new
             if before is not None and another and key not in renamed:
                 yield before
+
+    def passed(self) -> Iterator[Key]:
+        """Keys that rows had only in between: neither before nor now.
+
+        To a follower as it was before they are nothing.  One that has rows of later
+        than that may have one of these.
+        """
+        for key, row in self._now.items():
+            if row is None and self._before[key] is None:
+                yield key
 
     def renamed(self) -> Iterator[tuple[Row, Key]]:
         """Rows that have another key than before: as they were, and their key now.
@@ -190,7 +230,7 @@ class NetChanges:
     def _forget(self, key: Key) -> None:
         self._new.discard(key)
         self._origin.pop(key, None)
-        self._partial.discard(key)
+        self._partial.pop(key, None)
 
 
 class NetRows:

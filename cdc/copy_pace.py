@@ -95,6 +95,12 @@ class Tally:
         self._began = time.monotonic()
         self._copied_bytes = 0
 
+    def begin(self) -> None:
+        """The work begins, if it has not; what was before it tells nothing of its pace."""
+        with self._lock:
+            if not any(part.done for part in self._parts.values()):
+                self._began = time.monotonic()
+
     def expect(self, name: str, work: float, route: Route | None = None) -> None:
         """There is such a piece of work, of a route or something else."""
         self._parts[name] = part = _Part(max(work, 1.0))

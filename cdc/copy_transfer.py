@@ -302,6 +302,8 @@ def _result(connection: PGconn) -> PGresult | None:
         connection.consume_input()
     result = connection.get_result()
     if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+        if result.error_field(pq.DiagnosticField.SQLSTATE) is None:  # it is libpq that complains
+            raise psycopg.OperationalError(result.error_message.decode(errors="replace").strip())
         raise psycopg.errors.error_from_result(result)
     return result
 

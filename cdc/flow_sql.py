@@ -8,7 +8,7 @@ anything that adds some: keys and unique values that change hands are free then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -18,12 +18,12 @@ from plans.catalog import TableName
 from plans.routes import RouteColumn
 
 OP = sql.Identifier("_dbsplit_op")
-"""'u' is a row that is present, 'g' one that is gone, 'b' a present one as it was before,
-'k' one as it was before it got another key."""
+"""'u' is a row that is present, 'p' a present one that came in part, 'g' one that is gone, 'b' a
+present one as it was before, 'k' one as it was before it got another key."""
 
 COUNT = sql.Identifier("_dbsplit_count")
 """In a multiset: how many copies to add, or below zero to remove.  Else the same number
-with a 'k' row and the 'u' row that it has become."""
+with a 'k' row and the 'u' row that it has become; with 'p' rows, which values they lack."""
 
 UNCHANGED_NAMES = sql.Identifier("_dbsplit_unchanged")
 """The columns whose value was not sent, NULL if all were."""
@@ -173,6 +173,15 @@ class FlowSQL:
         """Update the present rows, all complete; None if there is nothing but the key."""
         return self._update(self._present(), partial=False)
 
+    def update_some(self, columns: Collection[str], number: int) -> sql.Composed | None:
+        """Update these columns of the leader's in the rows with this number; for plain flows.
+
+        None if there is nothing but the key.
+        """
+        chosen = [column for column in self.flow.columns if column.plain in columns]
+        rows = sql.SQL("{} = 'p' AND {} = {}").format(OP, COUNT, sql.Literal(number))
+        return self._update(rows, partial=False, columns=chosen)
+
     @property
     def update_partial(self) -> sql.Composed | None:
         """Update the rows that came in part; None if there is nothing but the key."""
@@ -276,13 +285,19 @@ class FlowSQL:
             rows=rows,
         )
 
-    def _update(self, rows: sql.Composable, *, partial: bool = True) -> sql.Composed | None:
+    def _update(
+        self,
+        rows: sql.Composable,
+        *,
+        partial: bool = True,
+        columns: Iterable[RouteColumn] | None = None,
+    ) -> sql.Composed | None:
         pairs = [
             sql.SQL("{} = {}").format(
                 sql.Identifier(c.name),
                 self._sent_or_stored(c, "f") if partial else sql.Identifier("s", c.name),
             )
-            for c in self.flow.columns
+            for c in (self.flow.columns if columns is None else columns)
             if c.name not in self.flow.key
         ]
         if not pairs:

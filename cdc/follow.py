@@ -20,6 +20,7 @@ from cdc.apply import Applier
 from cdc.connect import connect
 from cdc.link import Link
 from cdc.lsn import LSN, confirmable
+from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
 from cdc.reader import Messages, Reader
 from cdc.replication import ReplicationConnection
@@ -28,6 +29,7 @@ from cdc.slot import Server, require_unbroken
 from cdc.spool import SPILL_BYTES_MAX
 from cdc.stage import carries_binary
 from cdc.watch import Watch
+from plans.catalog import TableName
 from plans.errors import NotReady, SplitError, StreamBroken
 
 PULL_BYTES_MIN = 1 << 25
@@ -46,7 +48,18 @@ class Feed:
     slot: str
     publication: str
     links: tuple[Link, ...]
+    past: Past = NO_PAST
     server: Server | None = None  # that the slot was made on; None if it was not noted
+
+    @property
+    def horizons(self) -> dict[TableName, LSN]:
+        """By leader table, where the earliest copy of it ends."""
+        found: dict[TableName, LSN] = {}
+        for link in self.links:
+            for flow in link.flows:
+                table, horizon = flow.leader.name, link.horizons.get(flow.route, LSN(0))
+                found[table] = min(horizon, found.get(table, horizon))
+        return found
 
     @property
     def binary(self) -> bool:
@@ -198,8 +211,9 @@ class Follower(threading.Thread):
         return max(0, slot.log_end - slot.confirmed)
 
     def _watch(self) -> Watch:
-        tables = [flow.leader for link in self.feed.links for flow in link.flows]
-        return Watch(self.feed.leader_dsn, self.feed.publication, tables)
+        feed = self.feed
+        tables = [flow.leader for link in feed.links for flow in link.flows]
+        return Watch(feed.leader_dsn, feed.publication, tables, feed.past, feed.horizons)
 
 
 def _first_line(error: BaseException) -> str:

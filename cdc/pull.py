@@ -1,8 +1,8 @@
 """Catching up on a backlog: changes pulled by SQL instead of streamed.
 
 A walsender sends one message for each change.  Where a long log waits, the server
-can decode a hundred thousand changes into one result for a fraction of that; each
-such call costs a new beginning, so that it is nothing for following closely.
+can decode many thousands of changes into one result for a fraction of that; each such
+call costs a new beginning, so that it is nothing for following closely.
 
 What is pulled comes from a temporary copy of the slot.  The slot itself goes on only
 after the followers have committed, as always.
@@ -21,9 +21,13 @@ from cdc.connect import Connection, connect
 from cdc.lsn import LSN
 from cdc.replication import BYTES_MAX, MESSAGES_MAX, ConnectionLost, Keepalive, plugin_options
 
-CHANGES_MIN = 10_000
-CHANGES_MAX = 100_000
-"""About so many messages in one call, more each time; always whole transactions."""
+CALL_BYTES_MIN = 1 << 25
+CALL_BYTES_MAX = 1 << 27
+"""So much log in one call, more each time; always whole transactions.
+
+The server keeps the result, which is about as large, in a temporary file until we have
+read it.  Each call reads once more what the slot has to keep, so that few are cheaper.
+"""
 
 ADVANCE_BYTES = 1 << 28
 """The slot is moved on after so much log: the server can remove it then."""
@@ -44,11 +48,12 @@ class Pull:
         self._running = False
         self._begun = False  # its result
         self._ended = False
-        self._wanted = CHANGES_MIN
+        self._wanted = CALL_BYTES_MIN
+        self._is_last = False
         self._came = 0  # messages of this call
         self._advanced = LSN(0)
         self.exhausted = False
-        """Whether the last call came to the log's end, or close to it."""
+        """Whether the last call came to where the log ended when it began."""
         try:
             self._connection.execute("SET statement_timeout = 0")
             self._connection.execute(
@@ -100,19 +105,34 @@ class Pull:
         self._advanced = flushed
 
     def _call(self) -> None:
+        begins, ends = self._bounds()
+        upto = LSN(begins.value + self._wanted)
+        self._is_last = upto >= ends
+        self._wanted = min(2 * self._wanted, CALL_BYTES_MAX)
         options = [part for one in self._options.items() for part in one]
         query = sql.SQL(
-            "COPY (SELECT data FROM pg_logical_slot_get_binary_changes({}, NULL, {}, {}))"
+            "COPY (SELECT data FROM pg_logical_slot_get_binary_changes({}, {}, NULL, {}))"
             " TO STDOUT (FORMAT binary)"
         ).format(
             sql.Literal(self._copy),
-            sql.Literal(self._wanted),
+            sql.Literal(str(upto)),
             sql.SQL(", ").join(
                 one if isinstance(one, sql.Literal) else sql.Literal(one) for one in options
             ),
         )
         self._connection.pgconn.send_query(query.as_string(None).encode())
         self._running, self._begun, self._ended, self._came = True, False, False, 0
+
+    def _bounds(self) -> tuple[LSN, LSN]:
+        """Where the next call begins, and where the log ends."""
+        row = self._connection.execute(
+            "SELECT confirmed_flush_lsn::text, pg_current_wal_lsn()::text"
+            " FROM pg_replication_slots WHERE slot_name = %s",
+            [self._copy],
+        ).fetchone()
+        if row is None:
+            raise ConnectionLost(f"the copy of slot {self._slot} is gone")
+        return LSN.parse(row[0]), LSN.parse(row[1])
 
     def _take(self, messages: list[bytes | Keepalive]) -> int:
         """Add what libpq has; returns its size."""
@@ -159,8 +179,7 @@ class Pull:
         if not self._ended:
             raise ConnectionLost("the server did not send a result to its end")
         self._running = False
-        self.exhausted = self._came < self._wanted
-        self._wanted = min(2 * self._wanted, CHANGES_MAX)
+        self.exhausted = self._is_last
 
     def _consume(self) -> None:
         try:

@@ -64,6 +64,7 @@ class Reader:
         self._confirmed = LSN(0)
         self._confirm_at = 0.0
         self._in_transaction = False
+        self._commit = LSN(0)  # of the transaction that is being read
 
     def run(self, stop: threading.Event) -> None:
         """Follow until `stop` is set or nothing more comes; raises what an applier met, too."""
@@ -111,11 +112,17 @@ class Reader:
         if kind == _RELATION:
             relation = decode(message)
             assert isinstance(relation, Relation)  # noqa: S101
-            item = Announcement(relation, self._watch.root_of(relation))
+            place = self._watch.place_of(relation, self._commit)
+            if place is None:
+                self._wanted[message[1:5]] = ()
+                return
+            item = Announcement(relation, place.root, place.past)
             sinks = tuple(sink for sink in self._sinks if item.root in sink.tables)
             self._wanted[message[1:5]] = sinks
         elif kind in _BOUNDS:
             self._in_transaction = kind == _BEGIN
+            if self._in_transaction:
+                self._commit = LSN(int.from_bytes(message[1:9], "big"))
         for sink in sinks:
             sink.block.append(item)
 

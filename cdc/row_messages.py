@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc.rows import LENGTH, NULL, UNCHANGED, Key, Row, fill, key_of
+from cdc.rows import LENGTH, NULL, UNCHANGED, Key, Row, Unchanged, fill, key_of
 
 INSERT: Final = 0x49
 UPDATE: Final = 0x55
@@ -42,7 +42,7 @@ class RowChanges:
     keys: list[Key]  # of the new row, or of the deleted one
     rows: list[Row]  # the new row, or the deleted one as far as it was told
     old: Mapping[int, tuple[Key, Row]]  # what an update, by its place, tells of its old row
-    partial: frozenset[int]  # the places of rows that have UNCHANGED values
+    partial: Mapping[int, Unchanged]  # of rows, by their place, that have UNCHANGED values
 
 
 def decode_rows(messages: Sequence[bytes], width: int, key: Sequence[int]) -> RowChanges:
@@ -68,7 +68,7 @@ def decode_rows(messages: Sequence[bytes], width: int, key: Sequence[int]) -> Ro
     last[renewed] = second.end
     _require_ends(last, ends)
     rows, keys = first.rows(), first.keys(key)
-    partial = set(first.partial())
+    partial = first.partial()
     old = {}
     news = zip(renewed.tolist(), second.keys(key), second.rows(), strict=True)
     for place, new_key, new in news:
@@ -76,19 +76,23 @@ def decode_rows(messages: Sequence[bytes], width: int, key: Sequence[int]) -> Ro
         if UNCHANGED in new_key:  # a long key that was not touched, or bytes that look like it
             new_key = key_of(fill(new, rows[place]), key)
         keys[place], rows[place] = new_key, new
-        partial.discard(place)
-    partial.update(renewed[list(second.partial())].tolist())
-    return RowChanges(kinds.tolist(), keys, rows, old, frozenset(partial))
+        partial.pop(place, None)
+    partial |= {int(renewed[place]): which for place, which in second.partial().items()}
+    return RowChanges(kinds.tolist(), keys, rows, old, partial)
 
 
-def rearranged(message: bytes, order: Sequence[int]) -> bytes:
-    """A row message with only the values at these positions, in this order."""
+def rearranged(message: bytes, order: Sequence[int | bytes]) -> bytes:
+    """A row message with only the values at these positions, in this order.
+
+    Bytes stand for themselves: a value with its kind, which all rows of then had.
+    """
     parts = [message[: _HEAD - 1]]
     at = _HEAD - 1
     while at < len(message):
         tag, at = message[at : at + 1], at + 1
         found, at = _split(message, at)
-        parts += [tag, len(order).to_bytes(_COUNT, "big"), *(found[place] for place in order)]
+        values = (found[one] if isinstance(one, int) else one for one in order)
+        parts += [tag, len(order).to_bytes(_COUNT, "big"), *values]
     return b"".join(parts)
 
 
@@ -192,9 +196,22 @@ class _Tuples:
             return columns[0]
         return [b"".join(parts) for parts in zip(*columns, strict=True)]
 
-    def partial(self) -> frozenset[int]:
-        """The places of the rows that have UNCHANGED values."""
-        return frozenset(np.flatnonzero((self._kinds == _UNCHANGED).any(axis=0)).tolist())
+    def partial(self) -> dict[int, Unchanged]:
+        """The places of the rows that have UNCHANGED values, and which these are."""
+        unchanged = self._kinds == _UNCHANGED
+        places = np.flatnonzero(unchanged.any(axis=0))
+        if not len(places):
+            return {}
+        packed = np.packbits(unchanged[:, places], axis=0).T
+        width, text = packed.shape[1], packed.tobytes()
+        columns: dict[bytes, Unchanged] = {}
+        found = {}
+        for number, place in enumerate(places.tolist()):
+            which = text[number * width : (number + 1) * width]
+            if which not in columns:
+                columns[which] = tuple(np.flatnonzero(unchanged[:, place]).tolist())
+            found[place] = columns[which]
+        return found
 
     def _column(self, place: int) -> list[Key]:
         text = self._text

@@ -19,6 +19,9 @@ Row = bytes
 Key = bytes
 """The values of a row's key, joined."""
 
+Unchanged = tuple[int, ...]
+"""Which values of a row are UNCHANGED, by their places."""
+
 NULL: Final = b"\xff\xff\xff\xff"
 """No value; as a length it is -1."""
 
@@ -48,7 +51,21 @@ def values(row: Row) -> list[Value]:
 
 def has_unchanged(row: Row) -> bool:
     """Whether a value is UNCHANGED."""
-    return UNCHANGED in row and UNCHANGED in values(row)
+    return bool(unchanged_of(row))
+
+
+def unchanged_of(row: Row) -> Unchanged:
+    """Which values are UNCHANGED."""
+    if UNCHANGED not in row:
+        return ()
+    return tuple(place for place, one in enumerate(values(row)) if one == UNCHANGED)
+
+
+def blank(row: Row, unchanged: Unchanged) -> Row:
+    """`row`, whose UNCHANGED values are known, with NULL in their place."""
+    if row.count(UNCHANGED) == len(unchanged):  # no other bytes look like it
+        return row.replace(UNCHANGED, NULL)
+    return b"".join(NULL if one == UNCHANGED else one for one in values(row))
 
 
 def key_of(row: Row, key: Sequence[int]) -> Key:

@@ -17,7 +17,7 @@ from typing import IO
 
 from cdc.apply import Item, size_of
 
-QUEUE_BYTES_MAX = 1 << 24
+QUEUE_BYTES_MAX = 1 << 23
 QUEUE_MESSAGES_MAX = 100_000
 SPILL_BYTES_MAX = 1 << 30
 """Of one follower; what it lags behind beyond that, all of them wait for."""

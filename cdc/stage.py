@@ -14,7 +14,7 @@ from psycopg import sql
 
 from cdc.connect import Connection
 from cdc.flow_sql import COUNT, OP, UNCHANGED_NAMES
-from cdc.rows import NULL, UNCHANGED, Row, value, values
+from cdc.rows import NULL, UNCHANGED, Row, Unchanged, blank, value, values
 from plans.catalog import Column, Table
 
 BLOCK_BYTES = 1 << 18
@@ -112,14 +112,22 @@ class Stage:
     def partial_writer(self, op: bytes, count: int | None = None) -> Callable[[Row], bytes]:
         """What writes rows that may have UNCHANGED values."""
         head, tail = self._frame(op, count)
+        ending = tail + NULL
 
         def write(row: Row) -> bytes:
+            if UNCHANGED not in row:
+                return b"%b%b%b" % (head, row, ending)
             sent = values(row)
             names = [n for n, v in zip(self.columns, sent, strict=True) if v == UNCHANGED]
             filled = (NULL if one == UNCHANGED else one for one in sent)
             return b"".join((head, *filled, tail, value(_array(names)) if names else NULL))
 
         return write
+
+    def blank_writer(self, op: bytes, count: int, unchanged: Unchanged) -> Callable[[Row], bytes]:
+        """What writes rows with these values UNCHANGED, and NULL in their place."""
+        write = self.writer(op, count)
+        return lambda row: write(blank(row, unchanged))
 
     def _frame(self, op: bytes, count: int | None) -> tuple[bytes, bytes]:
         head = pack("!h", len(self.columns) + 3)

@@ -11,10 +11,13 @@ that would be wrong.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, LiteralString, NamedTuple
 
 from cdc.connect import Connection, connect
+from cdc.lsn import LSN
+from cdc.past import NO_PAST, Past, PastShape
 from cdc.pgoutput import Relation
 from plans.catalog import Table, TableName
 from plans.errors import StreamBroken
@@ -68,6 +71,25 @@ class _Type(NamedTuple):
 _Columns = dict[str, _Type]
 
 
+class UnknownShape(StreamBroken):
+    """The log has rows of a table in a shape that it had between two changes."""
+
+    def __init__(self, table: TableName, columns: Iterable[str]) -> None:
+        super().__init__(
+            f"the stream brings rows of {table} with the columns {', '.join(columns)}, which it "
+            "had between two changes that were carried over together",
+            hint=f"nothing wrong was written: `dbsplit plan refresh --anew {table}` copies it anew",
+        )
+        self.table = table
+
+
+class Place(NamedTuple):
+    """Where rows belong: the plan's table, and how it looked if that was otherwise."""
+
+    root: TableName
+    past: PastShape | None = None
+
+
 class Watch:
     """The leader's tables; a session of its own, for one thread.
 
@@ -75,11 +97,21 @@ class Watch:
     the flows were compiled for.
     """
 
-    def __init__(self, dsn: str, publication: str, tables: Iterable[Table]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        publication: str,
+        tables: Iterable[Table],
+        past: Past = NO_PAST,
+        horizons: Mapping[TableName, LSN] = MappingProxyType({}),
+    ) -> None:
+        """`horizons`: before them nobody waits for a table's changes."""
         self._connection: Connection = connect(dsn, name="dbsplit watch")
         self._publication = publication
         self._tables = {table.name: table for table in tables}
         self._check_at = 0.0
+        self._past = past
+        self._horizons = horizons
         try:
             # Types outside pg_catalog come out qualified, as in the plan's catalog.
             self._connection.execute("SET search_path = ''")
@@ -110,22 +142,56 @@ class Watch:
         self._check_partitions()
         self._check_at = time.monotonic() + CHECK_S
 
-    def root_of(self, relation: Relation) -> TableName:
-        """The table of the plan whose rows are announced: itself, or that of a partition."""
+    def place_of(self, relation: Relation, at: LSN) -> Place | None:
+        """Where the rows that are announced belong, at this position of the log.
+
+        That is a table itself, or that of a partition.  None if nobody waits for them.
+        """
         name = TableName(relation.schema, relation.name)
+        if at < self._past.gone.get(name, LSN(0)):
+            return None
         if name not in self._tables and name not in self._roots:
             self._roots = self._read_roots()  # a partition that is new
         root = self._roots.get(name, name)
+        announced = {c.name: (c.type_oid, c.type_mod) for c in relation.columns}
+        for column in self._past.ignored.get(root, ()):
+            announced.pop(column, None)
+        expected = self._columns.get(root)
+        if expected is not None and announced != _numbers(expected):
+            if at < self._horizons.get(root, LSN(0)):
+                return None
+            if (past := self._past_of(root, announced, at)) is not None:
+                return Place(root, past)
+        self._require_as_expected(name, root, announced)
+        return Place(root)
+
+    def _past_of(
+        self, root: TableName, announced: dict[str, tuple[int, int]], at: LSN
+    ) -> PastShape | None:
+        """How the table looked at this position; None if it was not changed behind that.
+
+        Raises UnknownShape if it was, and what it looked like was never seen.
+        """
+        shapes = [one for one in self._past.shapes if one.table == root and at < one.until]
+        now = _numbers(self._columns[root])
+        for shape in shapes:
+            if (found := shape.seen_in(announced, now)) is not None:
+                return found
+        if shapes:
+            raise UnknownShape(root, announced)
+        return None
+
+    def _require_as_expected(
+        self, name: TableName, root: TableName, announced: dict[str, tuple[int, int]]
+    ) -> None:
         expected = self._columns.get(root)
         if root not in self._tables or expected is None:
             raise StreamBroken(
                 f"the stream brings rows of {name}, which is no table of the plan: a table was"
                 " renamed, or added to the publication",
-                hint="nothing wrong was written; undo it if no row was written since, or"
-                " `dbsplit abort` and prepare again",
+                hint="nothing wrong was written: `dbsplit plan refresh` makes the plan follow it",
             )
-        announced = {c.name: (c.type_oid, c.type_mod) for c in relation.columns}
-        if announced != {name: (type_.oid, type_.mod) for name, type_ in expected.items()}:
+        if announced != _numbers(expected):
             _require_same(
                 root,
                 {name: type_.written for name, type_ in expected.items()},
@@ -136,7 +202,6 @@ class Watch:
                     for name, type_ in announced.items()
                 },
             )
-        return root
 
     def _in_words(self, oid: int, mod: int) -> str:
         """A type that the catalog may not show: it is of the past, or not committed yet."""
@@ -161,14 +226,15 @@ class Watch:
         if lost:
             raise StreamBroken(
                 f"partition {lost[0]} was detached or dropped, and its rows are gone with it",
-                hint="the stream does not tell that: do the same in the targets that have the"
-                " table, then start `dbsplit stream` again",
+                hint="`dbsplit plan refresh` drops it in the targets, too",
             )
 
     def _read_columns(self) -> dict[TableName, _Columns]:
         found: dict[TableName, _Columns] = {}
         for schema, name, column, *type_ in self._connection.execute(_COLUMNS, self._names()):
-            found.setdefault(TableName(schema, name), {})[column] = _Type(*type_)
+            table = TableName(schema, name)
+            if column not in self._past.ignored.get(table, ()):
+                found.setdefault(table, {})[column] = _Type(*type_)
         return found
 
     def _read_roots(self) -> dict[TableName, TableName]:
@@ -177,6 +243,10 @@ class Watch:
 
     def _names(self) -> list[list[str]]:
         return [[t.schema for t in self._tables], [t.name for t in self._tables]]
+
+
+def _numbers(columns: _Columns) -> dict[str, tuple[int, int]]:
+    return {name: (type_.oid, type_.mod) for name, type_ in columns.items()}
 
 
 def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -> None:
@@ -191,6 +261,6 @@ def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -
     ]
     raise StreamBroken(
         f"table {table} is gone or renamed" if not now else f"table {table} {', '.join(said)}",
-        hint="nothing wrong was written; if no row of it was written since, undo the change,"
-        " else `dbsplit abort` and prepare again with a plan for it",
+        hint="nothing wrong was written: `dbsplit plan refresh` carries it over, and says how;"
+        " then start the stream again",
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import chain
 from typing import Any
 
 from psycopg import Cursor
@@ -15,7 +16,7 @@ from cdc.crash import crash_point
 from cdc.lsn import LSN
 from cdc.progress import Session
 from cdc.readback import read_back
-from cdc.rows import UNCHANGED, Key, Row, values
+from cdc.rows import Key, Row, Unchanged
 from cdc.stage import copy_in, plain_writer
 from plans.routes import Kind
 
@@ -66,12 +67,13 @@ class _Staged:
     """What of a batch lies in its stage, and what does not."""
 
     batch: TableBatch
-    rows: list[bytes]
+    rows: int
     present: bool
     removed: bool  # rows that are gone, or old images by which others are
     partial: bool  # some of the present rows lack values
     renamed: int = 0  # rows that have another key than before
-    changing: int = 0  # rows to be updated, if direct
+    changing: Mapping[Unchanged, int] = field(default_factory=dict)
+    """How many rows are to be updated, if direct, by the values that they lack."""
     appearing: Sequence[Row] = ()  # rows to be copied straight into the table
 
 
@@ -109,7 +111,7 @@ class BatchWriter:
         self, flows: Sequence[tuple[_Staged, CompiledFlow]], lsn: LSN, manner: Manner
     ) -> None:
         """Have what is staged removed, updated and added."""
-        updates = []
+        updates: list[tuple[_Staged, int, Cursor[Any]]] = []
         with self._connection.pipeline():
             if manner.tracked:
                 self._connection.execute(
@@ -118,32 +120,36 @@ class BatchWriter:
             for staged, flow in flows:
                 self._remove(staged, flow, manner)
             for staged, flow in flows:
-                if flow.direct and staged.changing:
-                    updates += [(staged, self._send(one)) for one in flow.direct.update]
-                elif staged.present:
+                updates += self._update(staged, flow)
+                if staged.present:
                     self._add(staged, flow, manner)
-        for staged, update in updates:
-            if update.rowcount != staged.changing:
+        for staged, count, update in updates:
+            if update.rowcount != count:
                 raise Unexpected(str(staged.batch.to.leader.name))
 
     def _stage(self, batch: TableBatch, manner: Manner) -> _Staged:
         changes = batch.changes
         if isinstance(changes, NetRows):
-            staged = _of_multiset(batch, changes)
+            staged, rows = _of_multiset(batch, changes)
         else:
             self._complete(batch, changes)
-            is_direct = manner.way is Way.DIRECT and batch.is_direct
-            staged = (_of_plain if is_direct else _of_keyed)(batch, changes, manner)
-        if staged.rows:
-            batch.to.staged += batch.to.stage.fill(self._connection, staged.rows)
-        return staged
+            if manner.way is Way.DIRECT and batch.numbered():
+                staged, rows = _of_plain(batch, changes, manner)
+            else:
+                staged, rows = _of_keyed(batch, changes)
+        first = next(rows, None)
+        if first is None:
+            return staged
+        count = batch.to.stage.fill(self._connection, chain((first,), rows))
+        batch.to.staged += count
+        return replace(staged, rows=count)
 
     def _complete(self, batch: TableBatch, changes: NetChanges) -> None:
         """Fetch the values that the log lacks and that the follower cannot have."""
         lacking = [
             key
-            for key, row in changes.partial().items()
-            if changes.has_moved(key) or _lacks(row, batch.to.complete)
+            for key, unchanged in changes.partial().items()
+            if changes.has_moved(key) or not batch.to.complete.isdisjoint(unchanged)
         ]
         if lacking:
             self._read_back(batch, changes, lacking)
@@ -183,6 +189,16 @@ class BatchWriter:
         """Whether the follower's row holds columns that do not come from this leader."""
         return flow.flow.kind is Kind.COLUMNS and (self._backwards or manner.members_only)
 
+    def _update(
+        self, staged: _Staged, flow: CompiledFlow
+    ) -> Iterator[tuple[_Staged, int, Cursor[Any]]]:
+        """Have the rows that exist updated; yields how many each statement must meet."""
+        if flow.direct is not None:
+            for lacking, count in staged.changing.items():
+                number = staged.batch.to.parts.get(lacking, 0)
+                for one in flow.direct.update(lacking, number):
+                    yield staged, count, self._send(one)
+
     def _add(self, staged: _Staged, flow: CompiledFlow, manner: Manner) -> None:
         if manner.members_only and flow.flow.kind is Kind.COLUMNS:
             self._send_all(flow.add_missing)
@@ -214,33 +230,38 @@ class BatchWriter:
         return self._session.send(statement)
 
 
-def _of_plain(batch: TableBatch, changes: NetChanges, manner: Manner) -> _Staged:
+def _of_plain(
+    batch: TableBatch, changes: NetChanges, manner: Manner
+) -> tuple[_Staged, Iterator[bytes]]:
     appearing, changing = changes.coming()
     stage = batch.to.stage
-    gone = [*changes.gone(), *(old for old, _ in changes.renamed())]
-    rows = [
-        *map(stage.partial_writer(b"g"), gone),  # an old row may be an update that came in part
-        *map(stage.writer(b"u"), changing),
-    ]
+    gone = [*batch.gone(), *(old for old, _ in changes.renamed())]
+    # An old row may be an update that came in part.
+    rows = [map(stage.partial_writer(b"g"), gone)]
+    for lacking, some in changing.items():
+        number = batch.to.parts.get(lacking, 0)
+        write = stage.blank_writer(b"p", number, lacking) if lacking else stage.writer(b"u")
+        rows.append(map(write, some))
     if any(flow.flow.route in manner.tracked for flow in batch.to.flows):
-        rows += map(stage.writer(APPEARING), appearing)
-    return _Staged(
+        rows.append(map(stage.writer(APPEARING), appearing))
+    staged = _Staged(
         batch,
-        rows,
+        0,
         present=False,
         removed=bool(gone),
         partial=False,
-        changing=len(changing),
+        changing={lacking: len(some) for lacking, some in changing.items()},
         appearing=appearing,
     )
+    return staged, chain.from_iterable(rows)
 
 
-def _of_keyed(batch: TableBatch, changes: NetChanges, _manner: Manner) -> _Staged:
+def _of_keyed(batch: TableBatch, changes: NetChanges) -> tuple[_Staged, Iterator[bytes]]:
     stage = batch.to.stage
     present = dict(changes.present())
     partial = changes.partial()
     renamed = list(changes.renamed())
-    rows = list(map(stage.partial_writer(b"g"), changes.gone()))
+    rows = list(map(stage.partial_writer(b"g"), batch.gone()))
     rows += [stage.partial_writer(b"k", number)(old) for number, (old, _) in enumerate(renamed)]
     if batch.to.needs_full_rows:
         rows += map(stage.partial_writer(b"b"), changes.before())
@@ -252,28 +273,26 @@ def _of_keyed(batch: TableBatch, changes: NetChanges, _manner: Manner) -> _Stage
             rows.append(stage.partial_writer(b"u", numbers.get(key))(row))
         else:
             rows.append(whole(row))
-    return _Staged(
+    staged = _Staged(
         batch,
-        rows,
+        0,
         present=bool(present),
         removed=is_removed,
         partial=bool(partial),
         renamed=len(renamed),
     )
+    return staged, iter(rows)
 
 
-def _lacks(row: Row, places: Collection[int]) -> bool:
-    found = values(row)
-    return any(found[place] == UNCHANGED for place in places)
-
-
-def _of_multiset(batch: TableBatch, changes: NetRows) -> _Staged:
+def _of_multiset(batch: TableBatch, changes: NetRows) -> tuple[_Staged, Iterator[bytes]]:
     stage = batch.to.stage
     rows = list(changes.rows())
-    return _Staged(
+    staged = _Staged(
         batch,
-        [stage.partial_writer(b"u" if count > 0 else b"g", count)(row) for row, count in rows],
+        0,
         present=any(count > 0 for _, count in rows),
         removed=any(count < 0 for _, count in rows),
         partial=False,
     )
+    write = stage.partial_writer
+    return staged, (write(b"u" if count > 0 else b"g", count)(row) for row, count in rows)

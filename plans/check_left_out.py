@@ -86,11 +86,17 @@ def _table(catalog: Catalog, text: str) -> TableName | None:
 
 def not_told(left_out: Sequence[Finding], findings: Sequence[Finding]) -> Iterator[Finding]:
     """Of what is left out, that which no other finding is about."""
-    told = {finding.object for finding in findings}
+    told = {_bare(finding.object) for finding in findings}
     # The names of a function's arguments are said by one and not by the other.
-    told |= {one.object.partition("(")[0] for one in findings if one.code == "function-across"}
+    across = (one.object for one in findings if one.code == "function-across")
+    told |= {_bare(name).partition("(")[0] for name in across}
     for finding in left_out:
         service, _, thing = finding.object.partition(": ")
-        name = _KIND.sub("", thing)
+        name = _bare(_KIND.sub("", thing))
         if told.isdisjoint((name, f"{service}: {name}", name.partition("(")[0])):
             yield finding
+
+
+def _bare(name: str) -> str:
+    """A name as it is written without quotes, which some findings have and others don't."""
+    return name.replace('"', "")

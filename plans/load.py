@@ -17,6 +17,7 @@ from plans.invalid import add_invalid
 from plans.model import (
     CommandSwitch,
     CutForeignKey,
+    Ddl,
     Limits,
     Listing,
     NoSwitch,
@@ -101,6 +102,11 @@ class Plan:
         return self.content.limits
 
     @property
+    def ddl(self) -> Ddl:
+        """What happens when the source's schema changes."""
+        return self.content.ddl
+
+    @property
     def slots(self) -> Slots:
         """How the slots are made, and when they are given up."""
         return self.content.slots
@@ -119,13 +125,16 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over what prepare depends on.
 
-        DSNs, roles, limits, the switch and lists may change while a split runs.
+        DSNs, roles, limits, the switch, lists and masks may change while a split runs.
         """
         said = {
             "split": self.split,
             "schemas": self.source.schemas,
             "services": sorted(self.services),
-            "tables": {name: table.model_dump(mode="json") for name, table in self.tables.items()},
+            "tables": {
+                name: table.model_dump(mode="json", exclude={"mask"})
+                for name, table in self.tables.items()
+            },
             "foreign_keys": {
                 name: key.model_dump(mode="json") for name, key in self.foreign_keys.items()
             },

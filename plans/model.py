@@ -97,6 +97,8 @@ class TablePlan(_Mapping):
     """Rows of other services that are computed from this table's rows."""
     drop: Names = ()
     """Columns that are left behind."""
+    mask: Names = ()
+    """Columns whose values no comparison shows: a hash stands for them."""
 
     @property
     def dropped(self) -> bool:
@@ -172,6 +174,23 @@ class Slots(_Mapping):
     """
 
 
+class Ddl(_Mapping):
+    """What happens when the source's schema changes while the split follows it."""
+
+    added_columns: Literal["stop", "ignore", "carry"] = "stop"
+    """ignore: the column stays behind, and a cutover waits for a decision."""
+    dropped_columns: Literal["stop", "carry"] = "stop"
+    changed_columns: Literal["stop", "carry"] = "stop"
+    """Renamed, of another type, NOT NULL or not, generated in another way; another key."""
+    new_tables: Literal["stop", "ignore"] = "ignore"
+    """ignore: the stream goes on without them, and a cutover waits for a decision."""
+    new_partitions: Literal["stop", "carry"] = "carry"
+    lost_partitions: Literal["stop", "carry"] = "stop"
+    """Detached or dropped; carry drops them, with their rows, in the targets."""
+    enum_labels: Literal["stop", "carry"] = "carry"
+    """Values that were added to an enum."""
+
+
 class PgbouncerSwitch(_Mapping):
     """Traffic is switched by PgBouncer."""
 
@@ -224,6 +243,7 @@ class PlanFile(_Mapping):
     sequences: Sequences = Sequences()
     limits: Limits = Limits()
     slots: Slots = Slots()
+    ddl: Ddl = Ddl()
     switch: Annotated[PgbouncerSwitch | CommandSwitch | NoSwitch, Field(discriminator="kind")] = (
         NoSwitch()
     )

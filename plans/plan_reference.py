@@ -48,9 +48,10 @@ Rules that hold everywhere:
 no `now()`, no qualified column, no generated column. `where` and the predicates of `split_rows` \
 are expressions too.
 - After `prepare`, the keys `split`, `source.schemas`, `tables`, `foreign_keys` and the names of \
-the services must not change: every later verb but `status` would end with exit code 3. DSNs, \
-roles, lists, sequences, limits and the switch may change at any time; a running `dbsplit stream` \
-has read them when it started.
+the services must not change: every later verb but `status` would end with exit code 3. Where \
+the source's schema has changed, `dbsplit plan refresh` writes the next revision and carries it \
+over. DSNs, roles, lists, sequences, limits, slots, ddl and the switch may change at any time; a \
+running `dbsplit stream` has read them when it started.
 """
 
 NOTES: Final[Mapping[str, str]] = {
@@ -64,7 +65,10 @@ part, or under `drop`.
 as it is; NULL is not true.
 - `reference_in` needs an `owner`. The copy is whole, and read-only until `dbsplit complete`.
 - `drop` needs no reason, but a dropped column that is NOT NULL without default in the source \
-keeps the service from inserting until `complete`: its rows could not travel back.""",
+keeps the service from inserting until `complete`: its rows could not travel back.
+- `mask`: where a comparison, a repair or a report shows a difference, a hash stands for the \
+values of these columns and for what is computed from them, also in a key. Within one run, equal \
+values have equal hashes. It may be changed while a split runs.""",
     "Derive": """\
 The target table is made by the service's own `revisions`, and has a unique index on the key. \
 Several entries may fill one table if a constant in each key tells their rows apart. Derived rows \
@@ -96,7 +100,20 @@ gap. See [correctness](correctness.md#numbers-that-interleave).""",
     "Limits": """\
 Each but `lock_timeout_ms` is the limit of a gate, of the pause, or of the copy: see the runbook \
 on [gates](runbook.md#gates) and on [copy](runbook.md#copy). `wal_retained_bytes_max` is held \
-against the source's slot only; the slots on the targets have to be watched otherwise.""",
+against the source's slot and those of the targets that have moved. Where \
+`max_slot_wal_keep_size` of a server is nearer, that counts.""",
+    "Slots": """\
+`failover` is heeded from PostgreSQL 17 on, and harmless without standbys. See the \
+[runbook](runbook.md#slots-and-the-sources-disk).
+
+With `over_budget: give_up`, `stream` and `copy` drop the source's slot as soon as it keeps more \
+than the limit, and the split needs a new copy: rather that than a full disk. Nothing can do so \
+while neither of them runs; `max_slot_wal_keep_size` can.""",
+    "Ddl": """\
+`stop` ends the stream before the first row that would be wrong, with exit code 7 and what to do. \
+`carry` does by itself what `dbsplit plan refresh` would do, and goes on. What each kind of change \
+means is in the [runbook](runbook.md#ddl-on-the-source). Tables that are renamed or dropped always \
+stop the stream.""",
     "PgbouncerSwitch": """\
 **Not supported by this version:** `plan check` reports it as a blocker. Use `kind: command`.""",
     "CommandSwitch": """\
@@ -140,6 +157,8 @@ WHERE: Final[Mapping[str, str]] = {
     "Listing": "lists.NAME",
     "Sequences": "sequences",
     "Limits": "limits",
+    "Slots": "slots",
+    "Ddl": "ddl",
     "NoSwitch": "switch, kind: none",
     "CommandSwitch": "switch, kind: command",
     "PgbouncerSwitch": "switch, kind: pgbouncer",

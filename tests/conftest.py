@@ -17,7 +17,12 @@ from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
 
 HERE: Final = Path(__file__).parent
-MARK_OF_DIRECTORY: Final = {"integration": "integration", "crash": "crash", "long": "long"}
+MARK_OF_DIRECTORY: Final = {
+    "integration": "integration",
+    "crash": "crash",
+    "long": "long",
+    "chaos": "chaos",
+}
 SLOT_RELEASE_S_MAX: Final = 10.0
 
 

@@ -49,7 +49,7 @@ def give_up(split: Split, source: Connection, retained_bytes: int) -> StreamBrok
             [note, split.name],
         )
         state.note(source, split.name, "given_up", {"why": why})
-    crash_point("stream.given_up")
+    crash_point("budget.noted")
     _drop_slot(source, names.slot(split.name))
     return _given_up(split.name, why)
 

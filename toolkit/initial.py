@@ -149,6 +149,7 @@ class _Initial:
         """Copy and build; returns the tables that are left, as they need a later snapshot."""
         with copying:
             jobs = copying.jobs(self._tally)
+            self._tally.begin()
             if copying.of_one_moment:
                 self._do([*jobs, *self._building(copying.jobs_into)], copying)
                 return copying.changed
@@ -222,7 +223,7 @@ class _Initial:
         with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
             # An idle source would not tell for a while that there is nothing more.
             source.execute("SELECT pg_logical_emit_message(true, 'dbsplit copy', '')")
-            follower = Follower(forward_feed(split))
+            follower = Follower(forward_feed(split, of_several_moments=True))
             follower.start()
             try:
                 while follower.position < goal:

@@ -140,7 +140,13 @@ def dirty_keys(follower: Connection, routes: list[str]) -> int:
 def drifted(sides: Sides) -> tuple[str, ...]:
     """Tables of the move whose columns are not what the routes were compiled from."""
     split = sides.split
-    found = _drift(split.catalog, _read(split, sides.source, None), split, sides.movers, "")
+    there = _read(split, sides.source, None)
+    found = _drift(split.catalog, there, split, sides.movers, "")
+    found += [
+        f"{name} is new"
+        for name, table in sorted(there.tables.items())
+        if name not in split.catalog.tables and not table.is_partition
+    ]
     for service in sides.movers:
         now = _read(split, sides.targets[service], service)
         found += _drift(split.targets[service], now, split, (service,), service)

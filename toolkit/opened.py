@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def open_split(
     with_targets: bool = True,
     prepared: bool = True,
     tolerant: bool = False,
+    refreshing: bool = False,
     dsns: Targets = Targets.NEEDED,
 ) -> Split:
     """Load the plan, read the catalogs, compile the routes.
@@ -91,13 +92,17 @@ def open_split(
     tables as they are.  With `tolerant`, what cannot be compiled is passed over, and so
     is a target that does not answer: what is to be shown or removed need not be right.
 
+    `refreshing` is for a refresh alone, which is between two states.
+
     Raises PlanInvalid with all that is wrong in the plan, Drifted for tables that
     have changed, NotReady if a server cannot be reached or `prepare` has not been run.
     """
     plan = load_plan(path, os.environ, targets=dsns)
     with connect(plan.source.dsn) as source:
         catalog = read_catalog(source, plan.source.schemas)
-        if prepared and not tolerant:
+        if prepared or tolerant:
+            catalog = without_ignored(catalog, plan, source)
+        if prepared and not tolerant and not refreshing:
             _require_prepared(plan, catalog, source)
     targets: dict[str, Catalog] = {}
     if with_targets:
@@ -113,6 +118,40 @@ def open_split(
     else:
         routes = compile_routes(plan, catalog, targets or None)
     return Split(plan=plan, catalog=catalog, targets=targets, routes=routes)
+
+
+def past_of(source: Connection, split: str) -> dict[str, Any]:
+    """What refreshes have noted of how the source's tables were before, see `cdc.past`."""
+    if source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == (None,):
+        return {}
+    row = source.execute(
+        "SELECT settings -> 'past' FROM dbsplit.split WHERE split = %s", [split]
+    ).fetchone()
+    return dict(row[0]) if row and row[0] else {}
+
+
+def without_ignored(catalog: Catalog, plan: Plan, source: Connection) -> Catalog:
+    """The catalog as the split sees it: what the plan's `ddl:` lets it ignore is not there.
+
+    That is, columns which were noted as such, and tables that came after `prepare`.
+    """
+    row = _control_row(plan, source)
+    if row is None:
+        return catalog
+    ignored = {
+        TableName(schema, name): set(columns)
+        for schema, name, columns in past_of(source, plan.split).get("ignored", ())
+    }
+    tables = dict(catalog.tables)
+    for name in ignored.keys() & tables.keys():
+        kept = tuple(c for c in tables[name].columns if c.name not in ignored[name])
+        tables[name] = replace(tables[name], columns=kept)
+    if plan.ddl.new_tables == "ignore" and row[4] is not None:
+        known = {found.name for name in (*plan.tables, *row[4]) if (found := catalog.find(name))}
+        for name in catalog.tables:
+            if catalog.root(name) not in known:
+                del tables[name]
+    return replace(catalog, tables=tables)
 
 
 def schemas_of(connection: Connection) -> list[str]:
@@ -151,8 +190,8 @@ def require_same_plan(plan: Plan, source: Connection) -> bool:
     if row is not None and row[0] != plan.digest:
         raise PlanInvalid(
             f"{plan.path} has changed since split {plan.split} was prepared",
-            hint="restore the plan as it was; to change it, `dbsplit abort` with the old one "
-            "first, then prepare with the new one",
+            hint="restore the plan as it was, or let `dbsplit plan refresh` carry it over as far "
+            "as it can; else `dbsplit abort` with the old one and prepare with the new one",
         )
     return row is not None
 
@@ -178,8 +217,8 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
     if changed:
         raise Drifted(
             f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
-            hint="nothing wrong was written; if no row of it was written since, undo the change, "
-            "else `dbsplit abort` and prepare again with a plan for it",
+            hint=f"nothing wrong was written: `dbsplit plan refresh {plan.path}` carries it over, "
+            "and says how; then start the stream again",
         )
 
 
@@ -198,6 +237,11 @@ def _require_prepared(plan: Plan, catalog: Catalog, source: Connection) -> None:
             f"split {plan.split} is not prepared on the source",
             hint=f"run `dbsplit prepare {plan.path}`",
         )
+    if row[5] is not None:
+        raise NotReady(
+            f"a refresh of split {plan.split} was begun and has not ended",
+            hint=f"run `dbsplit plan refresh {plan.path}`: it goes on where it stopped",
+        )
     require_same_plan(plan, source)
     require_same_tables(plan, catalog, source)
 
@@ -206,7 +250,8 @@ def _control_row(plan: Plan, source: Connection) -> tuple[Any, ...] | None:
     if source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == (None,):
         return None
     return source.execute(
-        "SELECT plan_digest, prepared_at, settings -> 'shapes', settings -> 'retiring'"
+        "SELECT plan_digest, prepared_at, settings -> 'shapes', settings -> 'retiring',"
+        " settings -> 'entries', settings -> 'refreshing'"
         " FROM dbsplit.split WHERE split = %s",
         [plan.split],
     ).fetchone()

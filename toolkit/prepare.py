@@ -6,6 +6,7 @@ command goes on where it stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import time
@@ -24,6 +25,7 @@ from plans.catalog import Table, TableName
 from plans.check import check_source
 from plans.errors import NotReady, PlanInvalid
 from plans.findings import Finding, Severity
+from plans.load import Plan
 from plans.routes import Route
 from plans.schema.ddl import Statement, Target, TargetSchema
 from plans.schema.staging import staging_types
@@ -33,7 +35,8 @@ from toolkit.control.schema import install_control
 from toolkit.giving_up import require_not_given_up
 from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
-from toolkit.revisions import render, revision_ids
+from toolkit.revisions import further_script, render, revision_ids
+from toolkit.schema_numbers import read_numbers
 from toolkit.target_server import TargetServer, ask_server
 
 SLOT_WAIT_S = 60
@@ -65,8 +68,8 @@ def prepare(path: Path, say: Say) -> Split:
         crash_point("prepare.schema")
         split = open_split(path, prepared=False)
         require_upsert_keys(split)
-        _create_staging_types(split, source)
-        _identify_rows(split, source)
+        create_staging_types(split, source)
+        identify_rows(split, source)
         _publish(split, source)
         say("publication", {"name": names.publication(split.name)})
         crash_point("prepare.publication")
@@ -108,7 +111,7 @@ def complete_schema(split: Split, service: str, schema: TargetSchema) -> None:
 
 def _upgrade(split: Split, service: str, schema: TargetSchema, *, after_data: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
-        before, after = render(service, schema, split.plan.digest, Path(directory))
+        before, after, *_ = render_line(split, service, schema, Path(directory))
         migrations.upgrade(
             split.dsn(service),
             Path(directory),
@@ -132,15 +135,18 @@ def remove_schema(split: Split, service: str) -> None:
         return
     _remove_built(split, service)
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
-        render(service, schema, split.plan.digest, Path(directory))
+        render_line(split, service, schema, Path(directory))
         migrations.downgrade(plan.dsn, Path(directory), version_table_schema=names.CONTROL_SCHEMA)
 
 
 def _remove_built(split: Split, service: str) -> None:
     """Undo what was built apart, if the revision that it belongs to was not reached."""
     dsn = split.dsn(service)
-    _, after = revision_ids(service, split.plan.digest)
-    if after in migrations.current(dsn, version_table_schema=names.CONTROL_SCHEMA):
+    digest, refreshes = _line(split, service)
+    _, after = revision_ids(service, digest)
+    if {after, *refreshes}.intersection(
+        migrations.current(dsn, version_table_schema=names.CONTROL_SCHEMA)
+    ):
         return
     with connect(dsn, name="dbsplit abort") as target, target.transaction():
         target.execute("SELECT set_config('lock_timeout', %s, true)", [str(LOCK_WAIT_S * 1000)])
@@ -151,19 +157,48 @@ def _remove_built(split: Split, service: str) -> None:
         target.execute("DELETE FROM dbsplit.built")
 
 
+def render_line(
+    split: Split, service: str, schema: TargetSchema, directory: Path
+) -> tuple[str, ...]:
+    """Write all revisions that the target has, and return their ids: two, and each refresh's."""
+    digest, refreshes = _line(split, service)
+    line = [*render(service, schema, digest, directory)]
+    for revision in refreshes:
+        further_script(service, revision, line[-1], (), directory)
+        line.append(revision)
+    return tuple(line)
+
+
+def _line(split: Split, service: str) -> tuple[str, list[str]]:
+    """The plan's digest that the schema was first made for, and what refreshed it since."""
+    with connect(split.dsn(service), name="dbsplit prepare") as target:
+        row = target.execute(
+            "SELECT plan_digest, coalesce(settings -> 'refreshes', '[]')"
+            " FROM dbsplit.split WHERE split = %s",
+            [split.name],
+        ).fetchone()
+    return (row[0], row[1]) if row else (split.plan.digest, [])
+
+
 def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
     """Note in the target how what is about to be made there is undone."""
     undoing = {
         "before": [statement.drop for statement in schema.before_data],
         "after": [statement.drop for statement in schema.after_data],
     }
+    made = {digest_of(s.create): 1 for s in (*schema.before_data, *schema.after_data)}
     with connect(split.dsn(service), name="dbsplit prepare") as target:
         target.execute(
             "UPDATE dbsplit.split SET settings = settings"
-            " || jsonb_build_object('undoing', %s::jsonb)"
+            " || jsonb_build_object('undoing', %s::jsonb, 'made', %s::jsonb)"
             " WHERE split = %s AND NOT settings ? 'undoing'",
-            [json.dumps(undoing), split.name],
+            [json.dumps(undoing), json.dumps(sorted(made)), split.name],
         )
+
+
+def digest_of(statement: str) -> str:
+    """By which a statement that was run is noted."""
+    return hashlib.sha256(statement.encode()).hexdigest()[:16]
 
 
 def _undoing(split: Split, service: str) -> TargetSchema | None:
@@ -203,7 +238,7 @@ def schema_of(
     )
 
 
-def _create_staging_types(split: Split, source: Connection) -> None:
+def create_staging_types(split: Split, source: Connection) -> None:
     """Give the targets the source's types that raw rows are staged with."""
     for service in split.plan.services:
         tables = {r.source.name: r.source for r in split.routes_of([service])}
@@ -268,7 +303,7 @@ def _install(split: Split, source: Connection) -> None:
         identity[0],
         names.publication(split.name),
         names.slot(split.name),
-        json.dumps({"shapes": shapes}),
+        json.dumps({"shapes": shapes, **noted_of(split, source)}),
     ]
     insert = (
         "INSERT INTO dbsplit.split (split, plan_digest, plan_name, system_identifier, publication,"
@@ -286,7 +321,22 @@ def _install(split: Split, source: Connection) -> None:
             target.execute(insert, row)
 
 
-def _identify_rows(split: Split, source: Connection) -> None:
+def noted_of(split: Split, source: Connection) -> dict[str, Any]:
+    """What a later refresh compares with: the plan's entries, and the tables' numbers."""
+    followed = {str(route.source.name) for route in split.routes}
+    numbers = read_numbers(source, split.plan.source.schemas)
+    return {
+        "numbers": {name: numbers[name].as_dict() for name in sorted(followed)},
+        "entries": entries_of(split.plan),
+    }
+
+
+def entries_of(plan: Plan) -> dict[str, Any]:
+    """The plan's entries, for JSON."""
+    return {name: table.model_dump(mode="json") for name, table in plan.tables.items()}
+
+
+def identify_rows(split: Split, source: Connection) -> None:
     """Let the log tell old rows in full where a key alone would not do.
 
     Without a replica identity an application's updates and deletes would fail as
@@ -307,7 +357,7 @@ def _identify_rows(split: Split, source: Connection) -> None:
             )
             source.execute(identity_statement(relation))
 
-        _with_locks(source, identify, f"the replica identity of {relation} could not be set")
+        with_locks(source, identify, f"the replica identity of {relation} could not be set")
 
 
 def unidentified(split: Split) -> list[TableName]:
@@ -343,14 +393,14 @@ def _publish(split: Split, source: Connection) -> None:
     row = source.execute("SELECT FROM pg_publication WHERE pubname = %s", [publication]).fetchone()
     if row is not None:
         return
-    _with_locks(
+    with_locks(
         source,
         lambda: source.execute(publication_statement(split)),
         "the tables could not be published",
     )
 
 
-def _with_locks(source: Connection, change: Callable[[], object], failed: str) -> None:
+def with_locks(source: Connection, change: Callable[[], object], failed: str) -> None:
     """Make a change that needs locks, in a transaction, without making writers wait long."""
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:

@@ -94,6 +94,24 @@ def render(service: str, schema: TargetSchema, digest: str, directory: Path) -> 
     return written[0].revision, written[1].revision
 
 
+def further_script(
+    service: str, revision: str, down_revision: str, up: Sequence[str], directory: Path
+) -> None:
+    """Write a revision that a refresh has made into `directory`, beside those of `render`.
+
+    Going down it does nothing: what is undone is always all of the schema, as it is then.
+    """
+    text = _SCRIPT.format(
+        title=f"The schema of {service}, as its source has changed.",
+        mark=MARK,
+        revision=revision,
+        down_revision=f'"{down_revision}"',
+        up=_listed(up),
+        down="",
+    )
+    (directory / f"{revision}_refresh.py").write_text(text, encoding="utf-8")
+
+
 def scripts_of(
     service: str, schema: TargetSchema, digest: str, between: Sequence[str] = ()
 ) -> tuple[Script, Script]:

@@ -90,6 +90,7 @@ def throttled(
     of `role`.
     """
     watcher = _Watcher(split, role, tell, paused, details)
+    watcher.look()  # what was asked for before holds from the first row on
     watcher.start()
     try:
         yield watcher.throttle
@@ -122,19 +123,18 @@ class _Watcher(threading.Thread):
 
     def run(self) -> None:
         """Watch until halted."""
-        while True:
+        while not self.halt.wait(LOOK_S):
+            if self._verdict.share == 0.0:
+                self._paused(LOOK_S)
             try:
-                self._look()
+                self.look()
             except (psycopg.Error, SplitError):
                 # The next look may succeed; until then the last verdict holds.
                 self._close()
-            if self.halt.wait(LOOK_S):
-                break
-            if self._verdict.share == 0.0:
-                self._paused(LOOK_S)
         self._close()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look once, and have what comes of it hold."""
         if self._source is None:
             name = f"dbsplit {self._role} throttle"
             self._source = connect(self._split.plan.source.dsn, name=name)

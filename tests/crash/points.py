@@ -13,4 +13,7 @@ PREPARE = _of("prepare")
 COPY = _of("copy")
 STREAM = _of("stream")
 VALIDATE = _of("validate")
+BUDGET = _of("budget")
+REFRESH = _of("refresh")
+REPAIR = _of("repair")
 MOVE = _of("cutover")  # a rollback passes the same

@@ -185,6 +185,23 @@ lists:
         }),
     ),
     Case(
+        "names in quotes, each told once",
+        """
+        CREATE SCHEMA "An App";
+        CREATE TABLE "An App"."Users" ("Id" int PRIMARY KEY);
+        CREATE TABLE jobs (id int PRIMARY KEY);
+        CREATE FUNCTION "An App".tell() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO jobs VALUES (NEW."Id"); RETURN NEW; END';
+        CREATE TRIGGER "tellIt" AFTER INSERT ON "An App"."Users"
+            FOR EACH ROW EXECUTE FUNCTION "An App".tell();
+        CREATE VIEW "An App"."Both" AS SELECT "Id" FROM "An App"."Users" JOIN jobs ON true;
+        """,
+        "  Users: crm\n  jobs: shop\n",
+        frozenset({("trigger-across", "tellIt on An App.Users"), ("view-across", "An App.Both")}),
+        services=SERVICES.replace('"${SOURCE}"', '"${SOURCE}", schemas: [public, "An App"]'),
+        quiet=frozenset({"trigger-left-out", "left-out"}),
+    ),
+    Case(
         "forced row security",
         """
         CREATE TABLE mine (id int PRIMARY KEY);

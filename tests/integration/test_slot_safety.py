@@ -261,3 +261,36 @@ def test_standbys_get_our_slot_where_the_server_can(databases: Following, pg_ver
         "source", "SELECT failover FROM pg_replication_slots WHERE database = current_database()"
     )
     assert found == [(True,)]
+
+
+def test_a_promotion_goes_on_if_nothing_was_lost_and_not_otherwise(
+    target_server: Server, tmp_path: Path, pg_version: str
+) -> None:
+    """A server that was a standby for a moment: its slots and its log are its own."""
+    with (
+        running_server(version=pg_version) as source,
+        following(source, target_server, tmp_path, tables="t: a\n") as one,
+    ):
+        one.execute(*SCHEMA)
+        one.prepare()
+        one.copy()
+        one.stream()
+        promote(source)
+        one.execute("INSERT INTO t VALUES (2, 'after')")
+        one.stream()
+        assert one.rows("a", "SELECT count(*) FROM t") == [(2,)]
+        [(noted,)] = one.rows("a", "SELECT settings -> 'servers' -> 'source' FROM dbsplit.split")
+        assert noted[1] == 2
+        one.stream()
+        promote(source)
+        # The target has something that only the server before had.
+        one.execute_on("a", "UPDATE dbsplit.progress SET lsn = lsn + 100000000")
+        assert "was promoted or restored at" in str(breaks(one))
+
+
+def promote(server: Server) -> None:
+    server.stop()
+    (server.data_dir / "standby.signal").touch()
+    server.start()
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        assert connection.execute("SELECT pg_promote()").fetchone() == (True,)

@@ -3,7 +3,8 @@
 All traps share one database and one run of the stream; each is looked at by a
 test of its own.  The runs differ in where a batch ends: "together", everything is
 one batch and only the net effect is written; "change by change", nothing is netted
-and transactions are carried over in parts; "pulled", the changes come by SQL.
+and transactions are carried over in parts; "a few at a time", each batch is tried the
+fastest way first; "pulled", the changes come by SQL.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from validators.results import TableResult
 WAYS = {
     "together": {},
     "change by change": {"cdc.apply.BATCH_CHANGES_MAX": 1, "cdc.apply.PART_CHANGES_MAX": 1},
-    "pulled": {"cdc.follow.PULL_BYTES_MIN": -1, "cdc.pull.CHANGES_MIN": 100},
+    "a few at a time": {"cdc.apply.BATCH_CHANGES_MAX": 7, "cdc.writer.CAREFUL_BATCHES": 0},
+    "pulled": {"cdc.follow.PULL_BYTES_MIN": -1, "cdc.pull.CALL_BYTES_MIN": 10_000},
 }
 
 

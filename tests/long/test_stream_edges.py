@@ -206,3 +206,36 @@ def test_two_phase_transactions_across_each_step(
         databases.stream()
         assert databases.rows("a", "SELECT id FROM t2 WHERE id >= 900") == [(900,)]
         is_equal(databases)
+
+
+WITH_CONTRIB = "15"  # Debian's
+EXTENDED = "extended: {owner: a, reference_in: [b]}\n"
+
+
+def test_types_of_extensions(tmp_path: Path) -> None:
+    with (
+        running_server(version=WITH_CONTRIB) as source,
+        running_server(version=WITH_CONTRIB) as target,
+        following(
+            source, target, tmp_path, tables="extended: {owner: a, reference_in: [b]}\n"
+        ) as d,
+    ):
+        d.execute(
+            "CREATE SCHEMA odd; CREATE EXTENSION citext; CREATE EXTENSION hstore;"
+            " CREATE TABLE extended (id citext PRIMARY KEY, h hstore, c citext[]);"
+            " INSERT INTO extended SELECT 'Key ' || n, hstore('a', n::text), '{x,NULL}'"
+            " FROM generate_series(1, 9) n"
+        )
+        d.prepare()
+        d.copy()
+        d.execute(
+            "INSERT INTO extended VALUES ('NEW', 'a=>NULL, \"b, c\"=>\"\\\"\"', '{}')",
+            "UPDATE extended SET h = h || 'b=>2', c = NULL WHERE id = 'key 1'",
+            "UPDATE extended SET id = 'KEY 2' WHERE id = 'key 2'",  # equal, and written otherwise
+            "DELETE FROM extended WHERE id = 'KEY 3'",
+            "BEGIN; DELETE FROM extended WHERE id = 'key 4';"
+            " INSERT INTO extended VALUES ('KEY 4', '', '{a,A}'); COMMIT",
+        )
+        d.stream()
+        is_equal(d)
+        assert d.rows("b", "SELECT id::text FROM extended WHERE id = 'key 4'") == [("KEY 4",)]

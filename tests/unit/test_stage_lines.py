@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from struct import unpack_from
+from struct import pack, unpack_from
 
 import pytest
 from hypothesis import given
@@ -73,6 +73,16 @@ def test_what_was_not_sent_is_null_and_named(row: list[Value]) -> None:
     assert (unchanged is None) == (not names)
     if unchanged is not None:
         assert elements(unchanged) == names
+
+
+@given(st.lists(some_value | st.just(UNCHANGED) | st.just(value(b"x" + UNCHANGED)), min_size=3))
+def test_what_was_not_sent_is_null_under_a_number(row: list[Value]) -> None:
+    unchanged = tuple(n for n, each in enumerate(row) if each == UNCHANGED)
+    names = [f"c{n}" for n in range(len(row))]
+    line = stage(*names).blank_writer(b"p", 7, unchanged)(b"".join(row))
+    *sent, op, count, named = fields(line)
+    assert sent == [None if each in (NULL, UNCHANGED) else each[4:] for each in row]
+    assert (op, count, named) == (b"p", pack("!i", 7), None)
 
 
 def test_null_is_not_empty() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.options import FORMAT, JSON, PLAN, InOrder, writing
+from toolkit.cli.options import DRY_RUN, FORMAT, JSON, PLAN, InOrder, writing
 from toolkit.cli.talk import told
 
 
@@ -131,6 +131,55 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
                 print_lists(lists)
         if has_blocker(findings):
             sys.exit(3)
+
+
+@plan_group.command("refresh")
+@PLAN
+@JSON
+@DRY_RUN
+@click.option(
+    "--owner",
+    "owners",
+    multiple=True,
+    metavar="TABLE=SERVICE",
+    help="Whose a new table is, or TABLE=drop; may be repeated.",
+)
+@click.option("--anew", multiple=True, metavar="TABLE", help="Copy this table anew; repeatable.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="TABLE.COLUMN=SERVICE",
+    help="Which part gets a new column of a table split by column, or …=drop; may be repeated.",
+)
+def plan_refresh(
+    plan: Path,
+    owners: tuple[str, ...],
+    columns: tuple[str, ...],
+    anew: tuple[str, ...],
+    *,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Carry over what has changed in the source's schema, without a new copy of the rest.
+
+    Writes the next revision of PLAN, changes the targets by Alembic revisions, and copies
+    only tables that are new, or whose rows the change has rewritten.  The stream has to
+    be stopped; start it again afterwards.  Repeating it after a crash is right.  Exit 3
+    if something has to be decided first, and it is named.
+
+    \b
+    dbsplit plan refresh plan.yaml --dry-run
+    dbsplit plan refresh plan.yaml
+    dbsplit plan refresh plan.yaml --owner invoices=billing --column customers.vat_id=crm
+    """
+    with told(as_json=as_json) as talk:
+        from toolkit.cli.refresh import answers, refreshed_text
+        from toolkit.refresh import refresh
+
+        done = refresh(plan, answers(owners, columns, anew), talk.say, dry_run=dry_run)
+        outcome = "dry-run" if dry_run else "refreshed" if done.changes else "unchanged"
+        talk.result({"outcome": outcome, **done.as_dict()}, refreshed_text(outcome, done))
 
 
 @plan_group.command("explain")

@@ -1,0 +1,131 @@
+# ruff: noqa: S608 -- all of the SQL is the tests' own
+"""kill -9 of `plan refresh` and of giving up: the same command again goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.crash.points import BUDGET, REFRESH
+from tests.following import Following, following
+from tests.verbs import DBSPLIT
+from toolkit.servers import Server
+from toolkit.servers_watchdog import wait_until
+
+KILLED = -signal.SIGKILL
+VERB_S_MAX = 180.0
+SETS = range(len(REFRESH))
+
+TABLES = "".join(
+    f"CREATE TABLE parents_{n} (id int PRIMARY KEY, code varchar(9));"
+    f"CREATE TABLE children_{n} (id int PRIMARY KEY, parent int REFERENCES parents_{n}, n int);"
+    f"INSERT INTO parents_{n} SELECT i, i FROM generate_series(1, 2000) i;"
+    f"INSERT INTO children_{n} SELECT i, i, i FROM generate_series(1, 2000) i;"
+    for n in SETS
+)
+PLAN = "".join(f"parents_{n}: {{owner: a, reference_in: [b]}}\nchildren_{n}: a\n" for n in SETS)
+CHANGES = """
+ALTER TABLE parents_{n} ALTER code TYPE int USING code::int;
+ALTER TABLE children_{n} ADD added int DEFAULT 7;
+CREATE TABLE new_{n} (id int PRIMARY KEY, child int REFERENCES children_{n});
+INSERT INTO new_{n} SELECT i, i FROM generate_series(1, 500) i;
+"""
+
+
+@contextmanager
+def busy(databases: Following, number: int) -> Iterator[None]:
+    """Somebody writes to a set of tables, before and after they are changed."""
+    stop = threading.Event()
+
+    def write() -> None:
+        row = 10_000
+        with psycopg.connect(databases.source, autocommit=True) as source:
+            while not stop.is_set():
+                row += 1
+                source.execute(
+                    f"INSERT INTO parents_{number} VALUES ({row}, 1);"
+                    f"INSERT INTO children_{number} VALUES ({row}, {row}, 0);"
+                    f"UPDATE children_{number} SET n = n + 1 WHERE id = {row % 2000 + 1};"
+                    f"DELETE FROM children_{number} WHERE id = {row - 5};"
+                    f"DELETE FROM parents_{number} WHERE id = {row - 5}".encode()
+                )
+                time.sleep(0.005)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        writer.join(30)
+
+
+def verb(databases: Following, *words: str, code: int = 0, at: str = "") -> None:
+    environment = {**os.environ, **({"DBSPLIT_CRASH_AT": at} if at else {})}
+    done = subprocess.run(
+        [str(DBSPLIT), *words], env=environment, capture_output=True, text=True,
+        timeout=VERB_S_MAX, check=False, cwd=databases.path.parent,
+    )  # fmt: skip
+    assert done.returncode == code, f"{words} {at}: {done.returncode}\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture
+def databases(source_server: Server, target_server: Server, tmp_path: Path) -> Iterator[Following]:
+    with following(source_server, target_server, tmp_path, tables=PLAN) as one:
+        one.execute("CREATE SCHEMA odd", TABLES)
+        one.prepare()
+        one.copy()
+        one.stream()
+        yield one
+
+
+def test_a_refresh_killed_at_every_point_under_load(databases: Following) -> None:
+    plan = str(databases.path)
+    for number, point in enumerate(REFRESH):
+        with busy(databases, number):
+            time.sleep(0.2)
+            databases.execute(CHANGES.format(n=number))
+            words = ("plan", "refresh", plan, "--owner", f"new_{number}=a")
+            verb(databases, *words, code=KILLED, at=point)
+            if point != "refresh.plan":
+                verb(databases, "stream", plan, "--until-caught-up", code=4)
+            verb(databases, *words)
+        verb(databases, "stream", plan, "--until-caught-up")
+        for table in (f"parents_{number}", f"children_{number}", f"new_{number}"):
+            query = f"SELECT * FROM {table} ORDER BY 1"
+            assert databases.rows("a", query) == databases.rows("source", query), point
+        query = f"SELECT * FROM parents_{number} ORDER BY 1"
+        assert databases.rows("b", query) == databases.rows("source", query), point
+        keys = (
+            "SELECT conname FROM pg_constraint WHERE contype IN ('p', 'f') AND conrelid IN"
+            f" ('parents_{number}'::regclass, 'children_{number}'::regclass,"
+            f" 'new_{number}'::regclass) ORDER BY 1"
+        )
+        assert databases.rows("a", keys) == databases.rows("source", keys), point
+
+
+@pytest.mark.parametrize("point", BUDGET)
+def test_giving_up_that_was_killed_is_finished_by_the_next(
+    databases: Following, point: str
+) -> None:
+    with databases.path.open("a") as plan:
+        plan.write("limits: {wal_retained_bytes_max: 1000000}\nslots: {over_budget: give_up}\n")
+    path = str(databases.path)
+    databases.execute(
+        "SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000))"
+        " FROM generate_series(1, 5)"
+    )
+    slots = "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
+    verb(databases, "stream", path, code=KILLED, at=point)
+    assert databases.rows("source", slots) != []
+    verb(databases, "stream", path, code=7)
+    assert wait_until(lambda: databases.rows("source", slots) == [], timeout_s=30)

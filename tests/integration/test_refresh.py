@@ -1,0 +1,449 @@
+# ruff: noqa: S608 -- all of the SQL is the tests' own
+"""The source's schema changes while the split follows it, and the split goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import cdc.watch
+from cdc.connect import connect
+from plans.errors import PlanInvalid, StreamBroken
+from tests.following import DEADLINE_S, Following, following
+from toolkit import retire
+from toolkit.evolving import follow
+from toolkit.gates import Gate
+from toolkit.opened import open_split
+from toolkit.refresh import Refreshed, refresh
+from toolkit.refresh_edits import Answers
+from toolkit.servers import Server
+from toolkit.status import read_status
+
+TABLES = (
+    "added", "volatile", "dropped", "renamed", "widened", "retyped", "rekeyed", "nulls",
+    "manual", "chained", "doomed", "moved", "ignored", "plain",
+)  # fmt: skip
+SCHEMA = "".join(
+    f"CREATE TABLE {name} (id int PRIMARY KEY, v varchar(9), n int NOT NULL DEFAULT 1);"
+    f"INSERT INTO {name} VALUES (1, 'one'), (2, 'two'), (3, 'three');"
+    for name in TABLES
+)
+MORE = """
+CREATE TYPE mood AS ENUM ('calm', 'wild');
+CREATE TABLE moods (id int PRIMARY KEY, m mood);
+INSERT INTO moods VALUES (1, 'calm');
+CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20);
+INSERT INTO parted SELECT n, 'v' FROM generate_series(1, 19) n;
+CREATE TABLE halves (id int PRIMARY KEY, one text, two text);
+INSERT INTO halves VALUES (1, 'left', 'right');
+CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);
+CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents);
+INSERT INTO parents VALUES (1, 'a'), (2, 'b');
+INSERT INTO children VALUES (1, 1), (2, 2);
+"""
+PLAN = (
+    "".join(f"{name}: a  # of a\n" for name in TABLES)
+    + """\
+moods: a
+parted: a
+halves:
+  split_columns:
+    a: [id, one]
+    b: [id, two]  # the right one
+parents: {owner: a, reference_in: [b]}
+children: a
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def databases(
+    source_server: Server, target_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Following]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        following(
+            source_server, target_server, tmp_path_factory.mktemp("refresh"), tables=PLAN
+        ) as one,
+    ):
+        patch.setattr(cdc.watch, "CHECK_S", 0.2)
+        one.execute("CREATE SCHEMA odd", SCHEMA, MORE)
+        one.prepare()
+        one.copy()
+        one.stream()
+        yield one
+
+
+def say(_step: str, _details: object) -> None:
+    """Nobody listens."""
+
+
+def refreshed(databases: Following, answers: Answers | None = None) -> Refreshed:
+    return refresh(databases.path, answers or Answers(), say)
+
+
+def followed(databases: Following) -> None:
+    """Follow until all is applied, as the verb does, carrying what the plan says."""
+    stop = threading.Event()
+    alarm = threading.Timer(DEADLINE_S, stop.set)
+    alarm.start()
+    try:
+        follow(databases.path, stop=stop, until_caught_up=True, report=lambda _p: None, say=say)
+    finally:
+        alarm.cancel()
+    assert not stop.is_set()
+
+
+def stops(databases: Following, *says: str) -> StreamBroken:
+    with pytest.raises(StreamBroken) as caught:
+        followed(databases)
+    for one in says:
+        assert one in str(caught.value)
+    assert "dbsplit plan refresh" in caught.value.hint
+    return caught.value
+
+
+def same(databases: Following, table: str, place: str = "a", columns: str = "*") -> None:
+    query = f"SELECT {columns} FROM {table} ORDER BY 1"
+    assert databases.rows(place, query) == databases.rows("source", query)
+
+
+def proven(databases: Following) -> None:
+    with databases.live():
+        results = databases.validated()
+    assert {result.state for result in results.values()} == {"equal"}, results
+
+
+def test_an_added_column_stops_the_stream_and_a_refresh_carries_it(databases: Following) -> None:
+    databases.execute(
+        "UPDATE added SET v = 'before' WHERE id = 1; INSERT INTO added VALUES (4, 'before')",
+        "ALTER TABLE added ADD extra numeric(6, 2) NOT NULL DEFAULT 1.5",
+        "ALTER TABLE added ALTER extra SET DEFAULT 7",
+        "INSERT INTO added VALUES (5, 'after'); UPDATE added SET extra = 3 WHERE id = 2",
+    )
+    error = stops(databases, "table public.added has a new column extra")
+    assert "ddl.added_columns: carry" in error.hint
+    assert databases.rows("a", "SELECT count(*) FROM added WHERE id = 5") == [(0,)]
+    done = refreshed(databases)
+    assert done.changes == ("table public.added has a new column extra (numeric(6,2))",)
+    assert done.copied == ()
+    followed(databases)
+    same(databases, "added")
+    # A row of before, that came after the target's column was there, has what rows had then.
+    assert databases.rows("a", "SELECT extra FROM added WHERE id = 4") == [(1.5,)]
+    databases.execute_on("a", "BEGIN; INSERT INTO added VALUES (9, 'own'); ROLLBACK")
+    assert refreshed(databases) == Refreshed(statements={"a": [], "b": [], "hub": []})
+
+
+def test_what_the_rows_of_before_hold_is_unknown_so_the_table_is_copied(
+    databases: Following,
+) -> None:
+    databases.execute(
+        "ALTER TABLE volatile ADD extra double precision DEFAULT random()",
+        "INSERT INTO volatile VALUES (4, 'after')",
+        "INSERT INTO plain VALUES (4, 'meanwhile')",
+    )
+    stops(databases, "table public.volatile has a new column extra")
+    done = refreshed(databases)
+    assert done.copied == ("a:public.volatile",)
+    followed(databases)
+    same(databases, "volatile")
+    same(databases, "plain")
+
+
+def test_a_dropped_column_is_dropped(databases: Following) -> None:
+    databases.execute(
+        "INSERT INTO dropped VALUES (4, 'before', 2)",
+        "ALTER TABLE dropped DROP n",
+        "INSERT INTO dropped VALUES (5, 'after'); DELETE FROM dropped WHERE id = 1",
+    )
+    stops(databases, "public.dropped has lost column n")
+    assert refreshed(databases).copied == ()
+    followed(databases)
+    same(databases, "dropped")
+
+
+def test_a_renamed_column_is_renamed_and_not_copied(databases: Following) -> None:
+    databases.execute(
+        "INSERT INTO renamed VALUES (4, 'before')",
+        "ALTER TABLE renamed RENAME v TO w",
+        "UPDATE renamed SET w = 'after' WHERE id = 4",
+    )
+    stops(databases, "public.renamed has column v renamed to w")
+    assert refreshed(databases).copied == ()
+    followed(databases)
+    same(databases, "renamed")
+
+
+def test_a_renamed_key_column_still_tells_rows_apart(databases: Following) -> None:
+    databases.execute(
+        "UPDATE moods SET m = 'wild'",
+        "ALTER TABLE moods RENAME id TO key",
+        "INSERT INTO moods VALUES (2, 'calm'); UPDATE moods SET m = 'calm' WHERE key = 1",
+    )
+    stops(databases, "public.moods has column id renamed to key")
+    assert refreshed(databases).copied == ()
+    followed(databases)
+    same(databases, "moods")
+
+
+def test_a_wider_text_is_no_new_copy(databases: Following) -> None:
+    databases.execute(
+        "UPDATE widened SET v = 'before'",
+        "ALTER TABLE widened ALTER v TYPE varchar(40)",
+        "INSERT INTO widened VALUES (4, 'a value of more than nine')",
+    )
+    stops(databases, "public.widened has column v as character varying(40)")
+    assert refreshed(databases).copied == ()
+    followed(databases)
+    same(databases, "widened")
+
+
+def test_another_type_is_a_new_copy_of_that_table(databases: Following) -> None:
+    databases.execute(
+        "UPDATE retyped SET n = 5",
+        "ALTER TABLE retyped ALTER n TYPE text USING 'n' || n",
+        "UPDATE retyped SET n = 'after' WHERE id = 2",
+    )
+    stops(databases, "public.retyped has column n as text instead of integer")
+    assert refreshed(databases).copied == ("a:public.retyped",)
+    followed(databases)
+    same(databases, "retyped")
+
+
+def test_another_key_is_a_new_copy_of_that_table(databases: Following) -> None:
+    databases.execute(
+        "INSERT INTO rekeyed VALUES (4, 'before', 4)",
+        "UPDATE rekeyed SET n = id",
+        "ALTER TABLE rekeyed DROP CONSTRAINT rekeyed_pkey, ADD PRIMARY KEY (n)",
+        "UPDATE rekeyed SET id = 7 WHERE n = 1",
+    )
+    stops(databases, "public.rekeyed has the key (n) instead of (id)")
+    assert refreshed(databases).copied == ("a:public.rekeyed",)
+    followed(databases)
+    same(databases, "rekeyed", columns="n, id, v")
+
+
+def test_not_null_comes_when_the_rows_of_before_are_gone(databases: Following) -> None:
+    databases.execute(
+        "INSERT INTO nulls VALUES (4, NULL); ALTER TABLE nulls ALTER n DROP NOT NULL",
+        "UPDATE nulls SET v = 'something'; ALTER TABLE nulls ALTER v SET NOT NULL",
+        "INSERT INTO nulls VALUES (5, 'five', NULL)",
+    )
+    stops(databases, "public.nulls has column v NOT NULL", "column n without NOT NULL")
+    assert refreshed(databases).copied == ()
+    followed(databases)
+    same(databases, "nulls")
+
+
+def test_what_was_done_by_hand_on_both_sides_is_accepted(databases: Following) -> None:
+    databases.execute("ALTER TABLE manual ADD hand int", "INSERT INTO manual VALUES (4, 'x', 1, 4)")
+    databases.execute_on("a", "ALTER TABLE manual ADD hand int")
+    stops(databases, "public.manual has a new column hand")
+    done = refreshed(databases)
+    assert done.statements["a"] == []
+    followed(databases)
+    same(databases, "manual")
+
+
+def test_one_change_after_another_is_followed_through(databases: Following) -> None:
+    """The log holds rows of three shapes, and the target has the last one already."""
+    databases.execute(
+        "INSERT INTO chained VALUES (4, 'first', 4)",
+        "ALTER TABLE chained ADD x int DEFAULT 8",
+        "INSERT INTO chained VALUES (5, 'second', 5, 5)",
+    )
+    refreshed(databases)
+    databases.execute(
+        "ALTER TABLE chained RENAME x TO y; ALTER TABLE chained DROP n;"
+        " ALTER TABLE chained ADD z text DEFAULT 'zz'",
+        "INSERT INTO chained VALUES (6, 'third', 6, 'own')",
+    )
+    refreshed(databases)
+    followed(databases)
+    same(databases, "chained")
+
+
+def test_a_new_partition_is_made_in_the_target_by_itself(databases: Following) -> None:
+    databases.execute(
+        "CREATE TABLE parted_3 PARTITION OF parted FOR VALUES FROM (20) TO (30)",
+        "INSERT INTO parted SELECT n, 'new' FROM generate_series(20, 29) n",
+    )
+    followed(databases)
+    same(databases, "parted")
+    same(databases, "parted_3")
+
+
+def test_an_attached_table_brings_its_rows(databases: Following) -> None:
+    databases.execute(
+        "CREATE TABLE parted_4 (id int NOT NULL, v text)",
+        "INSERT INTO parted_4 SELECT n, 'old' FROM generate_series(30, 39) n",
+        "ALTER TABLE parted ATTACH PARTITION parted_4 FOR VALUES FROM (30) TO (40)",
+        "UPDATE parted SET v = 'after' WHERE id IN (1, 30)",
+    )
+    followed(databases)
+    same(databases, "parted")
+
+
+def test_a_detached_partition_stops_and_a_refresh_drops_it(databases: Following) -> None:
+    databases.execute(
+        "UPDATE parted SET v = 'last' WHERE id = 12",
+        "ALTER TABLE parted DETACH PARTITION parted_2; DROP TABLE parted_2",
+        "UPDATE parted SET v = 'on' WHERE id = 3",
+    )
+    stops(databases, "public.parted has lost partition public.parted_2")
+    refreshed(databases)
+    followed(databases)
+    same(databases, "parted")
+
+
+def test_a_new_value_of_an_enum_is_carried(databases: Following) -> None:
+    databases.execute(
+        "ALTER TYPE mood ADD VALUE 'gay' BEFORE 'wild'",
+        "INSERT INTO moods VALUES (7, 'gay')",
+    )
+    followed(databases)
+    same(databases, "moods")
+    assert databases.rows("a", "SELECT enum_range(NULL::mood)::text") == [("{calm,gay,wild}",)]
+
+
+def test_a_new_table_is_ignored_until_somebody_owns_it(databases: Following) -> None:
+    databases.execute(
+        "CREATE TABLE newcomer (id int PRIMARY KEY, plain int REFERENCES plain)",
+        "INSERT INTO newcomer VALUES (1, 1)",
+        "UPDATE plain SET v = 'goes on'",
+    )
+    followed(databases)
+    same(databases, "plain")
+    gates = {gate.gate: gate for gate in status_gates(databases)}
+    assert not gates["schema"].ok
+    assert "public.newcomer is new" in gates["schema"].observed
+    assert refreshed(databases).unassigned == ("public.newcomer",)
+    done = refreshed(databases, Answers(owners={"newcomer": "a"}))
+    assert done.copied == ("a:public.newcomer",)
+    assert "newcomer: a\n" in databases.path.read_text()
+    assert "added: a  # of a" in databases.path.read_text(), "comments are kept"
+    databases.execute("INSERT INTO newcomer VALUES (2, 2)")
+    followed(databases)
+    same(databases, "newcomer")
+    assert databases.rows(
+        "a", "SELECT count(*) FROM pg_constraint WHERE conrelid = 'newcomer'::regclass"
+        " AND contype = 'f'",
+    ) == [(1,)]  # fmt: skip
+
+
+def status_gates(databases: Following) -> tuple[Gate, ...]:
+    return read_status(open_split(databases.path, tolerant=True)).gates
+
+
+def test_a_dropped_table_goes_with_its_entry(databases: Following) -> None:
+    databases.execute("UPDATE doomed SET v = 'last'", "DROP TABLE doomed")
+    stops(databases, "table public.doomed is gone")
+    refreshed(databases)
+    followed(databases)
+    assert "doomed" not in databases.path.read_text()
+    assert databases.rows("a", "SELECT to_regclass('doomed')") == [(None,)]
+
+
+def test_a_renamed_table_is_copied_under_its_new_name(databases: Following) -> None:
+    databases.execute(
+        "UPDATE moved SET v = 'before'",
+        "ALTER TABLE moved RENAME TO arrived",
+        "UPDATE arrived SET v = 'after' WHERE id = 1",
+    )
+    stops(databases, "table public.moved is renamed to public.arrived")
+    assert refreshed(databases).copied == ("a:public.arrived",)
+    followed(databases)
+    same(databases, "arrived")
+    assert databases.rows("a", "SELECT to_regclass('moved')") == [(None,)]
+
+
+def test_a_table_that_others_refer_to_is_made_anew(databases: Following) -> None:
+    databases.execute(
+        "ALTER TABLE parents ALTER code TYPE int USING ascii(code)",
+        "DELETE FROM children WHERE id = 2; DELETE FROM parents WHERE id = 2",
+        "INSERT INTO parents VALUES (3, 3); INSERT INTO children VALUES (3, 3)",
+    )
+    stops(databases, "public.parents has column code as integer instead of text")
+    done = refreshed(databases)
+    assert set(done.copied) == {"a:public.parents", "b:public.parents:reference"}
+    followed(databases)
+    same(databases, "parents")
+    same(databases, "parents", "b")
+    same(databases, "children")
+    kinds = (
+        "SELECT conname, contype FROM pg_constraint WHERE contype IN ('p', 'u', 'f')"
+        " AND conrelid IN ('parents'::regclass, 'children'::regclass) ORDER BY 1"
+    )
+    assert databases.rows("a", kinds) == databases.rows("source", kinds)
+
+
+def test_a_column_of_a_split_table_needs_an_owner(databases: Following) -> None:
+    databases.execute(
+        "ALTER TABLE halves ADD three text DEFAULT 'three'",
+        "INSERT INTO halves VALUES (2, 'l', 'r', 't')",
+    )
+    with pytest.raises(PlanInvalid, match=r"column three of public\.halves is new"):
+        refreshed(databases)
+    refreshed(databases, Answers(columns={"halves.three": "b"}))
+    assert "b: [id, two, three]" in databases.path.read_text()
+    assert "# the right one" in databases.path.read_text(), "comments are kept"
+    followed(databases)
+    same(databases, "halves", "a", "id, one")
+    same(databases, "halves", "b", "id, two, three")
+
+
+def test_an_ignored_column_stays_behind_until_it_is_carried(databases: Following) -> None:
+    text = databases.path.read_text()
+    databases.path.write_text(text + "ddl: {added_columns: ignore}\n")
+    databases.execute(
+        "ALTER TABLE ignored ADD extra int",
+        "INSERT INTO ignored VALUES (4, 'four', 4, 4)",
+    )
+    followed(databases)
+    same(databases, "ignored", columns="id, v, n")
+    assert not {gate.gate: gate for gate in status_gates(databases)}["schema"].ok
+    databases.execute("UPDATE ignored SET extra = 5 WHERE id = 1")
+    followed(databases)
+    databases.path.write_text(text + "ddl: {added_columns: carry}\n")
+    followed(databases)  # what is ignored is no change that a stream meets
+    assert refreshed(databases).copied == ("a:public.ignored",)
+    followed(databases)
+    same(databases, "ignored")
+    databases.path.write_text(text)
+
+
+def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
+    text = databases.path.read_text()
+    databases.path.write_text(
+        text + "ddl: {added_columns: carry, dropped_columns: carry, changed_columns: carry}\n"
+    )
+    databases.execute(
+        "INSERT INTO plain VALUES (10, 'before')",
+        "ALTER TABLE plain ADD a int DEFAULT 3, DROP n",
+        "INSERT INTO plain VALUES (11, 'after', 4)",
+        "ALTER TABLE plain RENAME a TO b",
+        "INSERT INTO plain VALUES (12, 'more', 5)",
+    )
+    followed(databases)
+    same(databases, "plain")
+    databases.path.write_text(text)
+
+
+def test_everything_is_proven_equal_and_abort_leaves_nothing(databases: Following) -> None:
+    proven(databases)
+    databases.copy()  # nothing is left to do
+    gates = {gate.gate: gate for gate in status_gates(databases)}
+    assert gates["schema"].ok, gates["schema"]
+    split = open_split(databases.path, tolerant=True)
+    retire.abort(split, dry_run=False, say=say)
+    with connect(databases.targets["a"]) as target:
+        rows = target.execute(
+            "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
+        ).fetchall()
+    assert rows == []

@@ -1,0 +1,36 @@
+"""What `plan refresh` is told, and how it tells what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from toolkit.refresh import Refreshed
+from toolkit.refresh_edits import Answers
+
+
+def answers(owners: Iterable[str], columns: Iterable[str], anew: Iterable[str]) -> Answers:
+    """The decisions of the command line."""
+    return Answers(_pairs(owners, "--owner"), _pairs(columns, "--column"), frozenset(anew))
+
+
+def _pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    found = {}
+    for value in values:
+        what, equals, owner = value.rpartition("=")
+        if not (what and equals and owner):
+            raise click.BadParameter(f"{value!r} is not NAME=SERVICE", param_hint=option)
+        found[what] = owner
+    return found
+
+
+def refreshed_text(outcome: str, done: Refreshed) -> str:
+    """For people."""
+    lines = [f"changed  {said}" for said in done.changes]
+    lines += [f"plan     {edit}" for edit in done.edits]
+    for service, statements in done.statements.items():
+        lines += [f"{service:8} {' '.join(one.split())}" for one in statements]
+    lines += [f"copied   {route}" for route in done.copied]
+    lines += [f"ignored  table {name} is new, and in no service" for name in done.unassigned]
+    return "\n".join([*lines, outcome])

@@ -1,0 +1,162 @@
+"""What a changed schema asks of the plan's text, and of the person who keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from plans.catalog import TableName
+from plans.errors import PlanInvalid
+from plans.evolution import Change, Kind
+from plans.load import Plan
+from plans.model import DROP
+from plans.revision import (
+    Edit,
+    GoneColumn,
+    GoneEntry,
+    NewColumn,
+    NewEntry,
+    RenamedColumn,
+    RenamedEntry,
+)
+from toolkit.refresh_seen import Noted, Seen, ignored_columns
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the caller has decided; names as people write them."""
+
+    owners: Mapping[str, str] = field(default_factory=dict)  # table to service, or drop
+    columns: Mapping[str, str] = field(default_factory=dict)  # table.column to service, or drop
+    anew: frozenset[str] = frozenset()  # tables to be copied anew, whatever has changed
+
+
+def edits_of(plan: Plan, noted: Noted, seen: Seen, answers: Answers) -> list[Edit]:
+    """The edits that make the plan fit the source.
+
+    Raises PlanInvalid with all that a person has to decide first.
+    """
+    open_questions: list[str] = []
+    edits = list(_edits(plan, seen, answers, open_questions))
+    _check_entries(plan, noted, seen, open_questions)
+    if open_questions:
+        raise PlanInvalid(
+            f"the plan does not say what becomes of all that has changed: "
+            f"{'; '.join(open_questions)}",
+            hint=f"nothing was changed; decide with --owner TABLE=SERVICE and --column "
+            f"TABLE.COLUMN=SERVICE (or =drop), or edit {plan.path}, then repeat",
+        )
+    return edits
+
+
+def to_ignore(plan: Plan, noted: Noted, seen: Seen) -> dict[TableName, set[str]]:
+    """The new columns that the plan leaves aside for now."""
+    found = {name: set(columns) for name, columns in ignored_columns(noted).items()}
+    if plan.ddl.added_columns != "ignore":
+        return {}
+    for change in seen.changes:
+        if change.kind is Kind.ADDED_COLUMN and not _is_placed(plan, change):
+            found.setdefault(change.table, set()).add(change.object)
+    for change in seen.changes:
+        if change.kind is Kind.ADDED_COLUMN and _is_placed(plan, change):
+            found.get(change.table, set()).discard(change.object)
+    there = {str(name): numbers.columns for name, numbers in seen.numbers.items()}
+    return {
+        name: kept
+        for name, columns in found.items()
+        if (kept := {c for c in columns if c in there.get(str(name), {})})
+    }
+
+
+def entry_key(plan: Plan, table: TableName) -> str | None:
+    """What the plan calls a table, whether it exists or not."""
+    unqualified = table.schema in plan.source.schemas
+    for key in plan.tables:
+        bare = key.replace('"', "")
+        if bare == str(table) or (unqualified and bare == table.name):
+            return key
+    return None
+
+
+def _edits(plan: Plan, seen: Seen, answers: Answers, questions: list[str]) -> Iterator[Edit]:
+    for change in seen.changes:
+        if key := entry_key(plan, change.table):
+            yield from _of_entry(plan, key, change, str(change.table) in seen.numbers)
+            if change.kind is Kind.ADDED_COLUMN:
+                yield from _added(plan, key, change, answers, questions)
+    for table in seen.unassigned:
+        owner = _answer(answers.owners, table)
+        if owner is not None:
+            name = table.name if table.schema == plan.source.schemas[0] else str(table)
+            yield NewEntry(name, owner)
+        elif plan.ddl.new_tables == "stop":
+            questions.append(f"table {table} is new and has no owner")
+
+
+def _of_entry(plan: Plan, key: str, change: Change, is_there: bool) -> Iterator[Edit]:  # noqa: FBT001
+    listed = _listed(plan, key)
+    match change.kind:
+        case Kind.GONE_TABLE if not is_there:
+            yield GoneEntry(key)
+        case Kind.RENAMED_TABLE:
+            moved = TableName(*change.now.split(".", 1))
+            if entry_key(plan, moved) is None:
+                yield RenamedEntry(key, str(moved) if "." in key else moved.name)
+            else:
+                yield GoneEntry(key)
+        case Kind.DROPPED_COLUMN if change.object in listed:
+            yield GoneColumn(key, change.object)
+        case Kind.RENAMED_COLUMN if change.was in listed:
+            yield RenamedColumn(key, change.was, change.object)
+        case _:
+            pass
+
+
+def _added(
+    plan: Plan, key: str, change: Change, answers: Answers, questions: list[str]
+) -> Iterator[Edit]:
+    owner = answers.columns.get(f"{key}.{change.object}")
+    owner = owner or answers.columns.get(f"{change.table}.{change.object}")
+    entry = plan.tables[key]
+    if owner is not None:
+        if owner != DROP and owner not in (entry.split_columns or {owner: ()}):
+            questions.append(f"{key}.{change.object}: {owner} has no part of {key}")
+        elif not _is_placed(plan, change):
+            yield NewColumn(key, change.object, owner)
+        return
+    asks = plan.ddl.added_columns != "ignore" and not _is_placed(plan, change)
+    if entry.split_columns and asks:
+        questions.append(
+            f"column {change.object} of {change.table} is new, and the table is split by column"
+        )
+
+
+def _listed(plan: Plan, key: str) -> set[str]:
+    """The columns that an entry names."""
+    entry = plan.tables[key]
+    return {*entry.drop, *(c for part in (entry.split_columns or {}).values() for c in part)}
+
+
+def _is_placed(plan: Plan, change: Change) -> bool:
+    """Whether the plan names a new column."""
+    key = entry_key(plan, change.table)
+    return key is not None and change.object in _listed(plan, key)
+
+
+def _answer(answers: Mapping[str, str], table: TableName) -> str | None:
+    return answers.get(str(table)) or answers.get(table.name)
+
+
+def _check_entries(plan: Plan, noted: Noted, seen: Seen, questions: list[str]) -> None:
+    """What the plan says otherwise than before, of tables that have not changed, is no refresh."""
+    changed = {change.table for change in seen.changes}
+    for key, entry in plan.tables.items():
+        before = noted.entries.get(key)
+        table = seen.catalog.find(key)
+        if before is None or table is None or table.name in changed:
+            continue
+        if entry.model_dump(mode="json") != before:
+            questions.append(
+                f"the entry of {key} is not as it was prepared, and the table has not changed: "
+                "that needs `dbsplit abort` and a new copy"
+            )
