@@ -1,7 +1,7 @@
 """Measures `dbsplit compare` against reladiff, data-diff and what the servers can do at all.
 
-    python benchmarks/compare.py --json result.json
-    python benchmarks/compare.py --rows 500000
+    python -m benchmarks.compare --json result.json
+    python -m benchmarks.compare --rows 500000
 
 Theory of operation.  Two servers hold the same table.  Each contestant compares it when
 nothing differs, when 100 scattered rows do, and when one row in a hundred does; each is

@@ -33,8 +33,26 @@ ROWS_PER_LEADING_VALUE_MAX = 1_000
 BY_RANGE = {
     # A unit's estimate may be wrong by far; reading the whole table for each is what must not be.
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "max_parallel_workers_per_gather": "0",  # applications need the cores
 }
+
+
+_GROUPED = (
+    "SELECT array_agg(b), array_agg(n), array_agg(s) FROM"
+    " (SELECT b, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
+    " (SELECT {key}::int8 >> {shift} AS b, {hash} AS h FROM {table} WHERE {where} AND {bounds}"
+    " OFFSET 0) AS r GROUP BY b) AS g"
+)
+# To look each chunk up in the index costs a fifth of what grouping the rows by chunk does.
+_CHUNK_BY_CHUNK = (
+    "SELECT array_agg(c.b), array_agg(g.n), array_agg(g.s)"
+    " FROM generate_series({first}::int8, {last}::int8) AS c(b) CROSS JOIN LATERAL"
+    " (SELECT count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
+    " (SELECT {hash} AS h FROM {table} WHERE {where} AND {bounds}"
+    " AND {key} >= (c.b << {shift}) AND {key} <= (c.b << {shift}) + ((1::int8 << {shift}) - 1)"
+    " OFFSET 0) AS r) AS g WHERE g.n > 0"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +109,20 @@ def _planned(leader: Spread, follower: Spread, rows: int, rows_per_unit: int) ->
 
 def read_chunks(reader: Reader, side: Side, extent: Extent, unit: Unit) -> Chunks:
     """One unit's fingerprint on one side."""
-    key = side.key[0].searched
-    query = sql.SQL(
-        "SELECT array_agg(b), array_agg(n), array_agg(s) FROM"
-        " (SELECT b, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
-        " (SELECT {key}::int8 >> {shift} AS b, {hash} AS h FROM {table} WHERE {where} OFFSET 0)"
-        " AS r GROUP BY b) AS g"
-    ).format(
-        modulus=sql.Literal(MODULUS),
-        key=key,
-        shift=sql.Literal(unit.shift),
-        hash=side.row_hash(reader.hashing),
-        table=from_table(side, extent),
-        where=sql.SQL(" AND ").join([side.scanned, *_bounds(key, unit)]),
-    )
+    columns = {
+        "modulus": sql.Literal(MODULUS),
+        "key": side.key[0].searched,
+        "shift": sql.Literal(unit.shift),
+        "hash": side.row_hash(reader.hashing),
+        "table": from_table(side, extent),
+        "where": side.scanned,
+        "bounds": _bounds(side.key[0].searched, unit),
+    }
+    if unit.lower is None or unit.upper is None:
+        query = sql.SQL(_GROUPED).format(**columns)
+    else:
+        first, last = (sql.Literal(n >> unit.shift) for n in (unit.lower, unit.upper - 1))
+        query = sql.SQL(_CHUNK_BY_CHUNK).format(**columns, first=first, last=last)
     return Chunks(*map(_integers, reader.row(side, query, BY_RANGE)))
 
 
@@ -194,11 +212,13 @@ def _read_spread(connection: Connection, side: Side, extent: Extent) -> Spread:
     )
 
 
-def _bounds(key: sql.Composable, unit: Unit) -> Iterator[sql.Composed]:
+def _bounds(key: sql.Composable, unit: Unit) -> sql.Composed:
+    terms: list[sql.Composable] = [sql.SQL("true")]
     if unit.lower is not None:
-        yield sql.SQL("{} >= {}::int8").format(key, sql.Literal(str(unit.lower)))
+        terms.append(sql.SQL("{} >= {}::int8").format(key, sql.Literal(str(unit.lower))))
     if unit.upper is not None:
-        yield sql.SQL("{} < {}::int8").format(key, sql.Literal(str(unit.upper)))
+        terms.append(sql.SQL("{} < {}::int8").format(key, sql.Literal(str(unit.upper))))
+    return sql.SQL(" AND ").join(terms)
 
 
 def _integers(found: Integers | None) -> Integers:

@@ -31,7 +31,7 @@ class Limits:
     keys_per_round: int = 5_000
     candidates_held: int = 100_000  # memory: about 500 bytes each
     candidates: int = 2_000_000  # beyond that, keys are unverified without a recheck
-    differences_held: int = 100_000
+    differences_held: int = 10_000  # whoever wants all of them is handed them
     examples: int = 20
 
 

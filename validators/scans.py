@@ -13,7 +13,7 @@ from validators.fingerprint import Fingerprint, bucket_count, digest_of, read_fi
 from validators.ranges import opened_keys, read_chunks
 from validators.session import Ends, Reader
 from validators.sides import Key, Pair, Side
-from validators.units import ROWS_PER_UNIT, Chunks, Unit, differing
+from validators.units import FINER_FROM, ROWS_PER_UNIT, Chunks, Unit, differing, finer
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,7 @@ class Scan:
     course: Course
     rows: int = 0  # of the leader
     digest: str = ""
+    is_fine: bool = False  # many rows differ
     chunks: int = 0  # that were compared by a sum of hashes
 
     def by_units(self, units: Sequence[Unit]) -> Iterator[Sequence[Key]]:
@@ -99,12 +100,13 @@ class Scan:
             memory.plan(route, units)
         total = sum(unit.digest for unit in proven.values())
         self.rows = sum(unit.rows for unit in proven.values())
-        for place, ours, theirs in self._chunks(units, proven):
+        for place, unit, ours, theirs in self._chunks(units, proven):
             self.rows += ours.total
             self.chunks += len(ours.numbers)
             total += ours.digest
-            spans = differing(ours, theirs, units[place])
-            yield from opened_keys(self.ends, self.pair, self.extents, units[place], spans)
+            spans = differing(ours, theirs, unit)
+            self.is_fine = sum(span.rows for span in spans) > ours.total * FINER_FROM
+            yield from opened_keys(self.ends, self.pair, self.extents, unit, spans)
             if not spans:
                 memory.prove(route, place, Proven(ours.total, ours.digest))
             yield ()
@@ -135,7 +137,7 @@ class Scan:
 
     def _chunks(
         self, units: Sequence[Unit], proven: Mapping[int, Proven]
-    ) -> Iterator[tuple[int, Chunks, Chunks]]:
+    ) -> Iterator[tuple[int, Unit, Chunks, Chunks]]:
         """Each unit's chunks on both sides; the next one is read while one is looked at."""
 
         def begin(unit: Unit) -> Callable[[], tuple[Chunks, Chunks]]:
@@ -147,12 +149,16 @@ class Scan:
             return self.ends.begin(read, self.pair)
 
         left = [place for place in range(len(units)) if place not in proven]
-        waiting = begin(units[left[0]]) if left else None
+        coming: Unit | None = units[left[0]] if left else None
+        waiting = begin(coming) if coming else None
         for place, following in zip_longest(left, left[1:]):
-            assert waiting is not None  # noqa: S101 -- there is one for each place
-            ours, theirs = waiting()
-            waiting = None if following is None else begin(units[following])
-            yield place, ours, theirs
+            assert coming is not None  # noqa: S101 -- there is one for each place
+            assert waiting is not None  # noqa: S101
+            unit, (ours, theirs) = coming, waiting()
+            if following is not None:
+                coming = finer(units[following]) if self.is_fine else units[following]
+                waiting = begin(coming)
+            yield place, unit, ours, theirs
 
     def _fingerprints(self, buckets: int) -> tuple[Fingerprint, Fingerprint]:
         def read(connection: Connection, side: Side) -> Fingerprint:

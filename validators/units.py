@@ -2,15 +2,16 @@
 
 A unit is read by one short statement on each side, so no snapshot is held for long, and
 what was proven of a unit is not lost with the process.  A chunk is all keys that are the
-same when their last bits are cut off: so few rows that opening it costs nothing, and
-nearly all others stay closed even where one row in a hundred differs.
+same when their last bits are cut off: so few rows that opening it costs nothing.  Where
+many rows differ chunks become smaller, so that most of them stay closed even if one row
+in a hundred differs.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,10 +19,16 @@ import numpy as np
 from validators.arrays import Integers
 
 ROWS_PER_UNIT: Final = 250_000
-ROWS_PER_CHUNK: Final = 32
-ROWS_OPENED_MAX: Final = 100_000
+ROWS_PER_CHUNK: Final = 128
+FINER_BITS: Final = 2
+"""Chunks are so much smaller where many rows differ: 32 rows instead of 128."""
+FINER_FROM: Final = 1 / 8
+"""The part of a unit's rows that lie in chunks that differ, from which on they are."""
+ROWS_OPENED_MAX: Final = 50_000
 """Rows that are held at a time while chunks are opened; about 60 bytes each."""
 DRILL_BITS: Final = 10
+ALL_BITS: Final = 63
+BIGINT_MAX: Final = 2**63 - 1
 
 MODULUS: Final = 2**63 - 25  # the largest prime that fits a bigint
 
@@ -83,10 +90,12 @@ def plan_units(rows: int, fences: Sequence[int], rows_per_unit: int) -> list[Uni
         Unit(lower, upper, _shift(upper - lower, share))
         for lower, upper in itertools.pairwise(marks)
     ]
-    first, last = units[0], units[-1]
-    units[0] = Unit(None, first.upper, first.shift)
-    units[-1] = Unit(units[-1].lower, None, last.shift)
-    return units
+    # What lies outside of all that was known is looked for by itself, and is mostly nothing.
+    below, above = Unit(None, marks[0], ALL_BITS), Unit(marks[-1] + 1, None, ALL_BITS)
+    last = units[-1]
+    if marks[-1] == BIGINT_MAX:
+        return [below, *units[:-1], replace(last, upper=None)]
+    return [below, *units[:-1], replace(last, upper=marks[-1] + 1), above]
 
 
 def differing(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
@@ -108,6 +117,11 @@ def differing(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
     return spans
 
 
+def finer(unit: Unit) -> Unit:
+    """The same keys in smaller chunks."""
+    return replace(unit, shift=max(0, unit.shift - FINER_BITS))
+
+
 def in_groups(spans: Sequence[Span]) -> list[list[Span]]:
     """Spans that are opened together: about ROWS_OPENED_MAX rows each time."""
     groups: list[list[Span]] = []
@@ -126,7 +140,8 @@ def drilled(span: Span) -> Unit | None:
     if span.rows <= ROWS_OPENED_MAX or span.first == span.last:
         return None
     width = span.last - span.first + 1
-    return Unit(span.first, span.last + 1, max(0, width.bit_length() - 1 - DRILL_BITS))
+    upper = None if span.last == BIGINT_MAX else span.last + 1
+    return Unit(span.first, upper, max(0, width.bit_length() - 1 - DRILL_BITS))
 
 
 def differing_rows(

@@ -16,6 +16,7 @@ from validators.units import (
     differing,
     differing_rows,
     drilled,
+    finer,
     in_groups,
     plan_units,
 )
@@ -38,8 +39,9 @@ def test_units_are_all_keys_once(fences: list[int], rows: int, rows_per_unit: in
 
 def test_a_table_of_even_keys_has_units_and_chunks_of_the_size_that_is_wanted() -> None:
     units = plan_units(5_000_000, range(0, 5_000_001, 50_000), 250_000)
-    assert len(units) == 20
-    assert {unit.shift for unit in units} == {5}
+    assert len(units) == 22
+    assert {unit.shift for unit in units[1:-1]} == {7}
+    assert {finer(unit).shift for unit in units[1:-1]} == {5}
 
 
 def chunks(*rows: tuple[int, int, int]) -> Chunks:
@@ -81,7 +83,7 @@ def test_a_chunk_of_too_many_rows_is_cut_until_it_is_one_key() -> None:
 
 
 def test_groups_hold_a_bounded_number_of_rows() -> None:
-    groups = in_groups([Span(n, n, 40_000) for n in range(7)])
+    groups = in_groups([Span(n, n, 20_000) for n in range(7)])
     assert [len(group) for group in groups] == [2, 2, 2, 1]
 
 
