@@ -33,8 +33,8 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from benchmarks.contest import machine
 from benchmarks.proxy import Proxy
-from benchmarks.run import machine
 from toolkit.servers import Server, start_server
 
 PEERS = {"reladiff": "0.6.0", "data-diff": "0.11.2"}

@@ -40,7 +40,7 @@ from benchmarks.contest import (
     server_cpu_s,
 )
 from benchmarks.process import Process, Spent, execute_all, when
-from benchmarks.stream_mixes import FINISH, FINISH_SCHEMA, MIXES, STEADY, Mix
+from benchmarks.stream_mixes import FINISH, FINISH_SCHEMA, MIXES, START, STEADY, Mix
 from toolkit.servers import Server, start_server
 
 DATABASE = "bank"
@@ -98,11 +98,6 @@ class Drained:
     def rate(self) -> float:
         """Changes a second."""
         return self.changes / self.seconds
-
-    @property
-    def cpu_us(self) -> float:
-        """CPU for each change, on all processes together."""
-        return self.cost.all / self.changes * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +375,7 @@ def _drained(results: Sequence[Drained]) -> str:
         " source + target + client | it / dbsplit | peak MB |",
         "| --- " * 8 + "|",
     ]
-    for mix in dict.fromkeys(r.mix for r in results):
+    for mix in dict.fromkeys(r.mix for r in results if r.mix != START.name):
         ours = [r for r in results if r.mix == mix and r.contestant == OURS.name]
         for who in CONTESTANTS:
             them = [
@@ -388,23 +383,47 @@ def _drained(results: Sequence[Drained]) -> str:
                 for r in results
                 if (r.mix, r.contestant, r.commits) == (mix, who.name, who.commits)
             ]
-            if not them:
-                continue
-            faster = statistics.median([o.rate / t.rate for o, t in zip(ours, them, strict=True)])
-            dearer = statistics.median(
-                [t.cpu_us / o.cpu_us for o, t in zip(ours, them, strict=True)]
-            )
-            rate = statistics.median([t.rate for t in them])
-            parts = [
-                statistics.median([getattr(t.cost, part) / t.changes * 1e6 for t in them])
-                for part in ("source", "target", "client")
-            ]
-            lines.append(
-                f"| {mix} | {who.name} | {who.commits} | {rate:,.0f} | {faster:.2f} |"
-                f" {' + '.join(f'{part:.1f}' for part in parts)} = {sum(parts):.1f} |"
-                f" {dearer:.2f} | {max(t.peak_mb for t in them) or ''} |"
-            )
+            if them:
+                lines.append(_line(ours, them, results))
     return "\n".join(lines)
+
+
+def _line(ours: Sequence[Drained], them: Sequence[Drained], results: Sequence[Drained]) -> str:
+    pairs = list(zip(ours, them, strict=True))
+    faster = statistics.median([o.rate / t.rate for o, t in pairs])
+    costs = [_each(t, results) for t in them]
+    dearer = statistics.median(
+        [cost.all / _each(o, results).all for (o, _), cost in zip(pairs, costs, strict=True)]
+    )
+    parts = [
+        statistics.median([getattr(cost, part) for cost in costs])
+        for part in ("source", "target", "client")
+    ]
+    rate = statistics.median([t.rate for t in them])
+    (first, *_) = them
+    return (
+        f"| {first.mix} | {first.contestant} | {first.commits} | {rate:,.0f} | {faster:.2f} |"
+        f" {' + '.join(f'{part:.1f}' for part in parts)} = {sum(parts):.1f} |"
+        f" {dearer:.2f} | {max(t.peak_mb for t in them) or ''} |"
+    )
+
+
+def _each(one: Drained, results: Sequence[Drained]) -> Spent:
+    """The CPU of each change in microseconds, without what the start costs."""
+    start = [
+        r.cost
+        for r in results
+        if (r.mix, r.contestant, r.commits) == (START.name, one.contestant, one.commits)
+    ]
+    parts = {
+        part: max(
+            0.0, getattr(one.cost, part) - statistics.median([getattr(s, part) for s in start])
+        )
+        / one.changes
+        * 1e6
+        for part in ("source", "target", "client")
+    }
+    return Spent(**parts)
 
 
 def _lags(results: Sequence[Drained | Lag]) -> str:
@@ -443,7 +462,7 @@ def main() -> None:
     wanted = set(filter(None, given.only.split(",")))
     results: list[Drained | Lag] = []
     for one in contest(
-        [mix for mix in MIXES if not wanted or mix.name in wanted],
+        [START, *(mix for mix in MIXES if not wanted or mix.name in wanted)],
         [CONTESTANTS[int(n)] for n in given.contestants.split(",")],
         rounds=given.rounds,
         scale=given.scale,

@@ -47,6 +47,16 @@ def _account(name: str, rows: int) -> str:
     )
 
 
+START = Mix(
+    "start",
+    ("untouched",),
+    "CREATE TABLE untouched (id int PRIMARY KEY);",
+    "INSERT INTO untouched VALUES (i)",
+    1,
+    1,
+)
+"""One change: what is left is what a process costs that begins, and is no part of the rest."""
+
 MIXES = (
     Mix(
         "insert",

@@ -40,6 +40,12 @@ PART_CHANGES_MAX = 60_000
 PART_BYTES_MAX = 8 << 20
 """A transaction that makes a batch larger than this is carried over in parts."""
 
+LINGER_S = 0.02
+"""A batch begins so long after the one before, if it is not full: a batch costs some
+milliseconds, however little is in it.  After a rest, nothing waits."""
+SETTLE_S = 0.2
+BUSY_S = 0.002
+
 IDLE_PROGRESS_S = 1.0
 """How often an idle stream's position is written to the follower."""
 
@@ -99,6 +105,7 @@ class Applier:
         self._part_max = PART_CHANGES_MAX
         self._markers: list[tuple[str, LSN]] = []
         self._pending: Commit | None = None
+        self._handed_over_at = 0.0
 
     # ------------------------------------------------------------ the session
 
@@ -106,7 +113,15 @@ class Applier:
         """Connect, and return the position up to which the follower has everything."""
         writer = self._writer = Writer(self.link, self._stop)
         link = self.link
-        found = list(destinations(link.flows, link.horizons, link.types, binary=self._binary))
+        found = list(
+            destinations(
+                link.flows,
+                link.horizons,
+                link.types,
+                binary=self._binary,
+                of_several_moments=link.of_several_moments,
+            )
+        )
         writer.prepare(found)
         for destination in found:
             self._destinations.setdefault(destination.leader.name, []).append(destination)
@@ -318,18 +333,21 @@ class Applier:
 
     # --------------------------------------------------------------- the batch
 
-    def settle(self) -> bool:
+    def settle(self) -> float:
         """Nothing more waits: write what was gathered, if its transactions are whole.
 
-        False if it has to wait for the batch before; raises what that one met.
+        Returns how many seconds to wait for more until this is asked again; raises what
+        the batch before met.
         """
         writer = self._opened()
         writer.check()
         if self._begin is None and self._pending is not None:
             if writer.busy:
-                return False
+                return BUSY_S
+            if (early_s := self._handed_over_at + LINGER_S - time.monotonic()) > 0:
+                return early_s
             self._finish_batch()
-        return True
+        return SETTLE_S
 
     def _finish_batch(self) -> None:
         pending = self._pending
@@ -347,6 +365,7 @@ class Applier:
         tables = [batch for batch in self._batches.values() if batch.touched]
         for batch in tables:
             batch.take_in()
+        self._handed_over_at = time.monotonic()
         self._opened().submit(
             Batch(tables, reached.lsn, self._members_only, reached, self._counters)
         )

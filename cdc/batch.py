@@ -12,7 +12,7 @@ from cdc.flow import Flow, is_deferrable
 from cdc.flow_sql import FlowSQL
 from cdc.lsn import LSN
 from cdc.row_messages import decode_rows
-from cdc.rows import Unchanged
+from cdc.rows import NULL, Key, Row, Unchanged, values
 from cdc.stage import Stage
 from plans.catalog import Table, TableName
 from plans.errors import NotReady
@@ -94,6 +94,7 @@ class Destination:
     flows: tuple[CompiledFlow, ...]
     complete: frozenset[int]  # positions of values that must not stay UNCHANGED
     horizon: LSN  # changes before it are in the copy
+    of_several_moments: bool = False  # some of the followers' rows may be of later changes
     staged: int = 0  # rows since the stage was truncated
     parts: dict[Unchanged, int] = field(default_factory=dict)  # numbers of what rows lack
 
@@ -124,6 +125,19 @@ class TableBatch:
         self.messages: list[bytes] = []  # that are not among the changes yet
         self.changes: NetChanges | NetRows = NetChanges() if to.key else NetRows()
         self.emptied = False  # by TRUNCATE, before the changes
+
+    def gone(self) -> Iterator[Row]:
+        """Rows, with the key at least, that the followers may have and that are not there now."""
+        assert isinstance(self.changes, NetChanges)  # noqa: S101
+        yield from self.changes.gone()
+        if self.to.of_several_moments:
+            yield from map(self._with_key, self.changes.passed())
+
+    def _with_key(self, key: Key) -> Row:
+        row = [NULL] * len(self.to.stage.columns)
+        for place, one in zip(self.to.key, values(key), strict=True):
+            row[place] = one
+        return b"".join(row)
 
     @property
     def touched(self) -> bool:
@@ -162,6 +176,7 @@ def destinations(
     types: Mapping[str, str],
     *,
     binary: bool,
+    of_several_moments: bool = False,
 ) -> Iterator[Destination]:
     """Where some flows go, whose rows come in binary or in text form.
 
@@ -183,6 +198,7 @@ def destinations(
             flows=tuple(CompiledFlow(flow, stage.name) for flow in group),
             complete=frozenset(n for n, name in enumerate(stage.columns) if name in needed),
             horizon=horizon,
+            of_several_moments=of_several_moments,
         )
 
 

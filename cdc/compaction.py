@@ -181,6 +181,16 @@ class NetChanges:
             if before is not None and another and key not in renamed:
                 yield before
 
+    def passed(self) -> Iterator[Key]:
+        """Keys that rows had only in between: neither before nor now.
+
+        To a follower as it was before they are nothing.  One that has rows of later
+        than that may have one of these.
+        """
+        for key, row in self._now.items():
+            if row is None and self._before[key] is None:
+                yield key
+
     def renamed(self) -> Iterator[tuple[Row, Key]]:
         """Rows that have another key than before: as they were, and their key now.
 

@@ -11,6 +11,10 @@ that moved from block to block in between may then be in two chunks, or in none:
 - In none: it was changed after the earlier horizon, or it would not have moved, and
   the stream brings it.
 
+A row that came after the earlier horizon and went again after the later one may be in a
+chunk, though the stream nets it to nothing; while it brings the chunks together, it
+deletes such keys (`NetChanges.passed`).
+
 What of a row no change tells since the earlier horizon, such as a large value that was
 left alone, is the same in both.  So the table is right once the stream has passed the
 latest horizon, and until then only its key holds.  A rewrite of the table (VACUUM FULL,

@@ -33,6 +33,8 @@ POINTS = (
     "stream.confirmed",
     "budget.noted",
     "validate.unit",
+    "repair.written",
+    "repair.committed",
     "refresh.plan",
     "refresh.noted",
     "refresh.published",

@@ -25,3 +25,5 @@ class Link:
     horizons: Mapping[str, LSN] = field(default_factory=dict)  # route → where its copy ends
     types: Mapping[str, str] = field(default_factory=dict)  # the stages' type names
     backwards: bool = False
+    of_several_moments: bool = False
+    """The follower may hold rows of later than the stream is: of a copy in chunks that went on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Session:
         self._link = link
         self._uses: Counter[bytes] = Counter()
         self._prepared: dict[bytes, bytes] = {}  # statements, and the names that they have
+        self._begin = b"BEGIN; SELECT pg_advisory_xact_lock_shared(%d)" % turn_key(link.stream)
         connection.prepare_threshold = None
 
     @classmethod
@@ -79,9 +81,9 @@ class Session:
         self.connection.execute(statement)
 
     def begin(self) -> None:
-        """Begin a transaction unless one is open."""
+        """Begin a transaction unless one is open; not while somebody repairs rows."""
         if not self.is_open:
-            self.connection.execute(b"BEGIN")
+            self.connection.execute(self._begin)
             self.is_open = True
 
     def send(self, statement: bytes) -> Cursor[Any]:
@@ -157,17 +159,7 @@ class Session:
 
     def _set_up(self) -> None:
         connection, link = self.connection, self._link
-        connection.execute("SET synchronous_commit = on")
-        # A batch takes as long as it takes; a retry would not be quicker.
-        connection.execute("SET statement_timeout = 0")
-        connection.execute("SET lock_timeout = 0")
-        connection.execute("SET session_replication_role = replica")
-        # The planner knows nothing of a temporary table; what is staged is small
-        # beside the table that it goes to, and found there by the key's index.
-        connection.execute("SET enable_hashjoin = off")
-        connection.execute("SET enable_mergejoin = off")
-        connection.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, link.split])
-        _set_up_origin(connection, link.origin)
+        write_as_applier(connection, link.split, link.origin)
         connection.execute(
             "INSERT INTO dbsplit.progress (stream, lsn) VALUES (%s, '0/0') ON CONFLICT DO NOTHING",
             [link.stream],
@@ -177,6 +169,31 @@ class Session:
         ).fetchone()
         assert row is not None  # noqa: S101
         self.committed = LSN.parse(row[0])
+
+
+def turn_key(stream: str) -> int:
+    """The advisory lock that an applier shares in each transaction, and a repair has alone.
+
+    A row that a repair inserts is not seen by a batch that deletes it before the repair
+    has committed, and would stay; so neither writes while the other does.
+    """
+    digest = hashlib.sha256(f"dbsplit turn:{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def write_as_applier(connection: Connection, split: str, origin: str) -> None:
+    """Set a session up so that fences and triggers let it pass, and nothing echoes."""
+    connection.execute("SET synchronous_commit = on")
+    # A batch takes as long as it takes; a retry would not be quicker.
+    connection.execute("SET statement_timeout = 0")
+    connection.execute("SET lock_timeout = 0")
+    connection.execute("SET session_replication_role = replica")
+    # The planner knows nothing of a temporary table; what is staged is small
+    # beside the table that it goes to, and found there by the key's index.
+    connection.execute("SET enable_hashjoin = off")
+    connection.execute("SET enable_mergejoin = off")
+    connection.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, split])
+    _set_up_origin(connection, origin)
 
 
 def _set_up_origin(connection: Connection, origin: str) -> None:

@@ -15,9 +15,10 @@ from typing import NamedTuple, Self
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.pq.abc import PGresult
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq.abc import PGconn, PGresult
 
-from cdc.connect import PINNED_SETTINGS, describe, session_conninfo
+from cdc.connect import CONNECT_TIMEOUT_S, PINNED_SETTINGS, describe, session_conninfo
 from cdc.lsn import LSN
 from plans.errors import NotReady, StreamBroken
 
@@ -30,7 +31,7 @@ _EPOCH_2000_S = 946_684_800
 MESSAGES_MAX = 2_000
 BYTES_MAX = 1 << 20
 
-NAP_S = 0.001
+NAP_S = 0.004
 """How long a busy reader rests between reads.
 
 The server sends one small message per change, and a reader that wakes for each
@@ -61,6 +62,25 @@ def plugin_options(publication: str, *, binary: bool) -> dict[str, sql.Literal]:
     return {name: sql.Literal(value) for name, value in options.items()}
 
 
+def _connected(conninfo: str) -> PGconn:
+    """As PQconnectdb does, which would let no other thread run until the server answers."""
+    given = conninfo_to_dict(conninfo)
+    if "," in str(given.get("host")):  # only PQconnectdb gives each host a time of its own
+        return pq.PGconn.connect(conninfo.encode())
+    connection = pq.PGconn.connect_start(conninfo.encode())
+    limit_s = float(given.get("connect_timeout") or 0) or CONNECT_TIMEOUT_S
+    deadline = time.monotonic() + limit_s
+    while connection.status != pq.ConnStatus.BAD:
+        polled = connection.connect_poll()
+        if polled in (pq.PollingStatus.OK, pq.PollingStatus.FAILED):
+            return connection
+        left, at = deadline - time.monotonic(), [connection.socket]
+        reads = polled == pq.PollingStatus.READING
+        if left <= 0 or not any(select.select(at * reads, at * (not reads), [], left)):
+            return connection  # which is not OK
+    return connection
+
+
 class ReplicationConnection:
     """A connection in replication mode; not for use by several threads at once."""
 
@@ -72,9 +92,9 @@ class ReplicationConnection:
         # The walsender formats values by its own session's settings.
         conninfo = session_conninfo(dsn, name=name, replication="database", options=options)
         self._dsn = dsn
-        self._connection = pq.PGconn.connect(conninfo.encode())
+        self._connection = _connected(conninfo)
         if self._connection.status != pq.ConnStatus.OK:
-            reason = self._connection.get_error_message().strip()
+            reason = self._connection.get_error_message().strip() or "timeout expired"
             self._connection.finish()
             raise NotReady(
                 f"cannot open a replication connection to {describe(dsn)}: {reason}",

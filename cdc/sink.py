@@ -16,9 +16,7 @@ from cdc.replication import ConnectionLost
 from cdc.spool import Block, Spool
 from plans.errors import NotReady
 
-SETTLE_S = 0.2
 END_S_MAX = 30.0
-BUSY_S = 0.002
 KNOCK_S = 2.0
 """How often a follower that is away is looked for."""
 
@@ -110,13 +108,12 @@ class Sink(threading.Thread):
         self._spool.close()
 
     def _apply(self) -> None:
-        rest_s = SETTLE_S
+        rest_s = 0.0
         while not self._halt.is_set():
             items = self._spool.get(rest_s)
             crash_point("stream.received")
             self.applier.feed(items)
-            is_settled = not self._spool.empty or self.applier.settle()
-            rest_s = SETTLE_S if is_settled else BUSY_S
+            rest_s = self.applier.settle() if self._spool.empty else 0.0
 
     def _knock(self) -> None:
         """Wait until the follower can be reached again."""

@@ -235,7 +235,7 @@ def _of_plain(
 ) -> tuple[_Staged, Iterator[bytes]]:
     appearing, changing = changes.coming()
     stage = batch.to.stage
-    gone = [*changes.gone(), *(old for old, _ in changes.renamed())]
+    gone = [*batch.gone(), *(old for old, _ in changes.renamed())]
     # An old row may be an update that came in part.
     rows = [map(stage.partial_writer(b"g"), gone)]
     for lacking, some in changing.items():
@@ -261,7 +261,7 @@ def _of_keyed(batch: TableBatch, changes: NetChanges) -> tuple[_Staged, Iterator
     present = dict(changes.present())
     partial = changes.partial()
     renamed = list(changes.renamed())
-    rows = list(map(stage.partial_writer(b"g"), changes.gone()))
+    rows = list(map(stage.partial_writer(b"g"), batch.gone()))
     rows += [stage.partial_writer(b"k", number)(old) for number, (old, _) in enumerate(renamed)]
     if batch.to.needs_full_rows:
         rows += map(stage.partial_writer(b"b"), changes.before())

@@ -161,6 +161,7 @@ def _check_repeated(table: TablePlan, path: Path, problems: Problems) -> None:
     lists: dict[Path, tuple[str, ...]] = {
         ("reference_in",): table.reference_in,
         ("drop",): table.drop,
+        ("mask",): table.mask,
         **{
             ("split_columns", part): columns
             for part, columns in (table.split_columns or {}).items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -52,20 +52,24 @@ _GITHUB = {Severity.BLOCKER: "error", Severity.WARNING: "warning", Severity.NOTE
 
 
 def _github(one: Finding, root: Path | None) -> str:
-    """A workflow command of GitHub Actions; its documentation has the escapes."""
     file, line, column = place_of(one)
-    # In properties ':' and ',' separate, so they are escaped there too.
     properties = {
         "file": relative_to(file, root),
         "line": str(line),
         "col": str(column),
         "title": f"{one.code} {one.object}",
     }
+    return github_command(_GITHUB[one.severity], properties, sentences(one))
+
+
+def github_command(level: str, properties: Mapping[str, str], message: str) -> str:
+    """A workflow command of GitHub Actions; its documentation has the escapes."""
+    # In properties ':' and ',' separate, so they are escaped there too.
     head = ",".join(
         f"{key}={_percent(value).replace(':', '%3A').replace(',', '%2C')}"
         for key, value in properties.items()
     )
-    return f"::{_GITHUB[one.severity]} {head}::{_percent(sentences(one))}"
+    return f"::{level} {head}::{_percent(message)}"
 
 
 def _percent(text: str) -> str:

@@ -125,13 +125,16 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over what prepare depends on.
 
-        DSNs, roles, limits, the switch and lists may change while a split runs.
+        DSNs, roles, limits, the switch, lists and masks may change while a split runs.
         """
         said = {
             "split": self.split,
             "schemas": self.source.schemas,
             "services": sorted(self.services),
-            "tables": {name: table.model_dump(mode="json") for name, table in self.tables.items()},
+            "tables": {
+                name: table.model_dump(mode="json", exclude={"mask"})
+                for name, table in self.tables.items()
+            },
             "foreign_keys": {
                 name: key.model_dump(mode="json") for name, key in self.foreign_keys.items()
             },

@@ -97,6 +97,8 @@ class TablePlan(_Mapping):
     """Rows of other services that are computed from this table's rows."""
     drop: Names = ()
     """Columns that are left behind."""
+    mask: Names = ()
+    """Columns whose values no comparison shows: a hash stands for them."""
 
     @property
     def dropped(self) -> bool:

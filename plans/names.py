@@ -44,6 +44,19 @@ def back_origin(split: str, service: str) -> str:
     return f"dbsplit_{slug(split)}_{slug(service)}_back"
 
 
+def repair_origin(split: str, service: str) -> str:
+    """The replication origin with which rows of a target are repaired.
+
+    Not the applier's own: only one session at a time may write under an origin.
+    """
+    return f"dbsplit_{slug(split)}_{slug(service)}_repair"
+
+
+def back_repair_origin(split: str, service: str) -> str:
+    """The replication origin with which a service's rows are repaired in the source."""
+    return f"dbsplit_{slug(split)}_{slug(service)}_back_repair"
+
+
 def stream(split: str, service: str) -> str:
     """The progress row, in the target, of the source's changes."""
     return f"{split}:{service}"

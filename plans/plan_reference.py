@@ -65,7 +65,10 @@ part, or under `drop`.
 as it is; NULL is not true.
 - `reference_in` needs an `owner`. The copy is whole, and read-only until `dbsplit complete`.
 - `drop` needs no reason, but a dropped column that is NOT NULL without default in the source \
-keeps the service from inserting until `complete`: its rows could not travel back.""",
+keeps the service from inserting until `complete`: its rows could not travel back.
+- `mask`: where a comparison, a repair or a report shows a difference, a hash stands for the \
+values of these columns and for what is computed from them, also in a key. Within one run, equal \
+values have equal hashes. It may be changed while a split runs.""",
     "Derive": """\
 The target table is made by the service's own `revisions`, and has a unique index on the key. \
 Several entries may fill one table if a constant in each key tells their rows apart. Derived rows \

@@ -56,6 +56,8 @@ class Route:
     key: tuple[str, ...]  # target columns that tell rows apart; () is a multiset
     where: str | None = None  # SQL over the source row; None is all rows
     where_reads: frozenset[str] = frozenset()
+    masked: frozenset[str] = frozenset()
+    """Target columns whose values must not be shown, nor what is computed from such."""
     fixed: tuple[tuple[str, str], ...] = ()
     """Key columns whose expression reads no column, with that expression.
 

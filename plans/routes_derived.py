@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from plans.assignment import Assignment, Placed
 from plans.catalog import Catalog, Column, Table, TableName
@@ -29,7 +30,9 @@ def derived_routes(
         number = f"#{seen[derive.into]}" if same_target[derive.into] > 1 else ""
         path: Path = (*assignment.path, "derive", index)
         table = _target_table(derive, path, targets, problems)
-        yield Placed(path, _route(assignment.table, derive, number, table, path, problems))
+        route = _route(assignment.table, derive, number, table, path, problems)
+        masked = frozenset(c.name for c in route.columns if c.reads & set(assignment.entry.mask))
+        yield Placed(path, replace(route, masked=masked))
 
 
 def target_of(derive: Derive) -> tuple[str, TableName]:

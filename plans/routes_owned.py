@@ -41,6 +41,7 @@ def _parts(one: Assignment, problems: Problems) -> Iterator[_Part]:
     dropped = known_columns(one.entry.drop, one.table, (*one.path, "drop"), problems)
     kept = frozenset(column.name for column in one.table.columns) - dropped
     entry = one.entry
+    known_columns(entry.mask, one.table, (*one.path, "mask"), problems)
     if entry.split_columns:
         yield from _column_parts(one, dropped, problems)
     elif entry.split_rows:
@@ -147,6 +148,7 @@ def _route(part: _Part, one: Assignment, target: Table, problems: Problems) -> R
         key=tuple(name for name in source.key if name in part.columns),
         where=where.text if where else None,
         where_reads=where.reads if where else frozenset(),
+        masked=part.columns & frozenset(one.entry.mask),
     )
 
 

@@ -223,7 +223,7 @@ class _Initial:
         with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
             # An idle source would not tell for a while that there is nothing more.
             source.execute("SELECT pg_logical_emit_message(true, 'dbsplit copy', '')")
-            follower = Follower(forward_feed(split))
+            follower = Follower(forward_feed(split, of_several_moments=True))
             follower.start()
             try:
                 while follower.position < goal:

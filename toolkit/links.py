@@ -19,8 +19,10 @@ from toolkit.opened import Split, past_of
 from toolkit.slot_server import SOURCE, known_server
 
 
-def forward_feed(split: Split) -> Feed:
+def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
     """The source's slot and the links to all targets.
+
+    Until the stream has passed the latest horizon, targets may be of several moments.
 
     Raises NotReady if a route is not copied yet: without its horizon the stream
     would not know which changes the copy has.
@@ -43,15 +45,22 @@ def forward_feed(split: Split) -> Feed:
                 service=service,
                 stream=names.stream(split.name, service),
                 origin=names.origin(split.name, service),
-                echoes=frozenset({names.back_origin(split.name, service)}),
+                echoes=frozenset(
+                    {
+                        names.back_origin(split.name, service),
+                        names.back_repair_origin(split.name, service),
+                    }
+                ),
                 foreign=frozenset(
-                    names.back_origin(split.name, other)
+                    origin(split.name, other)
                     for other in split.plan.services
                     if other != service
+                    for origin in (names.back_origin, names.back_repair_origin)
                 ),
                 leader_dsn=split.plan.source.dsn,
                 follower_dsn=split.dsn(service),
                 flows=tuple(split.forward(route) for route in routes),
+                of_several_moments=of_several_moments,
                 horizons=horizons,
                 types=types,
             )
@@ -76,7 +85,9 @@ def back_feed(split: Split, service: str) -> Feed:
         service=service,
         stream=names.back_stream(split.name, service),
         origin=names.back_origin(split.name, service),
-        echoes=frozenset({names.origin(split.name, service)}),
+        echoes=frozenset(
+            {names.origin(split.name, service), names.repair_origin(split.name, service)}
+        ),
         foreign=frozenset(),
         leader_dsn=split.dsn(service),
         follower_dsn=split.plan.source.dsn,

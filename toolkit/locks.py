@@ -17,7 +17,7 @@ SETUP, STREAM, CUTOVER = "setup", "stream", "cutover"
 _VERBS = {
     SETUP: "a `dbsplit prepare`, `copy`, `complete` or `abort`",
     STREAM: "a `dbsplit stream`",
-    CUTOVER: "a `dbsplit cutover` or `rollback`",
+    CUTOVER: "a `dbsplit cutover`, `rollback` or repair",
 }
 RECOVERY = "recovery"
 """How the stream process names itself while it ends what a dead cutover left."""

@@ -212,9 +212,11 @@ def _remove_streams(
         yield from _drop_slot(target, names.back_slot(split.name, service), where)
         yield from _drop_publication(target, names.back_publication(split.name, service), where)
         yield from _drop_origin(target, names.origin(split.name, service), where)
+        yield from _drop_origin(target, names.repair_origin(split.name, service), where)
     yield from _drop_publication(source, names.publication(split.name), "source")
     for service in split.plan.services:
         yield from _drop_origin(source, names.back_origin(split.name, service), "source")
+        yield from _drop_origin(source, names.back_repair_origin(split.name, service), "source")
 
 
 def _drop_slot(connection: Connection, slot: str, where: str) -> Iterator[Step]:

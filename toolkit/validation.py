@@ -19,6 +19,7 @@ from plans.errors import GateClosed, GivenUp, PlanInvalid
 from plans.routes import Route
 from toolkit import locks, markers
 from toolkit.compared_units import ControlMemory
+from toolkit.differences import Handover, Way
 from toolkit.opened import Split
 from toolkit.sides import Sides
 from toolkit.state import Direction, Phase, phases
@@ -70,14 +71,17 @@ def validate(
     direction: Direction,
     source: Connection,
     say: Say,
+    handover: Handover | None = None,
 ) -> Compared:
-    """Compare routes of services that follow (cutover) or lead (rollback), and note the result."""
+    """Compare routes of services that follow (cutover) or lead (rollback), and note the result.
+
+    Every difference goes to `handover`; without one, only examples are read.
+    """
     results: list[TableResult] = []
     services = list(dict.fromkeys(route.service for route in routes))
     for service in services:
-        results += _validate_service(
-            split, service, [r for r in routes if r.service == service], direction, source, say
-        )
+        some = [r for r in routes if r.service == service]
+        results += _validate_service(split, some, direction, source, say, handover)
     return Compared(tuple(results))
 
 
@@ -111,7 +115,13 @@ def chosen_routes(
     return tuple(found)
 
 
-def validate_all(split: Split, routes: Sequence[Route], source: Connection, say: Say) -> Compared:
+def validate_all(
+    split: Split,
+    routes: Sequence[Route],
+    source: Connection,
+    say: Say,
+    handover: Handover | None = None,
+) -> Compared:
     """Compare routes, each in the direction in which it flows now.
 
     What a service owns flows back once it has moved; what it is fed flows on.
@@ -119,9 +129,9 @@ def validate_all(split: Split, routes: Sequence[Route], source: Connection, say:
     now = phases(source, split.name)
     results: list[TableResult] = []
     for direction in Direction:
-        chosen = [r for r in routes if _direction(r, now) is direction]
+        chosen = [r for r in routes if direction_of(r, now) is direction]
         if chosen:
-            results += validate(split, chosen, direction, source, say).results
+            results += validate(split, chosen, direction, source, say, handover).results
     return Compared(tuple(results))
 
 
@@ -171,7 +181,7 @@ def verification_s(sides: Sides, ends: Mapping[str, Ends], compared: Compared) -
                 continue
             some = keys[:REHEARSED_KEYS]
             began = time.monotonic()
-            pair = _pair(sides.split, route, sides.direction)
+            pair = pair_for(sides.split, route, sides.direction)
             compare_keys(ends[service], pair, some, timeout_s=SHRINK_S_MAX)
             total += (time.monotonic() - began) * len(keys) / len(some)
         return total
@@ -189,7 +199,7 @@ def verify_dirty(sides: Sides, ends: Mapping[str, Ends], deadline: float) -> dic
     def verify(service: str) -> dict[str, int]:
         return {
             route.id: _verify(
-                ends[service], _pair(sides.split, route, sides.direction), keys, deadline
+                ends[service], pair_for(sides.split, route, sides.direction), keys, deadline
             )
             for route, keys in dirty[service]
         }
@@ -221,10 +231,11 @@ def _shrink(
 ) -> int:
     """Forget the keys that are equal; returns how many are not, or could not be told."""
     since = position(leader, VISIBLE_S_MAX)
-    pair = _pair(sides.split, route, sides.direction)
+    pair = pair_for(sides.split, route, sides.direction)
     result = compare_keys(ends, pair, keys, timeout_s=SHRINK_S_MAX)
     if result.state == "unverified":
         return len(keys)
+    _note_forgotten(follower, route.id, since)
     follower.execute(
         "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn"
         " AND key <> ALL (%s::jsonb[])",
@@ -241,23 +252,26 @@ def _verify(ends: Ends, pair: Pair, keys: list[Key], deadline: float) -> int:
         return whole.rows
     left_s = max(deadline - time.monotonic(), 0.1)
     result: KeysResult = compare_keys(ends, pair, keys, timeout_s=left_s)
-    _require_equal(result.route, result.state, f"the rows of {result.differing[:3]}", result.reason)
+    rows = f"{len(result.differing)} rows"  # whose keys may be masked
+    _require_equal(result.route, result.state, rows, result.reason)
     return result.compared
 
 
-def _direction(route: Route, now: dict[str, Phase]) -> Direction:
+def direction_of(route: Route, now: Mapping[str, Phase]) -> Direction:
+    """How a route flows: what a service owns flows back once it has moved."""
     moved = now.get(route.service) is Phase.MOVED and route.kind.owned
     return Direction.ROLLBACK if moved else Direction.CUTOVER
 
 
 def _validate_service(
     split: Split,
-    service: str,
     routes: list[Route],
     direction: Direction,
     source: Connection,
     say: Say,
+    handover: Handover | None,
 ) -> list[TableResult]:
+    service = routes[0].service
     with ExitStack() as stack:
         control = stack.enter_context(connect(split.plan.source.dsn, name="dbsplit validate"))
         target = stack.enter_context(connect(split.dsn(service), name="dbsplit validate"))
@@ -270,12 +284,19 @@ def _validate_service(
         since = position(leader, VISIBLE_S_MAX)
         memory = ControlMemory(control, split.name, service, direction, since)
         pause = stack.enter_context(_paused_by_load(split, say))
+        found = None
+        if handover is not None:
+            found = handover.taking([Way(route, direction, since) for route in routes])
         results = compare_routes(
-            [_pair(split, route, direction) for route in routes],
+            [pair_for(split, route, direction) for route in routes],
             catch_up,
             course=Course(pause=pause, memory=memory),
             report=lambda progress: _tell(say, progress),
+            found=found,
         )
+        if handover is not None:
+            by_id = {route.id: route for route in routes}
+            results = [handover.shown(one, by_id[one.route]) for one in results]
         for result in results:
             _note(split, source, follower, result, direction, memory.since_of(result.route))
         return results
@@ -344,7 +365,8 @@ class CatchUp:
         return row == (0,)
 
 
-def _pair(split: Split, route: Route, direction: Direction) -> Pair:
+def pair_for(split: Split, route: Route, direction: Direction) -> Pair:
+    """The two sides of a route; the leader is the side that gives in this direction."""
     return pair_of(
         route,
         source_dsn=split.plan.source.dsn,
@@ -392,9 +414,18 @@ def _note(
         ],
     )
     if result.state == "equal":
+        _note_forgotten(follower, result.route, since)
         follower.execute(
             "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn", [result.route, since]
         )
+
+
+def _note_forgotten(follower: Connection, route: str, since: str) -> None:
+    """Before dirty keys are forgotten: a repair's script relies on them."""
+    follower.execute(
+        "UPDATE dbsplit.tracked SET forgotten = greatest(forgotten, %s::pg_lsn) WHERE route = %s",
+        [since, route],
+    )
 
 
 def _require_equal(route: str, state: str, what: str, reason: str) -> None:
@@ -411,5 +442,9 @@ def _require_equal(route: str, state: str, what: str, reason: str) -> None:
 
 
 def _tell(say: Say, progress: Progress) -> None:
+    told = {"route": progress.route, "rows": progress.rows}
     if progress.step == "done":
-        say("compared", {"route": progress.route, "rows": progress.rows})
+        say("compared", told)
+    else:
+        more = {"step": progress.step, "found": progress.found, "settled": progress.settled}
+        say("comparing", {**told, **more})

@@ -31,7 +31,8 @@ class _Row:
 
     hashes: tuple[int | None, ...]  # of its columns
     texts: tuple[str | None, ...]
-    version: int  # xmin
+    count: int  # of such rows
+    version: int  # xmin, the latest of theirs
 
 
 def how_of(counts: Counts) -> How:
@@ -49,7 +50,7 @@ def read_differences(
     A row that has changed since its key was settled may have no column that differs.
     """
     reader = _Reader(ends, pair, extents)
-    for keys in reader.groups(list(differing)):
+    for keys in groups_that_fit(ends, pair, extents, list(differing)):
         leader, follower = reader.rows(keys)
         yield tuple(
             _difference(pair, key, differing[key], leader.get(key, []), follower.get(key, []))
@@ -57,28 +58,32 @@ def read_differences(
         )
 
 
+def groups_that_fit(
+    ends: Ends, pair: Pair, extents: Extents, keys: Sequence[Key]
+) -> Iterator[Sequence[Key]]:
+    """The keys in groups whose rows fit in memory."""
+    reader = _Reader(ends, pair, extents)
+    for start in range(0, len(keys), KEYS_PER_GROUP):
+        some = keys[start : start + KEYS_PER_GROUP]
+        sizes = reader.sizes(some)
+        group: list[Key] = []
+        held = 0
+        for key in some:
+            size = sizes.get(key, 0)
+            if group and held + size > CHARACTERS_PER_GROUP:
+                yield group
+                group, held = [], 0
+            group.append(key)
+            held += size
+        if group:
+            yield group
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     ends: Ends
     pair: Pair
     extents: Extents
-
-    def groups(self, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-        """The keys, so that a group's rows fit in memory."""
-        for start in range(0, len(keys), KEYS_PER_GROUP):
-            some = keys[start : start + KEYS_PER_GROUP]
-            sizes = self._sizes(some)
-            group: list[Key] = []
-            held = 0
-            for key in some:
-                size = sizes.get(key, 0)
-                if group and held + size > CHARACTERS_PER_GROUP:
-                    yield group
-                    group, held = [], 0
-                group.append(key)
-                held += size
-            if group:
-                yield group
 
     def rows(self, keys: Sequence[Key]) -> tuple[dict[Key, list[_Row]], dict[Key, list[_Row]]]:
         """What both sides have of the keys."""
@@ -92,14 +97,19 @@ class _Reader:
                 "v": sql.SQL("xmin::text::int8"),
             }
             rows: dict[Key, list[_Row]] = {}
-            for number, hashed, text, version in self._find(connection, side, keys, wanted):
-                row = _Row(tuple(hashed), tuple(text), version)
+            # A row without a key may have a million copies, which are one row here.
+            found = sql.SQL("k.n, r.d, r.x, count(*), max(r.v)")
+            grouped = sql.SQL("GROUP BY 1, 2, 3")
+            for number, hashed, text, count, version in self._find(
+                connection, side, keys, wanted, found, grouped
+            ):
+                row = _Row(tuple(hashed), tuple(text), count, version)
                 rows.setdefault(keys[number - 1], []).append(row)
             return rows
 
         return self.ends.both(read, self.pair)
 
-    def _sizes(self, keys: Sequence[Key]) -> dict[Key, int]:
+    def sizes(self, keys: Sequence[Key]) -> dict[Key, int]:
         """How many characters the rows of each key have, on both sides together."""
 
         def read(connection: Connection, side: Side) -> dict[Key, int]:
@@ -107,11 +117,11 @@ class _Reader:
                 sql.SQL("coalesce(length({}), 0)").format(text_of(value)) for value in side.columns
             ]
             wanted = {"s": sql.SQL("({})::int8").format(sql.SQL(" + ").join(lengths))}
-            sizes: dict[Key, int] = {}
-            for number, size in self._find(connection, side, keys, wanted):
-                key = keys[number - 1]
-                sizes[key] = sizes.get(key, 0) + size
-            return sizes
+            found, grouped = sql.SQL("k.n, max(r.s)"), sql.SQL("GROUP BY 1")
+            return {
+                keys[number - 1]: size
+                for number, size in self._find(connection, side, keys, wanted, found, grouped)
+            }
 
         leader, follower = self.ends.both(read, self.pair)
         return {key: leader.get(key, 0) + follower.get(key, 0) for key in keys}
@@ -122,12 +132,13 @@ class _Reader:
         side: Side,
         keys: Sequence[Key],
         wanted: Mapping[str, sql.Composable],
+        found: sql.SQL,
+        grouped: sql.SQL,
     ) -> Iterator[tuple[Any, ...]]:
-        """The number of a key, from 1, and what is wanted of each of its rows."""
+        """What is found of `r`, which has what is wanted, and of the numbers `k` of the keys."""
         how = Lookup(hashing=self.ends.hashing, same_text=True)
-        names = sql.SQL(", ").join(sql.Identifier("r", name) for name in wanted)
-        query = sql.SQL("SELECT k.n, {} FROM {}").format(
-            names, matching(side, self.extents.of(self.pair, side), keys, how, wanted)
+        query = sql.SQL("SELECT {} FROM {} {}").format(
+            found, matching(side, self.extents.of(self.pair, side), keys, how, wanted), grouped
         )
         with pinned(connection, side.schemas) as cursor:
             yield from cursor.execute(query, parameters(keys))
@@ -138,6 +149,8 @@ def _difference(
 ) -> Difference:
     """The columns of the first row on each side that the other does not have."""
     ours, theirs = _first(leader, follower), _first(follower, leader)
+    if not pair.key and ours and theirs:  # the same row, only more often on one side
+        ours, theirs = (ours, None) if how_of(counts) == "missing" else (None, theirs)
     columns = tuple(
         ColumnDifference(
             name,
@@ -152,6 +165,7 @@ def _difference(
         how=how_of(counts),
         columns=columns if ours or theirs else (),
         rows=counts.missing + counts.extra + counts.different,
+        copies=(sum(row.count for row in leader), sum(row.count for row in follower)),
         row_hash=None if pair.key else key[0],
         version=theirs.version if theirs else None,
     )

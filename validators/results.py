@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from plans.catalog import TableName
@@ -16,6 +17,19 @@ from validators.sides import Key
 State = Literal["equal", "different", "unverified"]
 Step = Literal["fingerprint", "open", "recheck", "done"]
 How = Literal["missing", "extra", "different"]
+Writer = Literal["applier", "before", "other", "unknown"]
+"""`before`: the copy, or the applications that wrote this side before it followed."""
+Cause = Literal[
+    "written-there",
+    "not-arrived",
+    "not-removed",
+    "outdated",
+    "encoding",
+    "white-space",
+    "precision",
+    "expression",
+    "unknown",
+]
 
 TEXT_MAX = 200  # characters shown of a value; what is compared is the hash of all of it
 
@@ -30,6 +44,14 @@ class ColumnDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """Who wrote a row of the follower last, and when."""
+
+    by: Writer = "unknown"
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One key whose rows differ; for a table without a key, () and one row's text."""
 
@@ -37,8 +59,11 @@ class Difference:
     how: How
     columns: tuple[ColumnDifference, ...] = ()  # those that differ, when they were read
     rows: int = 1  # more than one where a key has several rows, or a row several copies
+    copies: tuple[int, int] = (0, 0)  # of a row without a key, on the leader and the follower
     row_hash: str | None = None  # by which a row without a key is found
     version: int | None = None  # the xmin of the follower's row
+    written: Written = Written()  # the follower's row
+    cause: Cause = "unknown"
 
     def shortened(self) -> Difference:
         """The same to be shown: texts are cut to a readable length."""

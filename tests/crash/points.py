@@ -15,4 +15,5 @@ STREAM = _of("stream")
 VALIDATE = _of("validate")
 BUDGET = _of("budget")
 REFRESH = _of("refresh")
+REPAIR = _of("repair")
 MOVE = _of("cutover")  # a rollback passes the same

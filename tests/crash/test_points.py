@@ -8,10 +8,11 @@ from pathlib import Path
 
 import cdc
 import toolkit
+import validators
 from cdc.crash import POINTS
-from tests.crash.points import BUDGET, COPY, MOVE, PREPARE, REFRESH, STREAM, VALIDATE
+from tests.crash.points import BUDGET, COPY, MOVE, PREPARE, REFRESH, REPAIR, STREAM, VALIDATE
 
-PACKAGES = (cdc, toolkit)
+PACKAGES = (cdc, toolkit, validators)
 
 
 def points_in_code() -> Counter[str]:
@@ -36,5 +37,5 @@ def test_each_point_stands_in_the_code_exactly_once() -> None:
 
 def test_each_point_is_one_that_a_test_dies_at() -> None:
     """The other files of this directory take their points from these lists."""
-    every = (*PREPARE, *COPY, *STREAM, *BUDGET, *VALIDATE, *REFRESH, *MOVE)
+    every = (*PREPARE, *COPY, *STREAM, *BUDGET, *VALIDATE, *REPAIR, *REFRESH, *MOVE)
     assert sorted(every) == sorted(POINTS)

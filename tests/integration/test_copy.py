@@ -8,12 +8,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 
+from cdc.copy_chunks import Chunk
+from cdc.copy_record import begin_chunks, chunk_note, route_note
+from cdc.copy_sql import Blocks
+from cdc.lsn import LSN
 from tests.conftest import fresh_database
 from tests.verbs import DBSPLIT, Verbs
 from toolkit.servers import Server
@@ -259,3 +265,18 @@ def test_a_copy_ends_before_the_slot_retains_more_than_the_plan_allows(
     some.verbs("copy")
     some.verbs("stream", "--until-caught-up")
     some.prove()
+
+
+def test_a_chunk_and_a_route_are_noted_once(copied: Callable[..., Copied]) -> None:
+    """A process that was taken for dead, and commits late, finds that somebody was faster."""
+    some = copied(MOVING)
+    chunk = Chunk("one:public.later", 0, Blocks(0, None), 7, None)
+    with psycopg.connect(some.target, autocommit=True) as target:
+        begin_chunks(target, sql.SQL("TRUNCATE later").format(), [chunk])
+        assert target.execute(chunk_note(chunk, LSN(10), 1, 1)).rowcount == 1
+        assert target.execute(chunk_note(chunk, LSN(20), 1, 1)).rowcount == 0
+        begin_chunks(target, sql.SQL("TRUNCATE later").format(), [replace(chunk, file=8)])
+        assert target.execute(chunk_note(chunk, LSN(20), 1, 1)).rowcount == 0
+        target.execute(route_note("one:public.parent", LSN(10), 1, 1))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            target.execute(route_note("one:public.parent", LSN(20), 1, 1))

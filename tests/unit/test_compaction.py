@@ -180,6 +180,35 @@ def test_rows_to_insert_are_not_there_and_rows_to_update_are(
     assert follower == leader.rows
 
 
+@settings(max_examples=400)
+@given(rows=beginnings, done=changes, other=beginnings, data=st.data())
+def test_a_follower_with_rows_of_other_moments_is_right_when_the_changes_are_in(
+    rows: dict[bytes, Values],
+    done: list[tuple[str, Values]],
+    other: dict[bytes, Values],
+    data: st.DataObject,
+) -> None:
+    """A copy in chunks: of what changed it may have any version, or none."""
+    leader = changed(rows, done, full=False)
+    net = NetChanges()
+    apply(net, leader)
+    touched = {one[0] for _, old, new in leader.said for one in (old, new) if one}
+    follower = {key: row for key, row in rows.items() if key not in touched}
+    for key in sorted(touched):
+        versions = [some[key] for some in (rows, leader.rows, other) if key in some]
+        if (version := data.draw(st.sampled_from([None, *versions]))) is not None:
+            follower[key] = version
+    for gone in [*net.gone(), *(old for old, _ in net.renamed())]:
+        follower.pop(split(gone)[0], None)
+    for key in net.passed():
+        follower.pop(key, None)
+    for key, row in net.present():
+        if key in net.partial():
+            row = take(row, joined(leader.rows[key]))
+        follower[key] = split(row)
+    assert follower == leader.rows
+
+
 @given(beginnings, changes)
 def test_old_rows_are_those_of_the_beginning(
     rows: dict[bytes, Values], done: list[tuple[str, Values]]

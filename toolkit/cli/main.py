@@ -18,9 +18,10 @@ import click
 
 from toolkit.cli.compare import compare
 from toolkit.cli.copy import copy_command, copy_rows, throttle_command
-from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder
+from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder, require_services
 from toolkit.cli.plan import plan_group
 from toolkit.cli.talk import Talk, told
+from toolkit.cli.validate import compare_split, tell, validate
 
 if TYPE_CHECKING:
     from toolkit.cutover import Moved
@@ -189,7 +190,7 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
             "prepare": lambda: _prepare(plan, talk, create=False),
             "copy": lambda: copy_rows(plan, talk, jobs),
             "stream": follow,
-            "validate": lambda: _validate(plan, talk, (), ()),
+            "validate": lambda: tell(talk, compare_split(plan, talk)),
         }
         for stage in stages_of_run(until):
             if as_json:
@@ -230,32 +231,7 @@ def status(plan: Path, *, as_json: bool, watch: bool) -> None:
             time.sleep(1)
 
 
-@cli.command()
-@PLAN
-@JSON
-@SERVICE
-@click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML.")
-def validate(
-    plan: Path,
-    services: tuple[str, ...],
-    tables: tuple[str, ...],
-    junit: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Compare every row, while applications write; exit 5 if rows differ.
-
-    A difference counts only if it outlives the stream's delay.  What could not be
-    compared to the end is "unverified", and no pass either.
-
-    \b
-    dbsplit validate plan.yaml
-    dbsplit validate plan.yaml --service crm --table customers
-    dbsplit validate plan.yaml --junit rows.xml
-    """
-    with told(as_json=as_json) as talk:
-        _validate(plan, talk, services, tables, junit)
+cli.add_command(validate)
 
 
 cli.add_command(compare)
@@ -402,58 +378,22 @@ def _stream(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from toolkit.evolving import follow
+    from plans.errors import StreamBroken
+    from toolkit.opened import Drifted, open_split
+    from toolkit.streaming import stream as follow
 
+    try:
+        split = open_split(plan)
+    except Drifted as error:
+        raise StreamBroken(str(error), hint=error.hint) from None
+    talk.line("stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM")
     progress = follow(
-        plan,
+        split,
         stop=stop,
         until_caught_up=until_caught_up,
         report=lambda p: talk.seldom("stream", "stream", asdict(p)),
-        say=talk.say,
-        begun=lambda split: talk.line(
-            "stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM"
-        ),
     )
     return asdict(progress)
-
-
-def _validate(
-    plan: Path,
-    talk: Talk,
-    services: tuple[str, ...],
-    tables: tuple[str, ...],
-    junit: Path | None = None,
-) -> None:
-    from cdc.connect import connect
-    from toolkit.cli.lists import print_lists, read_lists
-    from toolkit.cli.show import orphans_text, validation_text
-    from toolkit.junit import write_junit
-    from toolkit.opened import open_split, require_prepared
-    from toolkit.orphans import look_for_orphans
-    from toolkit.validation import chosen_routes, validate_all
-
-    split = open_split(plan)
-    _require_services(split, services)
-    routes = chosen_routes(split, services, tables)
-    with connect(split.plan.source.dsn, name="dbsplit validate") as source:
-        require_prepared(split, source)
-        compared = validate_all(split, routes, source, talk.say_step)
-        orphans = look_for_orphans(split, routes, source)
-    lists = read_lists(split.plan, source_only=False)
-    kinds = {route.id: route.kind.value for route in routes}
-    if junit is not None:
-        write_junit(compared.results, junit)
-    result = {
-        "consistent": compared.consistent,
-        "tables": [{**one.summary(), "kind": kinds[one.route]} for one in compared.results],
-        "orphans": [one.as_dict() for one in orphans],
-        "lists": lists,
-    }
-    talk.result(result, validation_text(compared.results) + orphans_text(orphans))
-    if not talk.as_json:
-        print_lists(lists)
-    if not compared.consistent:
-        sys.exit(5)
 
 
 def _move(
@@ -472,7 +412,7 @@ def _move(
     from toolkit.state import Direction
 
     split: Split = open_split(plan)
-    _require_services(split, services)
+    require_services(split, services)
     way = Direction(direction)
     moved: Moved = (
         look(split, way, services)
@@ -490,17 +430,6 @@ def _move(
         meanwhile = [f"warning: {one}" for one in moved.refused_meanwhile]
         text = "\n".join([*gates, *meanwhile])
     talk.result(moved.as_dict(), text)
-
-
-def _require_services(split: Split, services: tuple[str, ...]) -> None:
-    from plans.problems import one_of
-
-    for service in services:
-        if service not in split.plan.services:
-            known = one_of(service, split.plan.services)
-            raise click.BadParameter(
-                f"the plan has no service {service!r}; {known}", param_hint="--service"
-            )
 
 
 def _ask(*, yes: bool, question: str) -> None:

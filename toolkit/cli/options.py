@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from toolkit.opened import Split
 
 PLAN = click.argument("plan", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines; the last is the result.")
@@ -32,6 +36,18 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise click.UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def require_services(split: Split, services: Sequence[str]) -> None:
+    """Have it a usage error that the plan has no such service."""
+    from plans.problems import one_of
+
+    for service in services:
+        if service not in split.plan.services:
+            known = one_of(service, split.plan.services)
+            raise click.BadParameter(
+                f"the plan has no service {service!r}; {known}", param_hint="--service"
+            )
 
 
 class InOrder(click.Group):

@@ -33,7 +33,10 @@ class Talk:
 
     def say_step(self, step: str, details: Mapping[str, Any]) -> None:
         """Tell of a step of a move; the tables compared on the way are for programs."""
-        if self.as_json or step != "compared":
+        if step == "comparing":
+            if self.as_json:
+                self.seldom(step, str(details["route"]), details)
+        elif self.as_json or step != "compared":
             self.say(step, details)
 
     def seldom(self, step: str, key: str, details: Mapping[str, Any]) -> None:

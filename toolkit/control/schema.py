@@ -27,6 +27,7 @@ _COMMENT: Final = "Control schema of dbsplit, on the {}; `dbsplit abort` removes
 # The journal keeps its rows: those of the other splits hold their hashes.
 _OF_A_SPLIT: Final = (
     "boundary",
+    "difference",
     "identity_before",
     "event",
     "heartbeat",

@@ -16,10 +16,11 @@ from toolkit.report.listings import (
 )
 from toolkit.report.markup import Markup, element
 from toolkit.report.model import Figures, Report
+from toolkit.report.opening import about, figure, figure_list, must_be_zero, verdict_box
 from toolkit.report.page import WIDTHS, fitted, page, section
 from toolkit.report.pauses import pause_bars, pause_table
 from toolkit.report.timeline import PHASE_KINDS, services_of, timeline
-from toolkit.report.verdict import Standing, Verdict, judge
+from toolkit.report.verdict import Standing, judge
 
 _PAUSE_PROMISED_MS = 1000  # writers wait less than a second
 _LEGEND = {
@@ -30,11 +31,6 @@ _LEGEND = {
     "moved": "the service's own database is written, the source follows",
     "completed": "the source's tables are retired",
 }
-_ICONS = {
-    Standing.PROVEN: "M10.5 18.5 L16 24 L26 13",
-    Standing.BROKEN: "M12.5 12.5 L23.5 23.5 M23.5 12.5 L12.5 23.5",
-    Standing.UNPROVEN: "M18 10.5 L18 20 M18 25 L18 25.5",
-}
 
 
 def render_report(report: Report) -> str:
@@ -44,8 +40,8 @@ def render_report(report: Report) -> str:
     is_good = verdict.standing is Standing.PROVEN
     parts = [
         _about(report),
-        _verdict(verdict),
-        _figures(report.figures),
+        verdict_box(verdict),
+        figure_list(_figure_list(report.figures)),
         None if is_good else next_steps,
         _timeline(report),
         _pauses(report),
@@ -63,13 +59,7 @@ def render_report(report: Report) -> str:
 
 def _about(report: Report) -> Markup:
     lasted = span(max(report.ended_at - report.started_at, 0))
-    return element(
-        "div",
-        element("strong", f"Split {report.split}"),
-        element("span", f"{moment(report.started_at)} to {_end(report)} UTC"),
-        element("span", lasted),
-        class_="about",
-    )
+    return about(report.split, f"{moment(report.started_at)} to {_end(report)} UTC", lasted)
 
 
 def _end(report: Report) -> str:
@@ -77,51 +67,22 @@ def _end(report: Report) -> str:
     return time_of_day(report.ended_at) if begin[:10] == end[:10] else end
 
 
-def _verdict(verdict: Verdict) -> Markup:
-    icon = element(
-        "svg",
-        element("circle", cx=18, cy=18, r=16),
-        element("path", d=_ICONS[verdict.standing]),
-        viewBox="0 0 36 36",
-        aria_hidden="true",
-    )
-    told = [element("p", reason) for reason in verdict.reasons]
-    return element(
-        "div", icon, element("h1", verdict.headline), *told, class_=f"verdict {verdict.standing}"
-    )
-
-
-def _figures(figures: Figures) -> Markup:
-    return element("dl", *_figure_list(figures), class_="figures")
-
-
 def _figure_list(figures: Figures) -> Iterator[Markup]:
     if figures.acknowledged is not None:
-        yield _figure("writes acknowledged meanwhile", count(figures.acknowledged))
-        yield _must_be_zero("of them missing", figures.missing)
-        yield _must_be_zero("of them doubled", figures.doubled)
+        yield figure("writes acknowledged meanwhile", count(figures.acknowledged))
+        yield must_be_zero("of them missing", figures.missing)
+        yield must_be_zero("of them doubled", figures.doubled)
         if figures.otherwise_wrong:
-            yield _must_be_zero("of them otherwise wrong", figures.otherwise_wrong)
-    yield _must_be_zero("rows that differ", figures.differences)
-    yield _figure("rows copied", count(figures.rows))
-    yield _figure("changes followed", count(figures.changes))
+            yield must_be_zero("of them otherwise wrong", figures.otherwise_wrong)
+    yield must_be_zero("rows that differ", figures.differences)
+    yield figure("rows copied", count(figures.rows))
+    yield figure("changes followed", count(figures.changes))
     pauses = figures.write_pause_ms
     told = " · ".join(f"{ms:,.0f}" for ms in pauses) + " ms" if pauses else "—"
     label = "write pause" if len(pauses) < 2 else "write pauses, one after the other"
     tone = "doubt" if any(ms >= _PAUSE_PROMISED_MS for ms in pauses) else None
-    yield _figure(label, told, tone, is_long=len(pauses) > 1)
-    yield _figure("contradictions resolved", count(figures.contradictions))
-
-
-def _must_be_zero(label: str, number: int | None) -> Markup:
-    if number is None:
-        return _figure(f"{label}: not checked", "—", "doubt")
-    return _figure(label, count(number), "bad" if number else "good")
-
-
-def _figure(label: str, value: str, tone: str | None = None, *, is_long: bool = False) -> Markup:
-    kinds = " ".join(kind for kind in (tone, "small" if is_long else None) if kind)
-    return element("div", element("dt", label), element("dd", value, class_=kinds or None))
+    yield figure(label, told, tone, is_long=len(pauses) > 1)
+    yield figure("contradictions resolved", count(figures.contradictions))
 
 
 def _timeline(report: Report) -> Markup:
