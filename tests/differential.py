@@ -42,7 +42,11 @@ tables:
 """
 
 STREAMED: Mapping[str, int] = {}
-PULLED = {"cdc.follow.PULL_BYTES_MIN": -1, "cdc.pull.CHANGES_MIN": 20, "cdc.pull.CHANGES_MAX": 50}
+PULLED = {
+    "cdc.follow.PULL_BYTES_MIN": -1,
+    "cdc.pull.CALL_BYTES_MIN": 2_000,
+    "cdc.pull.CALL_BYTES_MAX": 10_000,
+}
 BY_CHANGE = {"cdc.apply.BATCH_CHANGES_MAX": 1, "cdc.apply.PART_CHANGES_MAX": 1}
 SMALL = {"cdc.apply.BATCH_CHANGES_MAX": 7, "cdc.apply.PART_CHANGES_MAX": 5}
 SETTINGS = (STREAMED, SMALL, BY_CHANGE, PULLED, PULLED | SMALL, PULLED | BY_CHANGE)

@@ -48,6 +48,8 @@ MEDUSA_SHA256 = "c5ca610422e84a5270ad8be46c0a1bab75ba5c03a4f951306f36b50f7714c87
 MEDUSA_MIGRATIONS = "package/dist/"
 MEDUSA_SQL = Path(__file__).parent / "medusa" / "sql.js"
 
+POSTGRES = "postgresql-15"
+
 OSCAR = (
     "django-oscar==4.2.1",
     "Django==5.2.19",
@@ -123,6 +125,61 @@ def oscar_python() -> Path:
     return python
 
 
+def postgres_regress() -> Path:
+    """PostgreSQL's own regression tests, `sql` and `data`, from Debian's source package.
+
+    apt has checked its signature; which minor release it is does not matter.
+    """
+    place = kept_in() / f"{POSTGRES}-regress"
+    if not place.exists():
+        with tempfile.TemporaryDirectory(dir=kept_in()) as temporary:
+            part = Path(temporary)
+            _unpack_regress(_fetch_source(part), part)
+            (part / "regress").rename(place)
+    return place
+
+
+def _fetch_source(part: Path) -> Path:
+    """Download a source package from where apt has its programs from."""
+    (part / "lists" / "partial").mkdir(parents=True)
+    targets = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "deb-src $(REPO_URI) $(CODENAME) $(COMPONENT)",
+    ]
+    sources = part / "sources.list"
+    sources.write_text(_run([*targets, "Created-By: Packages", "Label: Debian"]))
+    apt = [
+        "apt-get",
+        "-q",
+        "-o",
+        f"Dir::Etc::sourcelist={sources}",
+        "-o",
+        "Dir::Etc::sourceparts=-",
+    ]
+    apt += ["-o", f"Dir::State::lists={part / 'lists'}"]
+    apt += ["-o", "APT::Sandbox::User=root"]
+    _run([*apt, "update"], part)
+    _run([*apt, "source", "--download-only", POSTGRES], part)
+    [found] = part.glob("postgresql-*.orig.tar.*")
+    return found
+
+
+def _unpack_regress(archive: Path, part: Path) -> None:
+    with tarfile.open(archive) as source:
+        for member in source:
+            _, found, name = member.name.partition("/src/test/regress/")
+            if not found and (part / "regress").exists():
+                return  # they lie together, and unpacking the rest takes long
+            if found and member.isfile() and name.startswith(("sql/", "data/")):
+                file = source.extractfile(member)
+                assert file is not None
+                to = part / "regress" / name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(file.read())
+
+
 def kept_in() -> Path:
     """Where what was fetched is kept from one run to the next."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -131,13 +188,13 @@ def kept_in() -> Path:
     return place
 
 
-def _run(words: Sequence[str]) -> str:
-    """What a client printed; the test is skipped if there is none, or if it fails."""
+def _run(words: Sequence[str], place: Path | None = None) -> str:
+    """Run a client and return what it says; skip the test if there is none, or if it fails."""
     command = " ".join(words)
     try:
         done = subprocess.run(
             words,
-            cwd=kept_in(),
+            cwd=place or kept_in(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

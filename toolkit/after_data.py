@@ -44,8 +44,10 @@ RETRY_S = 0.5
 INDEX_WORK = 2.0
 """The work of building a byte of an index, in bytes of a table that are copied meanwhile."""
 
-VALIDATE_WORK = 0.3
-ANALYZE_WORK = 8 << 20
+VALIDATE_WORK = 0.6
+ANALYZE_WORK = 16 << 20
+REST_WORK = 16 << 20
+"""As measured by `python -m benchmarks.copy --eta`."""
 
 # Ranks in the crew: the source's snapshot is held until all copies (0) are done.
 BUILD, STATISTICS, ADD, VALIDATE, REST = 1, 2, 3, 4, 5
@@ -124,9 +126,11 @@ class AfterData:
         statistics = [self._statistics(table, names, ready) for table in self._tables()]
         before = names.union(job.name for job in statistics)
         keys = self._foreign_keys(before)
-        last = Job(
-            name=f"{self._service}: the rest",
-            run=self._complete,
+        rest = f"{self._service}: the rest"
+        self._tally.expect(rest, REST_WORK)
+        last: Job[Worker] = Job(
+            name=rest,
+            run=lambda worker: self._complete(worker, rest),
             rank=REST,
             needs=before.union(job.name for job in keys),
         )
@@ -270,14 +274,16 @@ class AfterData:
         target.execute(sql.SQL("ANALYZE {}").format(table.identifier))
         self._tally.built(name, self._service, f"statistics of {table}", time.monotonic() - began)
 
-    def _complete(self, worker: Worker) -> None:
+    def _complete(self, worker: Worker, name: str) -> None:
         """Everything else, and the statistics that this has asked for."""
         worker.release_source()
+        began = time.monotonic()
         crash_point("copy.rest")
         complete_schema(self._split, self._service, self._schema)
         target = worker.target(self._split.dsn(self._service))
         for (table,) in target.execute(_WITH_STATISTICS).fetchall():
             target.execute(sql.SQL("ANALYZE {}").format(sql.SQL(table)))
+        self._tally.built(name, self._service, "views, triggers, rights", time.monotonic() - began)
         crash_point("copy.after_data")
 
 

@@ -18,7 +18,6 @@ from plans.errors import NotReady
 from tests.chaos.disk import Disk, disk
 from tests.chaos.faults import Place, Servers, place, servers
 from tests.chaos.matrix import Drawn, drawn
-from tests.chaos.processes import Verb
 from tests.chaos.split import ChaosSplit, chaos_split
 from toolkit.servers import find_binaries
 
@@ -138,14 +137,11 @@ class Chaos:
             self._befall(fault)
             if self._run.kills and self._chance.random() < 0.5:
                 verb.kill()
-            self._end(verb)
+            self._split.end(verb)
         self._where.heal()
         if words[0] in ("cutover", "rollback"):
             self._split.await_live()
         self._split.finish(*words)
-
-    def _end(self, verb: Verb) -> None:
-        self._split.end(verb)
 
     def _befall(self, fault: Callable[[Place, Random], str]) -> None:
         self._split.log.append(fault(self._where, self._chance))

@@ -9,7 +9,7 @@ from plans.errors import NotReady
 from tests.differential import Case, cases, differential
 from toolkit.servers import find_binaries, running_server
 
-CASES = 12
+CASES = 6
 TRANSACTIONS_MAX = 12
 
 

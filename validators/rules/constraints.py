@@ -12,7 +12,7 @@ from typing import Any, Final, LiteralString
 
 from cdc.connect import Connection
 from plans.catalog import TableName
-from plans.expressions import quoted, read_expression
+from plans.expressions import read_expression
 from validators.session import pinned
 
 READ_S_MAX: Final = 60.0
@@ -224,11 +224,6 @@ def _read_by(expressions: list[str]) -> Iterator[str]:
         yield from read_expression(text).reads
 
 
-def is_column(constraint: Unique, number: int) -> str | None:
-    """The column that the key's expression of this number is, if it is nothing else."""
-    return read_expression(constraint.expressions[number]).plain
-
-
-def label_of(constraint: Unique, number: int) -> str:
-    """A name for the expression of this number, quoted."""
-    return quoted(is_column(constraint, number) or constraint.expressions[number])
+def label_of(expression: str) -> str:
+    """A name for a key's expression: the column, if it is nothing else."""
+    return read_expression(expression).plain or expression

@@ -10,8 +10,8 @@ from psycopg import sql
 
 from plans.boundary import Cut
 from plans.catalog import TableName
-from plans.expressions import quoted
 from plans.routes import Kind
+from validators.canonical import trusted
 from validators.rules.constraints import (
     Check,
     Constraint,
@@ -36,7 +36,7 @@ class _Made:
 
     kind: str
     meaning: str
-    query: Callable[[Side], str]
+    query: Callable[[Side], sql.Composed]
     columns: Mapping[TableName, frozenset[str]]  # that must be there
 
 
@@ -73,20 +73,24 @@ def row_part_rules(tables: Tables, parts: Mapping[TableName, Mapping[str, str]])
         if route is None or route.kind is not Kind.ROWS or route.where is None:
             continue
         predicates = parts.get(route.source.name, {})
-        belongs = " + ".join(f"(({text}\n) IS TRUE)::int" for text in predicates.values())
+        condition = trusted(route.where)
+        belongs = sql.SQL(" + ").join(
+            sql.SQL("(({}\n) IS TRUE)::int").format(trusted(text)) for text in predicates.values()
+        )
         key = _names(table.key or _columns(table))
+        on_source = sql.SQL(
+            "SELECT {key}, {belongs} AS parts FROM {table}"
+            " WHERE {belongs} <> 1 AND (({condition}\n) IS TRUE OR {belongs} = 0)"
+        ).format(key=key, belongs=belongs, table=route.source.name.identifier, condition=condition)
+        on_target = sql.SQL("SELECT {} FROM {} WHERE ({}\n) IS NOT TRUE").format(
+            key, table.rows("target"), condition
+        )
         yield Rule(
             name=f"row-part {table.name.name}",
             service=table.service,
             table=str(table.name),
             meaning="each row belongs to one part, and the service's are those of its own",
-            queries={
-                "source": f"SELECT {key}, {belongs} AS parts"
-                f" FROM {route.source.name.identifier.as_string()}"
-                f" WHERE {belongs} <> 1 AND (({route.where}\n) IS TRUE OR {belongs} = 0)",
-                "target": f"SELECT {key} FROM {table.rows('target')}"
-                f" WHERE ({route.where}\n) IS NOT TRUE",
-            },
+            queries={"source": on_source.as_string(), "target": on_target.as_string()},
         )
 
 
@@ -100,14 +104,14 @@ def orphan_rule(cut: Cut, table: ServiceTable) -> Rule:
         table,
         "source",
         _Ends(key.columns, key.referenced_columns, match_full=False),
-        key.references.identifier.as_string(),
+        key.references.identifier,
     )
     return Rule(
         name=f"{ORPHANS} {key.table.name}.{key.name}",
         service=cut.service,
         table=str(table.name),
         meaning=f"({', '.join(key.columns)}) refers to a row of {key.references} that there is",
-        queries={"source": query},
+        queries={"source": query.as_string()},
     )
 
 
@@ -129,7 +133,7 @@ def _may_be_elsewhere(constraint: Constraint, tables: Tables) -> bool:
 def _rule(constraint: Constraint, table: ServiceTable, tables: Tables) -> Rule:
     made = _made(constraint, table, tables)
     queries = {
-        side: made.query(side)
+        side: made.query(side).as_string()
         for side in SIDES
         if made.columns
         and all(
@@ -186,52 +190,66 @@ def _both(table: TableName, constraint: References) -> Mapping[TableName, frozen
     return found | {constraint.references: found.get(constraint.references, frozenset()) | other}
 
 
-def _nulls(constraint: NotNull, table: ServiceTable, side: Side) -> str:
+def _nulls(constraint: NotNull, table: ServiceTable, side: Side) -> sql.Composed:
     columns = sorted(constraint.reads)
-    where = " OR ".join(f"{quoted(name)} IS NULL" for name in columns)
-    null = ", ".join(f"CASE WHEN {quoted(name)} IS NULL THEN {_text(name)} END" for name in columns)
-    shown = _names(table.key) + ", " if table.key else ""
-    return (
-        f"SELECT {shown}concat_ws(', ', {null}) AS \"is NULL\" FROM {table.rows(side)} AS r"
-        f" WHERE {where}"
+    null = sql.SQL(", ").join(
+        sql.SQL("CASE WHEN {} IS NULL THEN {} END").format(sql.Identifier(name), sql.Literal(name))
+        for name in columns
+    )
+    shown = [*(sql.Identifier(name) for name in table.key)]
+    which = sql.SQL("concat_ws(', ', {}) AS \"is NULL\"").format(null)
+    return sql.SQL("SELECT {} FROM {} AS r WHERE {}").format(
+        sql.SQL(", ").join([*shown, which]),
+        table.rows(side),
+        sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(sql.Identifier(n)) for n in columns),
     )
 
 
-def _unchecked(constraint: Check, table: ServiceTable, side: Side) -> str:
-    return (
-        f"SELECT {_shown(table, constraint)} FROM {table.rows(side)} AS r"
-        f" WHERE NOT ({constraint.condition})"
+def _unchecked(constraint: Check, table: ServiceTable, side: Side) -> sql.Composed:
+    return sql.SQL("SELECT {} FROM {} AS r WHERE NOT ({})").format(
+        _shown(table, constraint), table.rows(side), trusted(constraint.condition)
     )
 
 
-def _outside(constraint: DomainCheck, table: ServiceTable, side: Side) -> str:
+def _outside(constraint: DomainCheck, table: ServiceTable, side: Side) -> sql.Composed:
     # VALUE is no reserved word: here it is a column of that name.
-    return (
-        f"SELECT {_shown(table, constraint, 'r.')} FROM {table.rows(side)} AS r"
-        f" CROSS JOIN LATERAL"
-        f" (SELECT r.{quoted(constraint.column)}::{constraint.type} AS value) AS v"
-        f" WHERE NOT ({constraint.condition})"
+    return sql.SQL(
+        "SELECT {} FROM {} AS r CROSS JOIN LATERAL (SELECT {}::{} AS value) AS v WHERE NOT ({})"
+    ).format(
+        _shown(table, constraint, "r"),
+        table.rows(side),
+        sql.Identifier("r", constraint.column),
+        trusted(constraint.type),
+        trusted(constraint.condition),
     )
 
 
-def _unlabelled(constraint: Labels, table: ServiceTable, side: Side) -> str:
-    labels = ", ".join(_text(label) for label in constraint.labels)
-    return (
-        f"SELECT {_shown(table, constraint)} FROM {table.rows(side)} AS r"
-        f" WHERE {quoted(constraint.column)}::text NOT IN ({labels})"
+def _unlabelled(constraint: Labels, table: ServiceTable, side: Side) -> sql.Composed:
+    return sql.SQL("SELECT {} FROM {} AS r WHERE {}::text NOT IN ({})").format(
+        _shown(table, constraint),
+        table.rows(side),
+        sql.Identifier(constraint.column),
+        sql.SQL(", ").join(map(sql.Literal, constraint.labels)),
     )
 
 
-def _repeated(constraint: Unique, table: ServiceTable, side: Side) -> str:
-    numbers = range(len(constraint.expressions))
-    values = ", ".join(f"{constraint.expressions[n]} AS {label_of(constraint, n)}" for n in numbers)
-    conditions = [f"({constraint.predicate})"] if constraint.predicate else []
+def _repeated(constraint: Unique, table: ServiceTable, side: Side) -> sql.Composed:
+    values = [
+        sql.SQL("{} AS {}").format(trusted(text), sql.Identifier(label_of(text)))
+        for text in constraint.expressions
+    ]
+    conditions = [constraint.predicate] if constraint.predicate else []
     if constraint.nulls_distinct:
         conditions += [f"({text}) IS NOT NULL" for text in constraint.expressions]
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return (
-        f'SELECT {values}, count(*) AS "rows" FROM {table.rows(side)} AS r{where}'
-        f" GROUP BY {', '.join(str(n + 1) for n in numbers)} HAVING count(*) > 1"
+    where = sql.SQL(" AND ").join(sql.SQL("({})").format(trusted(text)) for text in conditions)
+    places = sql.SQL(", ").join(sql.Literal(n + 1) for n in range(len(values)))
+    return sql.SQL(
+        'SELECT {}, count(*) AS "rows" FROM {} AS r WHERE {} GROUP BY {} HAVING count(*) > 1'
+    ).format(
+        sql.SQL(", ").join(values),
+        table.rows(side),
+        where if conditions else sql.SQL("true"),
+        places,
     )
 
 
@@ -242,30 +260,36 @@ class _Ends:
     match_full: bool
 
 
-def _dangling(table: ServiceTable, side: Side, ends: _Ends, referenced_rows: str) -> str:
+def _dangling(
+    table: ServiceTable, side: Side, ends: _Ends, referenced_rows: sql.Composable
+) -> sql.Composed:
     pairs = list(zip(ends.columns, ends.referenced, strict=True))
-    same = " AND ".join(f"p.{quoted(there)} = r.{quoted(here)}" for here, there in pairs)
-    given = " AND ".join(f"r.{quoted(name)} IS NOT NULL" for name in ends.columns)
-    dangling = f"({given} AND NOT EXISTS (SELECT FROM {referenced_rows} AS p WHERE {same}))"
+    own = [sql.Identifier("r", name) for name in ends.columns]
+    dangling = sql.SQL("({} AND NOT EXISTS (SELECT FROM {} AS p WHERE {}))").format(
+        sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(name) for name in own),
+        referenced_rows,
+        sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("p", there), sql.Identifier("r", here))
+            for here, there in pairs
+        ),
+    )
     if ends.match_full:
-        some = ", ".join(f"r.{quoted(name)}" for name in ends.columns)
-        dangling += f" OR num_nulls({some}) BETWEEN 1 AND {len(pairs) - 1}"
-    shown = _names(dict.fromkeys([*table.key, *ends.columns]), "r.")
-    return f"SELECT {shown} FROM {table.rows(side)} AS r WHERE {dangling}"
+        partly = sql.SQL(" OR num_nulls({}) BETWEEN 1 AND {}")
+        dangling += partly.format(sql.SQL(", ").join(own), sql.Literal(len(pairs) - 1))
+    return sql.SQL("SELECT {} FROM {} AS r WHERE {}").format(
+        _names(dict.fromkeys([*table.key, *ends.columns]), "r"), table.rows(side), dangling
+    )
 
 
-def _shown(table: ServiceTable, constraint: Constraint, of: str = "") -> str:
+def _shown(table: ServiceTable, constraint: Constraint, of: str = "") -> sql.Composed:
     """The key, and what the constraint is about."""
     return _names(dict.fromkeys([*table.key, *sorted(constraint.reads)]), of)
 
 
-def _names(names: Iterable[str], of: str = "") -> str:
-    return ", ".join(f"{of}{quoted(name)}" for name in names)
+def _names(names: Iterable[str], of: str = "") -> sql.Composed:
+    """Columns, of an alias."""
+    return sql.SQL(", ").join(sql.Identifier(*([of] if of else []), name) for name in names)
 
 
 def _columns(table: ServiceTable) -> list[str]:
     return [column.name for column in table.target.columns]
-
-
-def _text(text: str) -> str:
-    return sql.Literal(text).as_string()

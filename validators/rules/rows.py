@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from psycopg import sql
 
 from plans.catalog import Catalog, Table, TableName
-from plans.expressions import quoted
 from plans.routes import Kind, Route
-from validators.canonical import is_builtin
+from validators.canonical import is_builtin, trusted
 from validators.rules.rule import Side
 
 _ALEMBIC: Final = "alembic_version"  # where a schema stands; nobody's data
@@ -63,16 +63,18 @@ class ServiceTable:
         """The columns that tell a row from others, () if none do."""
         return self.routes[0].key if self.routes else self.target.key
 
-    def rows(self, side: Side) -> str:
+    def rows(self, side: Side) -> sql.Composable:
         """What stands behind FROM, before an alias, for the table's rows on a side."""
-        return self.name.identifier.as_string() if side == "target" else f"({self.selected})"
+        if side == "target":
+            return self.name.identifier
+        return sql.SQL("({})").format(self.selected)
 
     @property
-    def selected(self) -> str:
+    def selected(self) -> sql.Composed:
         """A SELECT on the source that gives the table's rows."""
         names = [column.name for column in self.target.columns]
         names = [name for name in names if name in self.columns_of.get("source", ())]
-        return " UNION ALL ".join(_selected(route, names) for route in self.routes)
+        return sql.SQL(" UNION ALL ").join(_selected(route, names) for route in self.routes)
 
 
 def tables_of(
@@ -92,22 +94,34 @@ def tables_of(
     }
 
 
-def with_tables(query: str, tables: Iterable[ServiceTable], side: Side) -> str:
+def with_tables(
+    query: str,
+    tables: Iterable[ServiceTable],
+    side: Side,
+    more: Mapping[str, sql.Composable] = MappingProxyType({}),
+) -> str:
     """A query written with the bare names of a service's tables, as it runs on a side.
 
     The first table of a name is meant, so they come in the order of the plan's schemas.
+    `more` are queries that have names there besides.
     """
-    inner = f"SELECT * FROM (\n{query.strip().rstrip(';')}\n) AS unexpected"
-    named = {t.name.name: t for t in reversed(list(tables)) if t.routes}
-    used = [named[name] for name in _mentioned(query, named)]
-    if side == "target" or not used:
-        return inner
-    # Not materialized: so a condition reaches the source's indexes.
-    views = ",\n".join(
-        f"{sql.Identifier(table.name.name).as_string()} AS NOT MATERIALIZED ({table.selected})"
-        for table in used
+    views = dict(more)
+    if side == "source":
+        named = {t.name.name: t for t in reversed(list(tables)) if t.routes}
+        views |= {name: named[name].selected for name in _mentioned(query, named)}
+    asked = sql.SQL("SELECT * FROM (\n{}\n) AS unexpected").format(
+        trusted(query.strip().rstrip(";"))
     )
-    return f"WITH {views}\n{inner}"
+    if views:
+        # Not materialized: so a condition reaches the source's indexes.
+        asked = sql.SQL("WITH {}\n{}").format(
+            sql.SQL(",\n").join(
+                sql.SQL("{} AS NOT MATERIALIZED ({})").format(sql.Identifier(name), view)
+                for name, view in views.items()
+            ),
+            asked,
+        )
+    return asked.as_string()
 
 
 def _mentioned(query: str, names: Iterable[str]) -> Iterator[str]:
@@ -119,17 +133,21 @@ def _mentioned(query: str, names: Iterable[str]) -> Iterator[str]:
             yield name
 
 
-def _selected(route: Route, names: list[str]) -> str:
-    columns = ", ".join(_column(route, name) for name in names)
-    where = f" WHERE ({route.where}\n)" if route.where else ""
-    return f"SELECT {columns} FROM {route.source.name.identifier.as_string()}{where}"
+def _selected(route: Route, names: list[str]) -> sql.Composed:
+    where = sql.SQL(" WHERE ({}\n)").format(trusted(route.where)) if route.where else sql.SQL("")
+    return sql.SQL("SELECT {} FROM {}{}").format(
+        sql.SQL(", ").join(_column(route, name) for name in names),
+        route.source.name.identifier,
+        where,
+    )
 
 
-def _column(route: Route, name: str) -> str:
-    if name in route.generated:
-        return quoted(name)
+def _column(route: Route, name: str) -> sql.Composable:
+    if name in route.generated or route.column(name).plain == name:
+        return sql.Identifier(name)
     column = route.column(name)
-    if column.plain == name:
-        return quoted(name)
-    typed = f"::{column.type}" if is_builtin(column.type) else ""
-    return f"({column.expression}\n){typed} AS {quoted(name)}"
+    # On lines of its own: an expression may end in a comment.
+    value = sql.SQL("({}\n)").format(trusted(column.expression))
+    if is_builtin(column.type):
+        value = sql.SQL("{}::{}").format(value, trusted(column.type))
+    return sql.SQL("{} AS {}").format(value, sql.Identifier(name))

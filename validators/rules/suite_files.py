@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pgparse  # type: ignore[import-not-found]  # it has no stubs
+from psycopg import sql
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from plans.errors import PlanInvalid
@@ -268,20 +269,17 @@ def _rows_of(
     file: _File, path: Place, one: WrittenExpectation, table: ServiceTable, side: Side
 ) -> str:
     """The rows that break the rule if it is in SQL, else those that it is about."""
-    everything = f"SELECT * FROM {table.rows(side)} AS r"
+    everything = sql.SQL("SELECT * FROM {} AS r").format(table.rows(side))
     if one.type != _ROWS_QUERY:
-        return everything
+        return everything.as_string()
     path = (*path, "kwargs", "unexpected_rows_query")
     try:
         query = str(one.kwargs.get("unexpected_rows_query", "")).format(batch=_BATCH)
     except (KeyError, IndexError, ValueError):
         file.problems.add(path, "holds a brace that stands for nothing", "write {{ for a brace")
-        return everything
+        return ""
     file.query(query, path)
-    inner = with_tables(query, file.services[table.service], side)
-    views = inner.removeprefix("WITH ") if inner.startswith("WITH ") else None
-    batch = f"WITH {_BATCH} AS NOT MATERIALIZED ({everything})"
-    return f"{batch},\n{views}" if views else f"{batch}\n{inner}"
+    return with_tables(query, file.services[table.service], side, {_BATCH: everything})
 
 
 def _said(kwargs: Mapping[str, Any]) -> str:
