@@ -250,10 +250,14 @@ def test_tables_that_change_while_they_are_followed(shop: SmallShop) -> None:
         shop.ask("source", "ALTER TABLE tickets ADD COLUMN urgent boolean")
         assert stream.wait(FAILS_S_MAX) == 7
     assert "urgent" in shop.verbs.said[-1]
-    assert "abort" in shop.verbs.said[-1]
-    shop.verbs.refused("stream", code=7, says="tickets has a new column urgent", hint="undo")
+    assert "plan refresh" in shop.verbs.said[-1]
+    shop.verbs.refused(
+        "stream", code=7, says="tickets has a new column urgent", hint="plan refresh"
+    )
     for verb in ("prepare", "copy", "validate", "cutover"):
-        shop.verbs.refused(verb, code=3, says="tickets has a new column urgent", hint="undo")
+        shop.verbs.refused(
+            verb, code=3, says="tickets has a new column urgent", hint="plan refresh"
+        )
     assert shop.verbs.json("status")["phase"] == "following"
     shop.ask("source", "ALTER TABLE tickets DROP COLUMN urgent")
     shop.ask("source", "INSERT INTO tickets (customer_id, subject) VALUES (1, 'after')")
@@ -265,7 +269,7 @@ def test_tables_that_change_while_they_are_followed(shop: SmallShop) -> None:
         shop.ask("source", "INSERT INTO tickets (customer_id) VALUES (2)")
         assert stream.wait(FAILS_S_MAX) == 7
     assert shop.value("crm", "SELECT count(*) FROM tickets WHERE customer_id = 2") == 1
-    shop.verbs.refused("stream", code=7, says="tickets lost column subject", hint="abort")
+    shop.verbs.refused("stream", code=7, says="tickets lost column subject", hint="plan refresh")
     shop.ask("source", "DROP TABLE visits")
     before = shop.everything()
     shop.verbs("abort", "--yes")

@@ -109,7 +109,7 @@ def _carries_out(shop: SmallShop) -> None:
         moved = shop.verbs("cutover", "--yes", "--json").out.splitlines()[:-1]
         steps = [json.loads(line)["event"] for line in moved]
         assert [step for step in steps if step in MOVE_STEPS] == list(MOVE_STEPS)
-        assert set(steps) <= {*MOVE_STEPS, "compared", "certificate"}
+        assert set(steps) <= {*MOVE_STEPS, "comparing", "compared", "certificate"}
         now = shop.verbs.json("plan", "explain")
         assert stage(now, "cutover")["done"]
         assert not stage(now, "complete")["done"]
