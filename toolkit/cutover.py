@@ -12,6 +12,7 @@ from cdc.crash import crash_point
 from plans.errors import GateClosed, GivenUp, NotReady, PlanInvalid, SplitError
 from toolkit import locks, state
 from toolkit.certificate import certify
+from toolkit.dirty_keys import open_ends
 from toolkit.gates import Gate, decide
 from toolkit.left_behind import refused_meanwhile
 from toolkit.moving import (
@@ -30,7 +31,6 @@ from toolkit.opened import Split, require_prepared
 from toolkit.recovery import recover
 from toolkit.sides import Sides, open_sides
 from toolkit.state import Direction, Phase
-from toolkit.validation import open_ends
 
 
 @dataclass(frozen=True, slots=True)

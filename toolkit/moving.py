@@ -24,7 +24,7 @@ from cdc.crash import crash_point
 from plans.catalog import Table
 from plans.errors import GivenUp, Halted, NotReady, SplitError
 from plans.model import Limits
-from toolkit import fence, journal, markers, state, validation
+from toolkit import dirty_keys, fence, journal, markers, state, validation
 from toolkit.back import ensure_way_back
 from toolkit.gates import Gate, decide, require_open
 from toolkit.observe import fingerprints, lag_bytes, observe
@@ -105,7 +105,7 @@ def make_ready(move: Move) -> None:
         _await_lag(sides)
         move.fingerprints = fingerprints(sides)
         observed = observe(sides, compared=compared)
-        verification_s = validation.verification_s(sides, move.ends, compared)
+        verification_s = dirty_keys.verification_s(sides, move.ends, compared)
         move.gates = decide(replace(observed, verification_s=verification_s), _limits(sides))
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
@@ -113,7 +113,7 @@ def make_ready(move: Move) -> None:
         move.announced = True
         run_switch(sides.split.plan.switch, "prepare", routes_after(sides))
     with move.step("recheck") as details:
-        details["dirty_keys"] = validation.shrink_dirty(sides, move.ends)
+        details["dirty_keys"] = dirty_keys.shrink_dirty(sides, move.ends)
 
 
 def pause(move: Move) -> None:
@@ -163,7 +163,7 @@ def _drain_to_marker(move: Move) -> None:
 def _verify(move: Move) -> None:
     sides = move.sides
     with move.step("verify") as details:
-        details |= validation.verify_dirty(sides, move.ends, move.deadline)
+        details |= dirty_keys.verify_dirty(sides, move.ends, move.deadline)
         details["fingerprints"] = fingerprints(sides)
         if details["fingerprints"] != move.fingerprints:
             raise GivenUp(

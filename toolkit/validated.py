@@ -77,6 +77,11 @@ class Validated:
         return consistent(self.results)
 
     @property
+    def scope(self) -> str:
+        """Which rows were compared, in words; "" is all of the tables'."""
+        return next((one.scope for one in self.results if one.scope), "")
+
+    @property
     def collision_bound(self) -> float:
         """The probability, at most, that a difference hid behind equal hashes."""
         return sum(one.collision_bound for one in self.results)
@@ -102,6 +107,7 @@ class Validated:
                 }
                 for one in self.results
             ],
+            "scope": self.scope,
             "collision_bound": self.collision_bound,
             "rows_equal": self.equal,
             "rules_hold": hold(self.rules),

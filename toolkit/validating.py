@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from toolkit.repair_script import RepairScript
 from toolkit.rules import Chosen, check_rules, wanted_rules
 from toolkit.state import phases
 from toolkit.validated import Clock, Validated
-from toolkit.validation import Say, direction_of, validate_all
+from toolkit.validation import Asked, Say, direction_of, validate_all
 from validators.results import TableResult
+from validators.scope import Scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Wanted:
     repair: bool = False
     toward: Toward | None = None
     rules: Chosen | None = None  # asked after the comparison
+    scope: Scope = field(default_factory=Scope)
     may_repair: Callable[[Spool], bool] = lambda _: False  # asked once the rows are counted
 
 
@@ -68,12 +70,9 @@ def run_validation(
         spool = stack.enter_context(Spool())
         script = stack.enter_context(RepairScript(split))
         sinks += [*([spool] if wanted.repair else []), *([script] if wanted.repair_sql else [])]
-        results = _compare(split, chosen, source, heard, sinks)
+        results = _compare(split, chosen, source, heard, sinks, wanted.scope)
         if wanted.repair_sql is not None:
-            with opened(wanted.repair_sql) as file:
-                say(
-                    "repair_sql", {"file": str(wanted.repair_sql), "statements": script.write(file)}
-                )
+            _write_script(script, wanted.repair_sql, say)
         repaired = None
         if wanted.repair and spool.total and wanted.may_repair(spool):
             by_id = {route.id: route for route in chosen}
@@ -81,7 +80,8 @@ def run_validation(
                 by_id[one.route] for one in results if any(spool.counts[one.route].values())
             ]
             repaired = summary(repair(split, spool, differing, say))
-            again = {r.route: r for r in _compare(split, differing, source, heard, [kept, shown])}
+            mended = _compare(split, differing, source, heard, [kept, shown], wanted.scope)
+            again = {one.route: one for one in mended}
             results = [again.get(one.route, one) for one in results]
         orphans = look_for_orphans(split, chosen, source)
         leads = {
@@ -123,9 +123,16 @@ def _compare(
     source: Connection,
     say: Say,
     sinks: Sequence[Sink],
+    scope: Scope,
 ) -> list[TableResult]:
     with Handover(split, sinks) as handover:
-        return list(validate_all(split, routes, source, say, handover=handover).results)
+        compared = validate_all(split, routes, source, say, Asked(handover=handover, scope=scope))
+        return list(compared.results)
+
+
+def _write_script(script: RepairScript, path: Path, say: Say) -> None:
+    with opened(path) as file:
+        say("repair_sql", {"file": str(path), "statements": script.write(file)})
 
 
 def _line(split: Split, route: Route) -> int:

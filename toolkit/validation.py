@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -15,21 +12,19 @@ import psycopg
 from cdc.connect import Connection, connect
 from cdc.throttle import Verdict
 from plans import names
-from plans.errors import GateClosed, GivenUp, PlanInvalid
+from plans.errors import GateClosed, PlanInvalid
 from plans.routes import Route
 from toolkit import locks, markers
 from toolkit.compared_units import ControlMemory
 from toolkit.differences import Handover, Way
 from toolkit.opened import Split
-from toolkit.sides import Sides
 from toolkit.state import Direction, Phase, phases
 from toolkit.throttling import throttled
-from validators.compare import compare_routes, compare_whole
-from validators.keys import compare_keys
-from validators.results import KeysResult, Progress, TableResult, consistent
+from validators.compare import compare_routes
+from validators.results import Progress, TableResult, consistent
 from validators.scans import Course
-from validators.session import Ends, connected
-from validators.sides import Key, Pair, pair_of
+from validators.scope import Scope
+from validators.sides import Pair, pair_of
 from validators.visibility import position
 
 PEEKED_MAX = 10_000
@@ -39,6 +34,15 @@ SHRUNK = 500  # dirty keys that a pause hardly notices
 SHRINK_S_MAX = 60.0
 VISIBLE_S_MAX = 5.0
 Say = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is asked of a comparison."""
+
+    handover: Handover | None = None  # takes every difference; without one, only examples are read
+    scope: Scope = field(default_factory=Scope)
+    """With one nothing is noted: what a part is like proves nothing of the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,14 @@ def validate(
     direction: Direction,
     source: Connection,
     say: Say,
-    handover: Handover | None = None,
+    asked: Asked | None = None,
 ) -> Compared:
-    """Compare routes of services that follow (cutover) or lead (rollback), and note the result.
-
-    Every difference goes to `handover`; without one, only examples are read.
-    """
+    """Compare routes of services that follow (cutover) or lead (rollback), and note the result."""
     results: list[TableResult] = []
     services = list(dict.fromkeys(route.service for route in routes))
     for service in services:
         some = [r for r in routes if r.service == service]
-        results += _validate_service(split, some, direction, source, say, handover)
+        results += _Run(split, direction, source, say, asked or Asked()).compare(some)
     return Compared(tuple(results))
 
 
@@ -120,7 +121,7 @@ def validate_all(
     routes: Sequence[Route],
     source: Connection,
     say: Say,
-    handover: Handover | None = None,
+    asked: Asked | None = None,
 ) -> Compared:
     """Compare routes, each in the direction in which it flows now.
 
@@ -131,130 +132,8 @@ def validate_all(
     for direction in Direction:
         chosen = [r for r in routes if direction_of(r, now) is direction]
         if chosen:
-            results += validate(split, chosen, direction, source, say, handover).results
+            results += validate(split, chosen, direction, source, say, asked).results
     return Compared(tuple(results))
-
-
-@contextmanager
-def open_ends(sides: Sides) -> Iterator[Mapping[str, Ends]]:
-    """Connections for comparing keys, by service: opened before anybody has to wait for them."""
-    with ExitStack() as stack:
-        ends = {}
-        for service in sides.movers:
-            dsns = sides.split.plan.source.dsn, sides.split.dsn(service)
-            ordered = dsns if sides.direction is Direction.CUTOVER else dsns[::-1]
-            ends[service] = stack.enter_context(connected(*ordered))
-        yield ends
-
-
-def shrink_dirty(sides: Sides, ends: Mapping[str, Ends]) -> int:
-    """Prove dirty keys equal while writers go on, so that fewer are left for the pause.
-
-    A key that is equal now needs no proof later unless it changes again, which the
-    stream notes with a later position.  Returns the number that is left.
-    """
-    left = 0
-    for _ in range(SHRINK_ROUNDS):
-        left = 0
-        for service in sides.movers:
-            leader, follower = sides.leader(service), sides.follower(service)
-            for route, keys in _with_dirty(sides, service):
-                if route.key:
-                    left += _shrink(sides, ends[service], route, keys, leader, follower)
-        if left <= SHRUNK:
-            break
-    return left
-
-
-def verification_s(sides: Sides, ends: Mapping[str, Ends], compared: Compared) -> float:
-    """How long `verify_dirty` would take now, by what a part of the dirty keys takes.
-
-    Tables without a key are compared as a whole, which took as long a moment ago.
-    """
-    took_s = {result.route: result.elapsed_s for result in compared.results}
-
-    def estimate(service: str) -> float:
-        total = 0.0
-        for route, keys in _with_dirty(sides, service):
-            if not route.key:
-                total += took_s.get(route.id, 0.0)
-                continue
-            some = keys[:REHEARSED_KEYS]
-            began = time.monotonic()
-            pair = pair_for(sides.split, route, sides.direction)
-            compare_keys(ends[service], pair, some, timeout_s=SHRINK_S_MAX)
-            total += (time.monotonic() - began) * len(keys) / len(some)
-        return total
-
-    # The services are verified at the same time.
-    return max((estimate(service) for service in sides.movers), default=0.0)
-
-
-def verify_dirty(sides: Sides, ends: Mapping[str, Ends], deadline: float) -> dict[str, Any]:
-    """Compare, at the fence, every key that changed since it was last proven equal.
-
-    Raises GivenUp if one differs, or if that cannot be told.
-    """
-
-    def verify(service: str) -> dict[str, int]:
-        return {
-            route.id: _verify(
-                ends[service], pair_for(sides.split, route, sides.direction), keys, deadline
-            )
-            for route, keys in dirty[service]
-        }
-
-    dirty = {service: _with_dirty(sides, service) for service in sides.movers}
-    with ThreadPoolExecutor(max(1, len(dirty)), thread_name_prefix="verify") as pool:
-        found = list(pool.map(verify, dirty))
-    told = {route: count for counts in found for route, count in counts.items()}
-    return {"dirty_keys": told, "compared": sum(told.values())}
-
-
-def _with_dirty(sides: Sides, service: str) -> list[tuple[Route, list[Key]]]:
-    """The routes of a service that have dirty keys, with these."""
-    rows = sides.follower(service).execute(
-        "SELECT route, jsonb_agg(key) FROM dbsplit.dirty WHERE route = ANY (%s) GROUP BY route",
-        [[route.id for route in sides.split.owned([service])]],
-    )
-    keys = {route: [tuple(key) for key in some] for route, some in rows.fetchall()}
-    return [(r, keys[r.id]) for r in sides.split.owned([service]) if r.id in keys]
-
-
-def _shrink(
-    sides: Sides,
-    ends: Ends,
-    route: Route,
-    keys: list[Key],
-    leader: Connection,
-    follower: Connection,
-) -> int:
-    """Forget the keys that are equal; returns how many are not, or could not be told."""
-    since = position(leader, VISIBLE_S_MAX)
-    pair = pair_for(sides.split, route, sides.direction)
-    result = compare_keys(ends, pair, keys, timeout_s=SHRINK_S_MAX)
-    if result.state == "unverified":
-        return len(keys)
-    _note_forgotten(follower, route.id, since)
-    follower.execute(
-        "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn"
-        " AND key <> ALL (%s::jsonb[])",
-        [route.id, since, [json.dumps(key) for key in result.differing]],
-    )
-    return len(result.differing)
-
-
-def _verify(ends: Ends, pair: Pair, keys: list[Key], deadline: float) -> int:
-    if not pair.key:
-        whole = compare_whole(ends, pair)
-        differing = whole.missing + whole.extra + whole.different
-        _require_equal(whole.route, whole.state, f"{differing} rows", whole.reason)
-        return whole.rows
-    left_s = max(deadline - time.monotonic(), 0.1)
-    result: KeysResult = compare_keys(ends, pair, keys, timeout_s=left_s)
-    rows = f"{len(result.differing)} rows"  # whose keys may be masked
-    _require_equal(result.route, result.state, rows, result.reason)
-    return result.compared
 
 
 def direction_of(route: Route, now: Mapping[str, Phase]) -> Direction:
@@ -263,43 +142,49 @@ def direction_of(route: Route, now: Mapping[str, Phase]) -> Direction:
     return Direction.ROLLBACK if moved else Direction.CUTOVER
 
 
-def _validate_service(
-    split: Split,
-    routes: list[Route],
-    direction: Direction,
-    source: Connection,
-    say: Say,
-    handover: Handover | None,
-) -> list[TableResult]:
-    service = routes[0].service
-    with ExitStack() as stack:
-        control = stack.enter_context(connect(split.plan.source.dsn, name="dbsplit validate"))
-        target = stack.enter_context(connect(split.dsn(service), name="dbsplit validate"))
-        leader, follower = (
-            (control, target) if direction is Direction.CUTOVER else (target, control)
-        )
-        catch_up = CatchUp(split, service, direction, control, leader, follower)
-        _track(follower, routes)
-        # Before the first row is read: what changes from here on is dirty again.
-        since = position(leader, VISIBLE_S_MAX)
-        memory = ControlMemory(control, split.name, service, direction, since)
-        pause = stack.enter_context(_paused_by_load(split, say))
-        found = None
-        if handover is not None:
-            found = handover.taking([Way(route, direction, since) for route in routes])
-        results = compare_routes(
-            [pair_for(split, route, direction) for route in routes],
-            catch_up,
-            course=Course(pause=pause, memory=memory),
-            report=lambda progress: _tell(say, progress),
-            found=found,
-        )
-        if handover is not None:
-            by_id = {route.id: route for route in routes}
-            results = [handover.shown(one, by_id[one.route]) for one in results]
-        for result in results:
-            _note(split, source, follower, result, direction, memory.since_of(result.route))
-        return results
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One comparison of some services' routes."""
+
+    split: Split
+    direction: Direction
+    source: Connection
+    say: Say
+    asked: Asked
+
+    def compare(self, routes: list[Route]) -> list[TableResult]:
+        """Compare routes of one service, and note what is proven of them."""
+        split, direction, handover = self.split, self.direction, self.asked.handover
+        service = routes[0].service
+        with ExitStack() as stack:
+            control = stack.enter_context(connect(split.plan.source.dsn, name="dbsplit validate"))
+            target = stack.enter_context(connect(split.dsn(service), name="dbsplit validate"))
+            leader, follower = (
+                (control, target) if direction is Direction.CUTOVER else (target, control)
+            )
+            catch_up = CatchUp(split, service, direction, control, leader, follower)
+            pairs = [self.asked.scope.of(pair_for(split, route, direction)) for route in routes]
+            _track(follower, routes)
+            # Before the first row is read: what changes from here on is dirty again.
+            since = position(leader, VISIBLE_S_MAX)
+            memory = ControlMemory(control, split.name, service, direction, since)
+            pause = stack.enter_context(_paused_by_load(split, self.say))
+            ways = [Way(route, direction, since) for route in routes]
+            results = compare_routes(
+                pairs,
+                catch_up,
+                course=Course(pause=pause, memory=memory),
+                report=lambda progress: _tell(self.say, progress),
+                found=handover.taking(ways) if handover is not None else None,
+            )
+            if handover is not None:
+                by_id = {route.id: route for route in routes}
+                results = [handover.shown(one, by_id[one.route]) for one in results]
+            for result in results:
+                if not result.scope:
+                    proven_since = memory.since_of(result.route)
+                    _note(split, self.source, follower, result, direction, proven_since)
+            return results
 
 
 @contextmanager
@@ -414,30 +299,9 @@ def _note(
         ],
     )
     if result.state == "equal":
-        _note_forgotten(follower, result.route, since)
+        note_forgotten(follower, result.route, since)
         follower.execute(
             "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn", [result.route, since]
-        )
-
-
-def _note_forgotten(follower: Connection, route: str, since: str) -> None:
-    """Before dirty keys are forgotten: a repair's script relies on them."""
-    follower.execute(
-        "UPDATE dbsplit.tracked SET forgotten = greatest(forgotten, %s::pg_lsn) WHERE route = %s",
-        [since, route],
-    )
-
-
-def _require_equal(route: str, state: str, what: str, reason: str) -> None:
-    if state == "different":
-        raise GivenUp(
-            f"{what} of {route} differ at the fence",
-            hint="run `dbsplit validate` and mend what differs",
-        )
-    if state != "equal":
-        raise GivenUp(
-            f"{route} could not be compared at the fence: {reason}",
-            hint="repeat the command; allow a longer limits.write_pause_s_max",
         )
 
 
@@ -448,3 +312,11 @@ def _tell(say: Say, progress: Progress) -> None:
     else:
         more = {"step": progress.step, "found": progress.found, "settled": progress.settled}
         say("comparing", {**told, **more})
+
+
+def note_forgotten(follower: Connection, route: str, since: str) -> None:
+    """Before dirty keys are forgotten: a repair's script relies on them."""
+    follower.execute(
+        "UPDATE dbsplit.tracked SET forgotten = greatest(forgotten, %s::pg_lsn) WHERE route = %s",
+        [since, route],
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.options import JSON
+from toolkit.cli.scoping import scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
@@ -29,15 +30,7 @@ _DIFFER, _UNVERIFIED = 5, 4
 @click.option("--key", help="Columns that tell rows apart, instead of the primary key.")
 @click.option("--exclude", help="Columns that are not compared, with commas between them.")
 @click.option("--where", help="SQL condition on the rows, on both sides.")
-@click.option("--from", "key_from", help="Only keys from here on.")
-@click.option("--below", "key_below", help="Only keys below.")
-@click.option("--within", metavar="COLUMN:AGE", help="Only rows of the last time: updated_at:2d.")
-@click.option(
-    "--sample",
-    type=click.FloatRange(0, 100, min_open=True),
-    metavar="PERCENT",
-    help="Only so many of the keys.",
-)
+@scope_options
 @click.option(
     "--jobs", type=click.IntRange(1, 32), default=2, show_default=True, help="Tables at a time."
 )
@@ -80,9 +73,7 @@ def compare(left: str, right: str, *, as_json: bool, **options: Any) -> None:  #
 
 def _wish(options: dict[str, Any]) -> Wish:
     from toolkit.comparing import Wish
-    from validators.scope import Scope
 
-    column, since = _since(options["within"]) if options["within"] else ("", "")
     return Wish(
         tables=_names(options["tables"]),
         schemas=options["schemas"] or ("public",),
@@ -90,33 +81,12 @@ def _wish(options: dict[str, Any]) -> Wish:
         leave_out=_names(options["exclude"]),
         jobs=options["jobs"],
         settle_s=options["settle_s"],
-        scope=Scope(
-            sample_percent=options["sample"],
-            time_column=column,
-            time_from=since,
-            key_from=options["key_from"],
-            key_below=options["key_below"],
-            where=options["where"] or "",
-        ),
+        scope=scope_of(options, where=options["where"] or ""),
     )
 
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
-
-
-def _since(text: str) -> tuple[str, str]:
-    """A column and the moment from which on it is looked at."""
-    from datetime import UTC, datetime, timedelta
-
-    column, _, age = text.rpartition(":")
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-    number, unit = age[:-1], age[-1:]
-    if not (column and number.isdecimal() and unit in units):
-        raise click.UsageError(
-            f"--within {text!r} is no column with an age; say updated_at:2d, with s, m, h, d or w"
-        )
-    return column, (datetime.now(UTC) - timedelta(**{units[unit]: int(number)})).isoformat()
 
 
 def _tell(talk: Talk, results: Sequence[TableResult], wish: Wish) -> None:
@@ -132,9 +102,7 @@ def _tell(talk: Talk, results: Sequence[TableResult], wish: Wish) -> None:
         "collision_bound": sum(one.collision_bound for one in results),
         "tables": [one.summary() for one in results],
     }
-    text = validation_text(results)
-    if wish.scope.words:
-        text += f"\nCompared: {wish.scope.words}. The other rows were not looked at."
+    text = validation_text(results) + scope_text(wish.scope.words)
     if not rows:
         text += "\nNo rows were compared, which proves nothing: is it the right database?"
     talk.result(result, text)

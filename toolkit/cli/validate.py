@@ -11,6 +11,7 @@ import click
 
 from toolkit.cli.options import JSON, PLAN, SERVICE, YES, writing
 from toolkit.cli.rules import broken_text, chosen_rules, rule_options, rules_text
+from toolkit.cli.scoping import scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @JSON
 @SERVICE
 @click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
+@scope_options
 @click.option("--html", type=_FILE, help="Write a page to read, to drill into and to sign.")
 @click.option("--junit", type=_FILE, help="Write JUnit XML: a test case for each table and rule.")
 @click.option("--github", is_flag=True, help="Say what differs as annotations of GitHub Actions.")
@@ -60,9 +62,13 @@ def validate(
     --yes.  Each row is read again on both sides in the transaction that writes it; what
     the stream still changes is left to it.  Repeating it changes nothing more.
 
+    A part of the rows (--from, --below, --within, --sample) is told as such; it proves
+    nothing to a cutover, and forgets no changed keys.
+
     \b
     dbsplit validate plan.yaml
     dbsplit validate plan.yaml --service crm --table customers
+    dbsplit validate plan.yaml --table orders --within updated_at:2d
     dbsplit validate plan.yaml --html rows.html --junit rows.xml --github
     dbsplit validate plan.yaml --differences rows.jsonl --csv rows.csv
     dbsplit validate plan.yaml --repair-sql repair.sql
@@ -83,6 +89,7 @@ def validate(
             repair=options["repair"],
             toward=options["toward"],
             rules=chosen_rules(services, tables, options),
+            scope=scope_of(options),
             may_repair=may_repair,
         )
         validated = compare_split(plan, talk, services, tables, wanted)
@@ -120,7 +127,7 @@ def tell(talk: Talk, validated: Validated) -> None:
     from toolkit.cli.lists import print_lists
     from toolkit.cli.show import orphans_text, validation_text
 
-    text = validation_text(validated.results)
+    text = validation_text(validated.results) + scope_text(validated.scope)
     text += repair_text(validated.repaired) + orphans_text(validated.orphans)
     text += rules_text(validated.rules)
     talk.result(validated.as_dict(), text)

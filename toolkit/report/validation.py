@@ -84,6 +84,8 @@ def _damage(validated: Validated) -> Iterator[str]:
 
 
 def _doubts(validated: Validated) -> Iterator[str]:
+    if validated.scope:
+        yield f"Only a part was compared: {validated.scope}. The other rows were not looked at."
     if not validated.results:
         yield "No table was compared."
     elif not any(one.rows for one in validated.results):
