@@ -60,7 +60,7 @@ def slots_of(
     targets: Mapping[str, Connection],
     phases: Mapping[str, Phase],
 ) -> tuple[SlotHealth, ...]:
-    """The source's slot, and those of the services that have moved."""
+    """The source's slot, and those of the ways back of services that have moved."""
     live = locks.is_held(source, split.name, locks.STREAM)
     measured = noted_growth(source, split.name) if live else {}
     before = noted_retained(source, split.name)
@@ -77,7 +77,8 @@ def slots_of(
     found += [
         one(targets[service], service, names.back_slot(split.name, service))
         for service, phase in phases.items()
-        if phase is Phase.MOVED and service in targets
+        # A service that owns nothing of the source has no way back.
+        if phase is Phase.MOVED and service in targets and split.owned([service])
     ]
     return tuple(found)
 
