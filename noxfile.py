@@ -50,7 +50,7 @@ def crash(session: nox.Session) -> None:
     """Kill real processes at every crash point."""
     _install(session)
     session.run("pytest", "-m", "long and not crash", *session.posargs)
-    session.run("pytest", "-m", "crash", "-n", "0", *session.posargs)
+    session.run("pytest", "-m", "crash", "-n", "2", *session.posargs)
 
 
 @nox.session
