@@ -140,7 +140,11 @@ class Place:
     def dsn(self, server: Server) -> str:
         """Where the database is; without GSSAPI, for which nobody of the contestants asks."""
         mode = "require" if self.tls else "disable"
-        return f"{server.dsn(DATABASE)}?sslmode={mode}&gssencmode=disable"
+        # A server that subscribes must not look for a certificate where its home would be.
+        return (
+            f"{server.dsn(DATABASE)}?sslmode={mode}&sslcert=none&sslrootcert=none"
+            "&gssencmode=disable"
+        )
 
     @property
     def dsns(self) -> tuple[str, str]:
