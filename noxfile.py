@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Kill real processes at every crash point."""
     _install(session)
-    session.run("pytest", "-m", "long and not crash", "-n", "3", *session.posargs)
+    session.run("pytest", "-m", "long and not crash", "-n", "2", *session.posargs)
     session.run("pytest", "-m", "crash", "-n", "2", *session.posargs)
 
 

@@ -47,7 +47,7 @@ INDEX_WORK = 2.0
 VALIDATE_WORK = 0.6
 ANALYZE_WORK = 16 << 20
 REST_WORK = 16 << 20
-"""As measured by `python -m benchmarks.copy --eta`."""
+"""As measured by `python -m benchmarks.copying --eta`."""
 
 # Ranks in the crew: the source's snapshot is held until all copies (0) are done.
 BUILD, STATISTICS, ADD, VALIDATE, REST = 1, 2, 3, 4, 5

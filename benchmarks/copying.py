@@ -1,9 +1,9 @@
 """Measures the copy against pgcopydb, pg_dump, a subscription and COPY piped to COPY.
 
-    python benchmarks/copy.py --json copy.json
-    python benchmarks/copy.py --version 15 --tls --rounds 3
-    python benchmarks/copy.py --grow
-    python benchmarks/copy.py --eta
+    python benchmarks/copying.py --json copy.json
+    python benchmarks/copying.py --version 15 --tls --rounds 3
+    python benchmarks/copying.py --grow
+    python benchmarks/copying.py --eta
 
 Theory of operation.  One source holds four tables of a shop, with ten indexes and three
 foreign keys.  Each contestant fills an empty database on the same other server, with two
