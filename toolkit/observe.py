@@ -63,12 +63,12 @@ def slots_of(
     """The source's slot, and those of the ways back of services that have moved."""
     live = locks.is_held(source, split.name, locks.STREAM)
     measured = noted_growth(source, split.name) if live else {}
-    before = noted_retained(source, split.name)
+    before = {} if live else noted_retained(source, split.name)
 
     def one(connection: Connection, where: str, slot: str) -> SlotHealth:
         state = read_slot(connection, slot)
         rate = measured.get(slot)
-        if not live and slot in before:
+        if slot in before:
             then, ago_s = before[slot]
             rate = growth(state.retained_bytes - then, ago_s)
         return health(where, state, split.plan.limits, rate)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from tests.conftest import fresh_database
+from tests.crash.restless import Restless
 from tests.verbs import Verbs
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
@@ -98,37 +97,14 @@ WRITES: tuple[LiteralString, ...] = (
 )
 
 
-class Writer(threading.Thread):
-    """Writes at random, until stopped."""
+class Writer(Restless):
+    """Writes the parts."""
 
-    def __init__(self, dsn: str, seed: int) -> None:
-        super().__init__(daemon=True)
-        self.done = 0
-        self.failure: BaseException | None = None
-        self._dsn = dsn
-        self._dice = random.Random(seed)  # noqa: S311
-        self._halt = threading.Event()
-
-    def run(self) -> None:
-        try:
-            with psycopg.connect(self._dsn, autocommit=True) as connection:
-                while not self._halt.is_set():
-                    self._write(connection)
-                    self.done += 1
-        except BaseException as error:  # noqa: BLE001  (raised again by stop)
-            self.failure = error
-
-    def _write(self, connection: psycopg.Connection[Any]) -> None:
-        a, b = self._dice.randint(1, ROWS), self._dice.randint(1, ROWS)
-        statement = self._dice.choice(WRITES)
+    def write(self, connection: psycopg.Connection[Any]) -> None:
+        a, b = self.dice.randint(1, ROWS), self.dice.randint(1, ROWS)
+        statement = self.dice.choice(WRITES)
         with suppress(psycopg.errors.UniqueViolation):  # as an application would meet it
             connection.execute(statement, {"a": a, "b": b})
-
-    def stop(self) -> None:
-        self._halt.set()
-        self.join(30)
-        if self.failure is not None:
-            raise self.failure
 
 
 @contextmanager

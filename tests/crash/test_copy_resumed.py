@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.conftest import fresh_database
+from tests.crash.restless import Restless
 from tests.small_shop import SmallShop, small_shop
 from tests.verbs import Verbs
 from toolkit.servers import Server
@@ -87,35 +86,15 @@ ROWS = (
 FIRST, LAST = 1, 24000
 
 
-class Restless(threading.Thread):
-    """Writes what makes a copy in chunks hard, until stopped."""
+class Writer(Restless):
+    """Writes what makes a copy in chunks hard."""
 
     def __init__(self, dsn: str, seed: int) -> None:
-        super().__init__(daemon=True)
-        self.done = 0
-        self.failure: BaseException | None = None
-        self._dsn = dsn
-        self._dice = random.Random(seed)  # noqa: S311
-        self._halt = threading.Event()
+        super().__init__(dsn, seed)
         self._new = LAST
 
-    def stop(self) -> None:
-        self._halt.set()
-        self.join(30)
-        if self.failure is not None:
-            raise self.failure
-
-    def run(self) -> None:
-        try:
-            with psycopg.connect(self._dsn, autocommit=True) as connection:
-                while not self._halt.is_set():
-                    self._write(connection)
-                    self.done += 1
-        except BaseException as error:  # noqa: BLE001  (raised again by stop)
-            self.failure = error
-
-    def _write(self, connection: psycopg.Connection[Any]) -> None:
-        dice = self._dice
+    def write(self, connection: psycopg.Connection[Any]) -> None:
+        dice = self.dice
         one, other = dice.randint(FIRST, LAST), dice.randint(FIRST, LAST)
         match dice.randrange(8):
             case 0 | 1:  # larger, so that it moves to another block
@@ -205,8 +184,8 @@ class Chunked:
 
 
 @contextmanager
-def restless(dsn: str, seed: int) -> Iterator[Restless]:
-    writer = Restless(dsn, seed)
+def restless(dsn: str, seed: int) -> Iterator[Writer]:
+    writer = Writer(dsn, seed)
     writer.start()
     try:
         yield writer

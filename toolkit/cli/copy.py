@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.options import JSON, PLAN
+from toolkit.cli.options import JOBS, JSON, PLAN
 from toolkit.cli.talk import Talk, told
 
 CHUNK_MB = 256
@@ -15,13 +15,7 @@ CHUNK_MB = 256
 @click.command("copy")
 @PLAN
 @JSON
-@click.option(
-    "--jobs",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="Tables that are copied, and indexes that are built, at the same time.",
-)
+@JOBS
 @click.option(
     "--chunk-mb",
     default=CHUNK_MB,

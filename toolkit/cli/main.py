@@ -18,7 +18,7 @@ import click
 
 from toolkit.cli.compare import compare
 from toolkit.cli.copy import copy_command, copy_rows, throttle_command
-from toolkit.cli.options import DRY_RUN, JSON, PLAN, SERVICE, YES, InOrder, require_services
+from toolkit.cli.options import DRY_RUN, JOBS, JSON, PLAN, SERVICE, YES, InOrder, require_services
 from toolkit.cli.plan import plan_group
 from toolkit.cli.talk import Talk, told
 from toolkit.cli.validate import compare_split, tell, validate
@@ -161,13 +161,7 @@ def stream(plan: Path, *, as_json: bool, until_caught_up: bool) -> None:
 @cli.command()
 @PLAN
 @JSON
-@click.option(
-    "--jobs",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="Tables that are copied at the same time.",
-)
+@JOBS
 @click.option("--until", type=click.Choice(["following", "ready"]), help="End there.")
 def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
     """Prepare, copy and stream in one go; what is done already is skipped.

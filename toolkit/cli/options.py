@@ -17,6 +17,13 @@ JSON = click.option("--json", "as_json", is_flag=True, help="JSON lines; the las
 SERVICE = click.option(
     "--service", "services", multiple=True, help="Only this service; may be repeated."
 )
+JOBS = click.option(
+    "--jobs",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Tables that are copied, and indexes that are built, at the same time.",
+)
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 FORMAT = click.option(
     "--format",
