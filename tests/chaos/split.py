@@ -155,6 +155,9 @@ class ChaosSplit:
     def finish(self, verb: str, *args: str) -> None:
         """Run a verb until it succeeds; nothing is in its way any more."""
         for _ in range(TRIES_MAX):
+            if self._stream is not None:
+                # What befell it may end it only now, after its last sign of life.
+                self.await_live()
             if self.run(verb, *args) == 0:
                 return
             time.sleep(0.3)

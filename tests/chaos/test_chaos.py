@@ -139,8 +139,6 @@ class Chaos:
                 verb.kill()
             self._split.end(verb)
         self._where.heal()
-        if words[0] in ("cutover", "rollback"):
-            self._split.await_live()
         self._split.finish(*words)
 
     def _befall(self, fault: Callable[[Place, Random], str]) -> None:
