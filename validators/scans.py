@@ -10,6 +10,7 @@ from typing import Protocol
 from cdc.connect import Connection
 from validators.candidates import Extents, read_candidates
 from validators.fingerprint import Fingerprint, bucket_count, digest_of, read_fingerprint
+from validators.moment import Moment
 from validators.ranges import opened_keys, read_chunks
 from validators.session import Ends, Reader
 from validators.sides import Key, Pair, Side
@@ -73,6 +74,7 @@ class Course:
     """Called before each unit, from several threads; returns when the servers may be read."""
     rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
     memory: Memory = field(default_factory=Forgetful)
+    moment: Moment | None = None  # that both sides are read at
 
 
 @dataclass(slots=True)
