@@ -68,6 +68,15 @@ def is_held(connection: Connection, split: str, role: Role) -> bool:
     return _holder(connection, split, role) is not None
 
 
+def holder_name(connection: Connection, split: str, role: Role) -> str | None:
+    """How the process that has the role names itself; None if nobody has it."""
+    row = connection.execute(
+        "SELECT application_name FROM pg_stat_activity WHERE pid = %s",
+        [_holder(connection, split, role)],
+    ).fetchone()
+    return row[0] if row else None
+
+
 def myself() -> str:
     """This process, as it is written to the control schema."""
     return f"{os.environ.get('USER') or os.getuid()}@{socket.gethostname()}:{os.getpid()}"

@@ -183,10 +183,10 @@ class _Run:
                 since = self.moment.position
             kept = ControlMemory(control, split.name, service, direction, since, self.asked.resume)
             # Snapshots keep servers from cleaning up: the sooner it is over, the better.
-            pause = (
+            pause, let_go = (
                 stack.enter_context(_paused_by_load(split, self.say))
                 if self.moment is None
-                else never_pause
+                else (never_pause, never_pause)
             )
             ways = [Way(route, direction, since) for route in routes]
             # Nobody could go on with snapshots that went with the process.
@@ -194,7 +194,7 @@ class _Run:
             results = compare_routes(
                 pairs,
                 catch_up,
-                course=Course(pause=pause, memory=memory, moment=self.moment),
+                course=Course(pause=pause, let_go=let_go, memory=memory, moment=self.moment),
                 report=lambda progress: _tell(self.say, progress),
                 found=handover.taking(ways) if handover is not None else None,
             )
@@ -217,8 +217,10 @@ class _Run:
 
 
 @contextmanager
-def _paused_by_load(split: Split, say: Say) -> Iterator[Callable[[], None]]:
-    """What waits while the source has too much to do, or an operator wishes it."""
+def _paused_by_load(
+    split: Split, say: Say
+) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """What waits while the source has too much to do, or an operator wishes it; what ends that."""
 
     def tell(verdict: Verdict) -> None:
         say("throttled", {"slowed_by": verdict.reasons, "warnings": verdict.warnings})
@@ -229,7 +231,7 @@ def _paused_by_load(split: Split, say: Say) -> Iterator[Callable[[], None]]:
             throttle.pause(0)
 
     with throttled(split, "validate", tell=tell, paused=_unheard, details=dict) as throttle:
-        yield pause
+        yield pause, lambda: throttle.set(Verdict())
 
 
 def _unheard(seconds: float) -> None:

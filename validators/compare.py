@@ -102,6 +102,7 @@ def compare_routes(
             results |= {place: future.result() for place, future in futures.items()}
         except BaseException:
             crew.cancel()
+            course.let_go()
             raise
     return [results[place] for place in range(len(pairs))]
 

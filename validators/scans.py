@@ -72,6 +72,8 @@ class Course:
     jobs: int = 2  # tables at a time, each with a connection to either side
     pause: Callable[[], None] = never_pause
     """Called before each unit, from several threads; returns when the servers may be read."""
+    let_go: Callable[[], None] = never_pause
+    """Called when the comparison is ended: makes those return that are in `pause`."""
     rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
     memory: Memory = field(default_factory=Forgetful)
     moment: Moment | None = None  # that both sides are read at

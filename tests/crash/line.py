@@ -120,9 +120,9 @@ class Line:
         return ended.code == KILLED
 
     @contextmanager
-    def running(self, verb: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, verb: str, *args: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
         """A verb that is left to itself for a while; it has to end with the block."""
-        running = self._start(verb, **more)
+        running = self._start(verb, *args, **more)
         try:
             yield running.process
         finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.continuous import continuous_options, require_sensible, watch_split
 from toolkit.cli.options import JSON, PLAN, SERVICE, YES, writing
 from toolkit.cli.rules import broken_text, chosen_rules, rule_options, rules_text
 from toolkit.cli.scoping import scope_of, scope_options, scope_text
@@ -40,6 +41,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="SECONDS",
     help="Give the snapshots up then: they keep VACUUM from cleaning up.",
 )
+@continuous_options
 @click.option("--html", type=_FILE, help="Write a page to read, to drill into and to sign.")
 @click.option("--junit", type=_FILE, help="Write JUnit XML: a test case for each table and rule.")
 @click.option("--github", is_flag=True, help="Say what differs as annotations of GitHub Actions.")
@@ -78,6 +80,10 @@ def validate(
     --snapshot needs no second look at anything: both sides are read as they were when the
     target had exactly what the leader had committed.
 
+    --continuous goes on until it is stopped (SIGTERM is clean, kill -9 is safe): a row that
+    differs is told once, and once when it is equal again; exit 5 if something differs at
+    the end.  `dbsplit status` shows when each table was proven last.
+
     A part of the rows (--from, --below, --within, --sample) is told as such; it proves
     nothing to a cutover, and forgets no changed keys.
 
@@ -86,6 +92,7 @@ def validate(
     dbsplit validate plan.yaml --service crm --table customers
     dbsplit validate plan.yaml --table orders --within updated_at:2d
     dbsplit validate plan.yaml --snapshot
+    dbsplit validate plan.yaml --continuous --every 600
     dbsplit validate plan.yaml --html rows.html --junit rows.xml --github
     dbsplit validate plan.yaml --differences rows.jsonl --csv rows.csv
     dbsplit validate plan.yaml --repair-sql repair.sql
@@ -93,6 +100,10 @@ def validate(
     dbsplit validate plan.yaml --rules --suites rules --docs rule-docs
     """
     with told(as_json=as_json) as talk:
+        if options["continuous"]:
+            require_sensible(options)
+            watch_split(plan, talk, services, tables, every_s=options["every"])
+            return
         from toolkit.validating import Wanted
 
         def may_repair(spool: Spool) -> bool:
