@@ -50,6 +50,13 @@ class Watching:
         self._thread.join(10)
         return code
 
+    def discard(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._thread.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -67,11 +74,11 @@ def watching(shop: SmallShop) -> Iterator[Watching]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    watch = Watching(process)
     try:
-        yield Watching(process)
+        yield watch
     finally:
-        process.kill()
-        process.wait()
+        watch.discard()
 
 
 def spoil(shop: SmallShop, subject: str) -> None:
