@@ -12,6 +12,7 @@ import cdc.watch
 from cdc.connect import connect
 from plans.errors import PlanInvalid, StreamBroken
 from tests.following import DEADLINE_S, Following, following
+from tests.verbs import Verbs
 from toolkit import retire
 from toolkit.evolving import follow
 from toolkit.gates import Gate
@@ -429,7 +430,7 @@ def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
         "ALTER TABLE plain RENAME a TO b",
         "INSERT INTO plain VALUES (12, 'more', 5)",
     )
-    followed(databases)
+    Verbs(databases.path, {})("stream", "--until-caught-up")
     same(databases, "plain")
     databases.path.write_text(text)
 
