@@ -39,6 +39,9 @@ class Kind(Enum):
     ATTACHED_PARTITION = "new_partitions:attached"
     LOST_PARTITION = "lost_partitions"
     ENUM_LABEL = "enum_labels"
+    ENUM_RENAMED = "changed_columns:label"  # of the type
+    RELABELLED = "changed_columns:labels"  # of each table with such a column
+    DOMAIN = "changed_columns:domain"
 
     @property
     def policy(self) -> str:
@@ -55,9 +58,12 @@ _IN_PLACE = frozenset(
         Kind.NEW_PARTITION,
         Kind.LOST_PARTITION,
         Kind.ENUM_LABEL,
+        Kind.ENUM_RENAMED,
+        Kind.DOMAIN,
         Kind.GONE_TABLE,
     }
 )
+_OF_TYPES = frozenset({Kind.ENUM_LABEL, Kind.ENUM_RENAMED, Kind.DOMAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,11 @@ class Change:
             Kind.ATTACHED_PARTITION: f"has got partition {self.object}, which had rows before",
             Kind.LOST_PARTITION: f"has lost partition {self.object}",
             Kind.ENUM_LABEL: f"has a new value {self.object!r}",
+            Kind.ENUM_RENAMED: f"has the value {self.was!r} renamed to {self.object!r}",
+            Kind.RELABELLED: f"has column {self.object} of a type with a renamed value",
+            Kind.DOMAIN: "has other constraints, or another default",
         }[self.kind]
-        subject = "type" if self.kind is Kind.ENUM_LABEL else "table"
+        subject = "type" if self.kind in _OF_TYPES else "table"
         return f"{subject} {self.table} {said}"
 
 
@@ -177,6 +186,42 @@ def changes(
             yield Change(Kind.RENAMED_TABLE, gone, now=moved)
         else:
             yield Change(Kind.GONE_TABLE, gone)
+
+
+def labels_changed(
+    name: TableName, ours: Sequence[str], theirs: Sequence[str]
+) -> tuple[list[Change], str]:
+    """How a source's enum has changed, seen from a target's; and what cannot be told, or "".
+
+    A value cannot be dropped.  So one that only the target has was renamed, or is its own;
+    between two values that both have, as many new ones as lost ones are those renamed.
+    """
+    common = [label for label in ours if label in theirs]
+    found: list[Change] = []
+    unclear = ""
+    for came, went in zip(_between(ours, common), _between(theirs, common), strict=True):
+        if not went:
+            found += [Change(Kind.ENUM_LABEL, name, label) for label in came]
+        elif len(came) == len(went):
+            pairs = zip(went, came, strict=True)
+            found += [Change(Kind.ENUM_RENAMED, name, new, was=old) for old, new in pairs]
+        elif came:
+            unclear = (
+                f"type {name} has {', '.join(map(repr, came))} where a target has "
+                f"{', '.join(map(repr, went))}: which of them was renamed cannot be told"
+            )
+    return found, unclear
+
+
+def _between(labels: Sequence[str], common: Sequence[str]) -> list[list[str]]:
+    """What stands before the first of the common ones, between them, and behind the last."""
+    found: list[list[str]] = [[]]
+    for label in labels:
+        if label in common:
+            found.append([])
+        else:
+            found[-1].append(label)
+    return found
 
 
 def _of_columns(

@@ -123,6 +123,17 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
     ]
 
 
+def unknown(silent: Iterable[str]) -> Gate:
+    """The only gate that is known while targets do not answer."""
+    return Gate(
+        "targets",
+        False,  # noqa: FBT003
+        f"{', '.join(silent)} away",
+        "all answer",
+        "see to the servers; the other gates are not known until then",
+    )
+
+
 def _slots(slots: tuple[SlotHealth, ...], limits: Limits) -> list[Gate]:
     ill = [f"{one.slot}: {one.wal_status}" for one in slots if one.wal_status not in HEALTHY]
     times = [one.full_in_s for one in slots if one.full_in_s is not None]

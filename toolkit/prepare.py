@@ -20,6 +20,7 @@ from psycopg import sql
 
 from cdc.connect import Connection, connect
 from cdc.crash import crash_point
+from cdc.slot import FAILOVER_SLOTS
 from plans import names
 from plans.catalog import Table, TableName
 from plans.check import check_source
@@ -41,7 +42,6 @@ from toolkit.target_server import TargetServer, ask_server
 
 SLOT_WAIT_S = 60
 LOCK_WAIT_S = 30
-FAILOVER_SLOTS = 170_000
 
 Say = Callable[[str, dict[str, Any]], None]
 

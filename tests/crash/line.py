@@ -311,7 +311,7 @@ class Line:
 
     def _start(self, verb: str, *args: str, **more: str) -> _Running:
         self._number += 1
-        stem = self._directory / f"{self._number:03}-{verb}"
+        stem = self._directory / f"{self._number:03}-{verb.replace(' ', '-')}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
         if verb in ("cutover", "rollback"):
             args = (*args, "--yes", "--certificates", str(self._directory))
@@ -324,7 +324,7 @@ class Line:
         program = PLANTED if "DBSPLIT_TEST_PLANT" in more else DBSPLIT
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
-                [*program, verb, str(self.plan), "--json", *args],
+                [*program, *verb.split(), str(self.plan), "--json", *args],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -35,6 +35,11 @@ MORE = """
 CREATE TYPE mood AS ENUM ('calm', 'wild');
 CREATE TABLE moods (id int PRIMARY KEY, m mood);
 INSERT INTO moods VALUES (1, 'calm');
+CREATE DOMAIN short AS text CONSTRAINT short_check CHECK (length(VALUE) < 5);
+CREATE TABLE hung (id int PRIMARY KEY, s short, n int DEFAULT 4 CONSTRAINT positive CHECK (n > 0),
+    code int CONSTRAINT one_code UNIQUE, CONSTRAINT bounded CHECK (n < 500));
+CREATE INDEX hung_n ON hung (n);
+INSERT INTO hung VALUES (1, 'one', 1, 1);
 CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
 CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20);
@@ -50,6 +55,7 @@ PLAN = (
     "".join(f"{name}: a  # of a\n" for name in TABLES)
     + """\
 moods: a
+hung: a
 parted: a
 halves:
   split_columns:
@@ -312,6 +318,51 @@ def test_a_new_value_of_an_enum_is_carried(databases: Following) -> None:
     assert databases.rows("a", "SELECT enum_range(NULL::mood)::text") == [("{calm,gay,wild}",)]
 
 
+def test_a_renamed_value_of_an_enum_is_a_new_copy_of_its_tables(databases: Following) -> None:
+    databases.execute(
+        "UPDATE moods SET m = 'wild' WHERE key = 2",
+        "ALTER TYPE mood RENAME VALUE 'wild' TO 'fierce'",
+        "INSERT INTO moods VALUES (8, 'fierce')",
+    )
+    stops(databases, "type public.mood has the value 'wild' renamed to 'fierce'")
+    assert refreshed(databases).copied == ("a:public.moods",)
+    followed(databases)
+    same(databases, "moods")
+    assert databases.rows("a", "SELECT enum_range(NULL::mood)::text") == [("{calm,gay,fierce}",)]
+
+
+def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: Following) -> None:
+    """What would refuse rows of the source is dropped first, what is new comes last."""
+    databases.execute(
+        "ALTER DOMAIN short DROP CONSTRAINT short_check;"
+        " ALTER DOMAIN short ADD CONSTRAINT other CHECK (VALUE <> 'bad')",
+        "ALTER TABLE hung DROP CONSTRAINT positive; ALTER TABLE hung DROP CONSTRAINT one_code;"
+        " ALTER TABLE hung ADD CONSTRAINT small CHECK (n < 100); DROP INDEX hung_n;"
+        " CREATE INDEX hung_s ON hung (s); ALTER TABLE hung ALTER n SET DEFAULT 5;"
+        " ALTER TABLE hung DROP CONSTRAINT bounded;"
+        " ALTER TABLE hung ADD CONSTRAINT bounded CHECK (n < 1000)",
+        "INSERT INTO hung VALUES (2, 'a longer one', -7, 1), (3, 's', 9, 1)",
+    )
+    stops(databases, "type public.short has other constraints, or another default")
+    done = refreshed(databases)
+    assert done.copied == ()
+    assert done.kept == {"a": ["DROP INDEX IF EXISTS public.hung_n"]}
+    followed(databases)
+    same(databases, "hung")
+    for query in (CONSTRAINTS, "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
+                  " WHERE adrelid = 'hung'::regclass ORDER BY 1"):  # fmt: skip
+        assert databases.rows("a", query) == databases.rows("source", query)
+    assert databases.rows("a", "SELECT to_regclass('hung_s')::text") == [("hung_s",)]
+    again = refreshed(databases)
+    assert again == Refreshed(statements={"a": [], "b": [], "hub": []})
+
+
+CONSTRAINTS = (
+    "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN ('c', 'u', 'p')"
+    " AND (conrelid = 'hung'::regclass OR contypid = 'short'::regtype) ORDER BY 1"
+)
+
+
 def test_a_new_table_is_ignored_until_somebody_owns_it(databases: Following) -> None:
     databases.execute(
         "CREATE TABLE newcomer (id int PRIMARY KEY, plain int REFERENCES plain)",
@@ -335,6 +386,22 @@ def test_a_new_table_is_ignored_until_somebody_owns_it(databases: Following) -> 
         "a", "SELECT count(*) FROM pg_constraint WHERE conrelid = 'newcomer'::regclass"
         " AND contype = 'f'",
     ) == [(1,)]  # fmt: skip
+
+
+def test_with_stop_a_new_table_ends_the_stream_with_the_remedy(databases: Following) -> None:
+    text = databases.path.read_text()
+    databases.path.write_text(text + "ddl: {new_tables: stop}\n")
+    with databases.live() as live:
+        databases.execute("CREATE TABLE stranger (id int PRIMARY KEY)")
+        assert "table public.stranger is new" in str(live.broken())
+    verbs = Verbs(databases.path, {})
+    hint = "--owner public.stranger=SERVICE"
+    says = "table public.stranger is new and has no owner"
+    verbs.refused("stream", "--until-caught-up", code=7, says=says, hint=hint)
+    verbs.refused("validate", code=3, says=says, hint=hint)
+    verbs("plan", "refresh", "--owner", "public.stranger=drop")
+    verbs("stream", "--until-caught-up")
+    databases.path.write_text(databases.path.read_text().replace("ddl: {new_tables: stop}\n", ""))
 
 
 def status_gates(databases: Following) -> tuple[Gate, ...]:
