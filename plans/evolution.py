@@ -238,7 +238,7 @@ def _of_columns(
     for column in table.columns:
         old = old_names.get(column.name, column.name)
         if old in then:
-            yield from _of_column(table, column, then[old], before.columns[old], now)
+            yield from _of_column(table, column, then[old], before, now, old)
         else:
             filled = _is_filled(table, column.name, before, now)
             yield Change(Kind.ADDED_COLUMN, table.name, column.name, now=column.type, filled=filled)
@@ -248,14 +248,17 @@ def _of_columns(
 
 
 def _of_column(
-    table: Table, column: Column, then: Sequence[Any], before: ColumnNumbers, now: Numbers
+    table: Table, column: Column, then: Sequence[Any], before: Numbers, now: Numbers, old: str
 ) -> Iterator[Change]:
     type_, not_null, generated = then
-    name, numbers = column.name, now.columns[column.name]
-    if before.number != numbers.number:
+    name, numbers, was = column.name, now.columns[column.name], before.columns[old]
+    is_rewritten = _is_rewritten(before, now)
+    if was.number != numbers.number:
         yield Change(Kind.REMADE_COLUMN, table.name, name)
-    elif type_ != column.type or before.type != numbers.type:
-        kind = Kind.WIDENED_COLUMN if widens(type_, column.type) else Kind.RETYPED_COLUMN
+    elif type_ != column.type or was.type != numbers.type:
+        # What was written anew may hold other values, such as by USING.
+        kept = widens(type_, column.type) and not is_rewritten
+        kind = Kind.WIDENED_COLUMN if kept else Kind.RETYPED_COLUMN
         yield Change(kind, table.name, name, was=type_, now=column.type)
     if generated != column.generated:
         yield Change(Kind.GENERATED_COLUMN, table.name, name)
@@ -291,8 +294,13 @@ def _is_filled(table: Table, name: str, before: Numbers, now: Numbers) -> bool:
         return True
     if numbers.missing:
         return True
-    same_files = all(now.files.get(one, file) == file for one, file in before.files.items())
+    same_files = not _is_rewritten(before, now)
     return same_files and not numbers.has_default and not column.identity and not column.not_null
+
+
+def _is_rewritten(before: Numbers, now: Numbers) -> bool:
+    """Whether a table or a partition of it has other files than before."""
+    return any(now.files.get(one, file) != file for one, file in before.files.items())
 
 
 def _of_partitions(table: Table, before: Numbers, now: Numbers) -> Iterator[Change]:

@@ -89,9 +89,12 @@ def carry(path: Path, error: SplitError, say: Say) -> None:
         raise stopped(plan, stopping or met) from error
     say("schema changed", {"changes": [str(change) for change in met]})
     try:
-        refresh(path, Answers(anew=anew), say)
+        done = refresh(path, Answers(anew=anew), say)
     except (PlanInvalid, NotReady, GateClosed) as refused:
         raise StreamBroken(str(refused), hint=refused.hint) from error
+    if done.to_repair:
+        by = f"dbsplit validate {plan.path} --repair --direction source"
+        say("to repair", {"routes": list(done.to_repair), "by": by})
 
 
 def _met(plan: Plan, error: SplitError) -> tuple[tuple[Change, ...], frozenset[Phase]]:

@@ -109,7 +109,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             not facts.drifted,
             ", ".join(facts.drifted) or "as prepared",
             "as prepared",
-            "undo the schema change, or abort and prepare again",
+            "run `dbsplit plan refresh PLAN`, undo the change, or make it on both sides",
         ),
         Gate(
             "publication",

@@ -151,7 +151,24 @@ def drifted(sides: Sides) -> tuple[str, ...]:
     for service in sides.movers:
         now = _read(split, sides.targets[service], service)
         found += _drift(split.targets[service], now, split, (service,), service)
+        if sides.direction is Direction.CUTOVER:
+            found += _own_columns(split, service, now)
     return tuple(found)
+
+
+def _own_columns(split: Split, service: str, there: Catalog) -> list[str]:
+    """Columns of what a service is to lead that could not come back to the source."""
+    carried: dict[TableName, set[str]] = {}
+    for route in split.routes_of([service]):
+        names = {*(column.name for column in route.columns), *route.generated}
+        carried.setdefault(route.target, set()).update(names)
+    owned = sorted({route.target for route in split.owned([service])} & there.tables.keys())
+    return [
+        f"{service}:{name}.{column.name} is not on the source"
+        for name in owned
+        for column in there.tables[name].columns
+        if column.name not in carried[name]
+    ]
 
 
 def _read(split: Split, connection: Connection, service: str | None) -> Catalog:

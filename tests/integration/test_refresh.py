@@ -222,6 +222,34 @@ def test_another_type_is_a_new_copy_of_that_table(databases: Following) -> None:
     same(databases, "retyped")
 
 
+def test_a_wider_type_with_other_values_is_a_new_copy(databases: Following) -> None:
+    """And its copy waits as long as an operator wants it to."""
+    databases.execute("ALTER TABLE retyped ALTER v TYPE text USING v || '!'")
+    stops(databases, "public.retyped has column v as text")
+    verbs = Verbs(databases.path, {})
+    verbs("throttle", "--pause")
+    done: list[Refreshed] = []
+    refreshing = threading.Thread(target=lambda: done.append(refreshed(databases)))
+    refreshing.start()
+    try:
+        refreshing.join(5)
+        assert not done
+    finally:
+        verbs("throttle", "--resume")
+        refreshing.join(DEADLINE_S)
+    assert done[0].copied == ("a:public.retyped",)
+    followed(databases)
+    same(databases, "retyped")
+
+
+def test_a_column_that_only_a_service_has_closes_a_gate(databases: Following) -> None:
+    databases.execute_on("a", "ALTER TABLE nulls ADD own int")
+    gate = {gate.gate: gate for gate in status_gates(databases)}["schema"]
+    databases.execute_on("a", "ALTER TABLE nulls DROP own")
+    assert not gate.ok
+    assert "a:public.nulls.own is not on the source" in gate.observed
+
+
 def test_another_key_is_a_new_copy_of_that_table(databases: Following) -> None:
     databases.execute(
         "INSERT INTO rekeyed VALUES (4, 'before', 4)",

@@ -60,7 +60,7 @@ def test_a_stream_goes_on_after_a_failover_with_nothing_lost_or_doubled(
                     lambda: writers.tally().acknowledged > wanted, timeout_s=WAIT_S_MAX
                 )
                 primary.stop("immediate")
-                live.broken()
+                live.end()
             promote(standby)
             place[0] = standby.dsn(database)
             after = moved(before, standby.dsn(database))
