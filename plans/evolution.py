@@ -35,6 +35,7 @@ class Kind(Enum):
     NEW_TABLE = "new_tables"
     GONE_TABLE = "gone_tables"
     RENAMED_TABLE = "gone_tables:renamed"
+    REMADE_TABLE = "gone_tables:remade"
     NEW_PARTITION = "new_partitions"
     ATTACHED_PARTITION = "new_partitions:attached"
     LOST_PARTITION = "lost_partitions"
@@ -95,6 +96,7 @@ class Change:
             Kind.KEY: f"has the key ({self.now}) instead of ({self.was})",
             Kind.NEW_TABLE: "is new",
             Kind.GONE_TABLE: "is gone",
+            Kind.REMADE_TABLE: "was dropped and created again",
             Kind.RENAMED_TABLE: f"is renamed to {self.now}",
             Kind.NEW_PARTITION: f"has a new partition {self.object}",
             Kind.ATTACHED_PARTITION: f"has got partition {self.object}, which had rows before",
@@ -177,6 +179,8 @@ def changes(
     for name, shape in sorted(shapes.items()):
         table, before = tables.get(name), noted.get(name)
         if table is not None and before is not None and name in now:
+            if before.oid != now[name].oid:
+                yield Change(Kind.REMADE_TABLE, table.name)
             yield from _of_columns(table, shape, before, now[name])
             yield from _of_partitions(table, before, now[name])
             continue

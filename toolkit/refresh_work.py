@@ -129,6 +129,7 @@ def decide(
     followed = sorted({route.source.name for route in routes})
     tables = {route.source.name: route.source for route in routes}
     before = {TableName(*name.split(".", 1)) for name in noted.numbers}
+    remade = {change.table for change in changes if change.kind is Kind.REMADE_TABLE}
     repaired = _repaired(plan, routes, facts)
     work = Work(
         id="",
@@ -143,9 +144,7 @@ def decide(
         entries=entries_of(plan),
         past=past_of_log(facts, set(followed)),
         publish=tuple(
-            (name.schema, name.name)
-            for name in followed
-            if name not in before or _was_made_again(name, facts)
+            (name.schema, name.name) for name in followed if name not in before or name in remade
         ),
         unpublish=tuple((name.schema, name.name) for name in sorted(before - set(followed))),
         until=seen.until,
@@ -165,6 +164,7 @@ _SHAPE = frozenset(
         Kind.GENERATED_COLUMN,
         Kind.REMADE_COLUMN,
         Kind.KEY,
+        Kind.REMADE_TABLE,
     }
 )
 """What changes how rows are told in the log."""
@@ -207,12 +207,6 @@ def _repaired(plan: Plan, routes: Iterable[Route], facts: Facts) -> dict[str, st
             assert row is not None  # noqa: S101
             found |= dict.fromkeys(mine, str(row[0]))
     return found
-
-
-def _was_made_again(name: TableName, facts: Facts) -> bool:
-    """Whether a table that is led elsewhere was dropped here and created again."""
-    then, now = facts.noted.numbers.get(str(name)), facts.seen.numbers.get(str(name))
-    return bool(facts.moved) and then is not None and now is not None and then.oid != now.oid
 
 
 def _without(seen: Seen, ignored: Mapping[TableName, set[str]]) -> Catalog:

@@ -194,7 +194,9 @@ def _changed_by_the_leader_alone(line: Line) -> None:
     remedy = "on the source, nullable: ALTER TABLE public.account ADD COLUMN hint text"
     assert remedy in stopped.result["hint"], stopped
     execute(line.source, "ALTER TABLE account ADD hint text")
-    repaired(line, "account", line.done("plan refresh"))
+    refreshed = line.done("plan refresh", "--anew", "account")
+    assert refreshed.result["copied"] == ["desk:public.account:reference"]
+    repaired(line, "account", refreshed)
 
 
 def repaired(line: Line, table: str, refreshed: Ended) -> None:

@@ -24,7 +24,7 @@ from toolkit.status import read_status
 
 TABLES = (
     "added", "volatile", "dropped", "renamed", "widened", "retyped", "rekeyed", "nulls",
-    "manual", "chained", "doomed", "moved", "ignored", "plain",
+    "manual", "chained", "remade", "doomed", "moved", "ignored", "plain",
 )  # fmt: skip
 SCHEMA = "".join(
     f"CREATE TABLE {name} (id int PRIMARY KEY, v varchar(9), n int NOT NULL DEFAULT 1);"
@@ -443,6 +443,19 @@ def test_a_dropped_table_goes_with_its_entry(databases: Following) -> None:
     followed(databases)
     assert "doomed" not in databases.path.read_text()
     assert databases.rows("a", "SELECT to_regclass('doomed')") == [(None,)]
+
+
+def test_a_table_that_was_made_again_is_copied_and_published(databases: Following) -> None:
+    databases.execute(
+        "UPDATE remade SET v = 'before'",
+        "DROP TABLE remade; CREATE TABLE remade (id int PRIMARY KEY, v varchar(9), n int)",
+        "INSERT INTO remade VALUES (7, 'other', 7)",
+    )
+    stops(databases, "table public.remade was dropped and created again")
+    assert refreshed(databases).copied == ("a:public.remade",)
+    databases.execute("INSERT INTO remade VALUES (8, 'more', 8)")
+    followed(databases)
+    same(databases, "remade")
 
 
 def test_a_renamed_table_is_copied_under_its_new_name(databases: Following) -> None:
