@@ -23,7 +23,6 @@ from plans.routes import Kind as Kinds
 from plans.routes import Route
 from plans.schema.ddl import Statement, TargetSchema
 from toolkit.migrations import LOCK_TIMEOUT_MS
-from toolkit.prepare import digest_of
 from toolkit.refresh_attached import (
     Attached,
     Domain,
@@ -33,6 +32,7 @@ from toolkit.refresh_attached import (
     loosened,
     tightened,
 )
+from toolkit.service_schema import digest_of
 
 _THERE = (
     psycopg.errors.DuplicateTable,

@@ -40,10 +40,12 @@ from toolkit.giving_up import give_up, is_over_budget
 from toolkit.initial import copy_tasks
 from toolkit.links import forward_feed
 from toolkit.opened import Split, open_split
-from toolkit.prepare import create_staging_types, identify_rows, render_line, with_locks
+from toolkit.prepare import create_staging_types
 from toolkit.refresh_work import ServiceWork, Work
 from toolkit.revisions import further_script
+from toolkit.service_schema import render_line
 from toolkit.sides import source_fences, target_fences
+from toolkit.source_log import identify_rows, with_locks
 from toolkit.state import Phase
 from toolkit.throttling import throttled
 

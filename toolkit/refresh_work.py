@@ -20,12 +20,13 @@ from plans.load import Plan
 from plans.routes import Kind as Kinds
 from plans.routes import Route
 from toolkit.opened import Split, schemas_of, shape_of
-from toolkit.prepare import digest_of, entries_of, schema_of
+from toolkit.prepare import entries_of
 from toolkit.refresh_attached import read_domains
 from toolkit.refresh_ddl import Revision, Wanted, revision
 from toolkit.refresh_past import Facts, fills_of, past_of_log
 from toolkit.refresh_seen import Noted, Seen
 from toolkit.schema_numbers import read_labels
+from toolkit.service_schema import digest_of, schema_of
 from toolkit.target_server import ask_server
 
 
