@@ -22,6 +22,7 @@ from plans.model import DROP, TablePlan
 from toolkit.opened import schemas_of, without_ignored
 from toolkit.refresh_edits import entry_key
 from toolkit.refresh_seen import Noted
+from toolkit.schema_numbers import read_labels
 
 Leaders = Mapping[TableName, frozenset[str]]
 """Source tables, and the moved services that lead them, or a part of them."""
@@ -65,6 +66,7 @@ def require_agreement(plan: Plan, source: Connection, noted: Noted, moved: froze
     for service in sorted(moved):
         with connect(plan.services[service].dsn, name="dbsplit refresh") as target:
             theirs[service] = read_catalog(target, schemas_of(target))
+            found += _of_enums(service, read_labels(source), read_labels(target))
     for name, services in sorted(leaders(plan, noted, moved).items()):
         table = catalog.tables.get(name)
         if table is None:
@@ -72,7 +74,7 @@ def require_agreement(plan: Plan, source: Connection, noted: Noted, moved: froze
             continue
         for service in sorted(services):
             there = theirs[service].tables.get(name)
-            found += _compare(plan, service, table, there, noted.shapes[str(name)])
+            found += disagreements(plan, service, table, there, noted.shapes[str(name)])
     if found:
         raise GateClosed(
             f"source and services do not agree: {'; '.join(one.said for one in found)}",
@@ -106,11 +108,26 @@ def _gone(
     )
 
 
+def _of_enums(
+    service: str, ours: Mapping[TableName, Sequence[str]], theirs: Mapping[TableName, Sequence[str]]
+) -> Iterator[Disagreement]:
+    """Values that the service may write, and the source does not know."""
+    for name in sorted(ours.keys() & theirs.keys()):
+        own = [label for label in theirs[name] if label not in ours[name]]
+        if own:
+            values = ", ".join(f"'{label}'" for label in own)
+            yield Disagreement(
+                f"type {name} has {values} in {service} and not in the source",
+                f"on the source: ALTER TYPE {name} ADD VALUE for each of them, or, if it was "
+                "renamed there, ALTER TYPE … RENAME VALUE back",
+            )
+
+
 def _last(name: TableName) -> str:
     return name.identifier.as_string(None).rpartition(".")[2]
 
 
-def _compare(
+def disagreements(
     plan: Plan, service: str, table: Table, there: Table | None, before: Mapping[str, Any]
 ) -> Iterator[Disagreement]:
     """`table` is the source's, which was noted as `before`; `there` is what the service leads.
@@ -137,7 +154,7 @@ def _compare(
     for column in ours.keys() - theirs.keys():
         if not (plan.ddl.added_columns == "ignore" and _can_be_left(ours[column])):
             yield _only_in_source(name, ours[column], service)
-    for column in theirs.keys() - ours.keys():
+    for column in () if _is_derived_into(plan, service, name) else theirs.keys() - ours.keys():
         yield _only_in_service(name, theirs[column], service)
     for column in sorted(ours.keys() & theirs.keys()):
         then = before["columns"].get(column)
@@ -148,6 +165,12 @@ def _compare(
             f"({', '.join(there.key)}) in {service}",
             f"give {name} one primary key on both sides",
         )
+
+
+def _is_derived_into(plan: Plan, service: str, name: TableName) -> bool:
+    """Whether rows of other tables are computed into this one, with columns of their own."""
+    places = {f"{service}.{name.name}", f"{service}.{name}"}
+    return any(one.into in places for entry in plan.tables.values() for one in entry.derive)
 
 
 def _can_be_left(column: Column) -> bool:

@@ -99,6 +99,7 @@ def _begin(
             file.write(text)
         try:
             revised = load_plan(Path(file.name), os.environ)
+            require_agreement(revised, source, noted, seen.moved)
             work, unassigned = _decide(revised, source, anew)
             if not dry_run:
                 Path(file.name).chmod(path.stat().st_mode)

@@ -172,7 +172,7 @@ def _changed_on_the_source_alone(line: Line) -> None:
     refused = line.run("plan refresh")
     assert refused.code == 6, refused
     assert (
-        "in the database of books: ALTER TABLE public.ledger ADD COLUMN memo text"
+        'in the database of books: ALTER TABLE "public"."ledger" ADD COLUMN "memo" text'
         in (refused.result["hint"])
     ), refused
     assert line.run("stream", "--until-caught-up").code == 7
@@ -191,7 +191,7 @@ def _changed_by_the_leader_alone(line: Line) -> None:
     assert line.await_stream() == 7
     stopped = line.run("stream", "--until-caught-up")
     assert stopped.code == 7, stopped
-    remedy = "on the source, nullable: ALTER TABLE public.account ADD COLUMN hint text"
+    remedy = 'on the source, nullable: ALTER TABLE "public"."account" ADD COLUMN "hint" text'
     assert remedy in stopped.result["hint"], stopped
     execute(line.source, "ALTER TABLE account ADD hint text")
     refreshed = line.done("plan refresh", "--anew", "account")
