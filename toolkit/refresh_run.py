@@ -46,7 +46,6 @@ from toolkit.revisions import further_script
 from toolkit.service_schema import render_line
 from toolkit.sides import source_fences, target_fences
 from toolkit.source_log import identify_rows, with_locks
-from toolkit.state import Phase
 from toolkit.throttling import throttled
 
 JOBS = 2
@@ -66,6 +65,7 @@ def carry_out(path: Path, work: Work, say: Say) -> None:
     """
     split = open_split(path, with_targets=False, refreshing=True)
     with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
+        _fence_source(split, source)
         _publish(split, source, work)
         crash_point("refresh.published")
         for service, one in work.services.items():
@@ -89,7 +89,7 @@ def carry_out(path: Path, work: Work, say: Say) -> None:
         for service, one in work.services.items():
             _upgrade(split, service, work, "rest", one.revision.rest)
             _note_made(split, service, one)
-        _fence_again(split, source)
+        _fence_fed(split, source)
         _end(split, source, work)
     say("refreshed", {"changes": list(work.said)})
 
@@ -254,14 +254,17 @@ def _note_made(split: Split, service: str, one: ServiceWork) -> None:
         )
 
 
-def _fence_again(split: Split, source: Connection) -> None:
-    """See that nobody writes what moved services lead, or are fed: tables may be new."""
+def _fence_source(split: Split, source: Connection) -> None:
+    """See that nobody writes in the source what moved services lead: a table may be new there."""
     now = state.phases(source, split.name)
-    moved = tuple(sorted(s for s, phase in now.items() if phase is Phase.MOVED))
-    if not moved:
-        return
-    _raise_missing(split, source, source_fences(split, moved, now))
-    for service in moved:
+    moved = tuple(sorted(state.moved(source, split.name)))
+    if moved:
+        _raise_missing(split, source, source_fences(split, moved, now))
+
+
+def _fence_fed(split: Split, source: Connection) -> None:
+    """The same for what moved services are fed, and do not lead."""
+    for service in sorted(state.moved(source, split.name)):
         with connect(split.dsn(service), name="dbsplit refresh") as target:
             _raise_missing(split, target, target_fences(split, service, owned=False))
 
