@@ -122,9 +122,9 @@ class Line:
         return ended.code == KILLED
 
     @contextmanager
-    def running(self, verb: str, **more: str) -> Iterator[Running]:
+    def running(self, verb: str, *args: str, **more: str) -> Iterator[Running]:
         """A verb that is left to itself for a while; it has to end with the block."""
-        running = self._start(verb, **more)
+        running = self._start(verb, *args, **more)
         try:
             yield running
         finally:
