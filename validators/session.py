@@ -42,7 +42,7 @@ _TYPED_SAMPLES = (
     *(
         (f"timestamp {zone} time zone", text)
         for zone in ("with", "without")
-        for text in ("'2024-02-29 12:34:56.789012'", "'1699-01-01'", "'-infinity'")
+        for text in ("'2024-02-29 12:34:56.789012'", "'1699-01-01'", "'10000-01-01'", "'-infinity'")
     ),
 )
 """Values that take each way through the typed hashes."""
@@ -188,7 +188,7 @@ def read_row(
     query: sql.Composed,
     planner: Mapping[str, str],
 ) -> tuple[Any, ...]:
-    """The only row of a query, whose int8[] become numpy arrays, in a `pinned` transaction.
+    """The only row of a query, whose int8[] are left packed, in a `pinned` transaction.
 
     One round trip, however far the server is.
     """

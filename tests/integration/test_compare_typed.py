@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -36,21 +37,26 @@ TRAPS = {
     "float NaN and infinity": ("double precision", "'NaN'", "'Infinity'"),
     "float's last bit": ("double precision", "0.1", "0.10000000000000002"),
     "real's last bit": ("real", "16777216", "16777218"),
-    "timestamp folded to 32 bits": (
-        "timestamp",
-        "'2000-01-01 00:00:00.000001'",
-        "'2000-01-01 01:11:34.967296'",
-    ),
+    **{
+        f"{type_} whose halves are {how}": (type_, f"'{ours}'", f"'{theirs}'")
+        for type_ in ("timestamp", "timestamptz")
+        for how, ours, theirs in (
+            # The epoch is 2000, the halves have 32 bits: 1:11:34.967296.
+            ("folded", "2000-01-01 00:00:00.000001Z", "2000-01-01 01:11:34.967296Z"),
+            ("folded before 2000", "1999-12-31 23:59:59.999999Z", "1999-12-31 22:48:25.032702Z"),
+            ("of another sign", "2000-01-01 00:00:00.000005Z", "1999-12-31 22:48:25.032709Z"),
+        )
+    },
     "microsecond": ("timestamptz", "'2024-06-01 00:00:00.000001+00'", "'2024-06-01+00'"),
-    "microsecond at the edge of exactness": (
+    "microsecond before what is hashed by type": (
         "timestamptz",
-        "'2239-12-31 23:59:59.999998+00'",
-        "'2239-12-31 23:59:59.999999+00'",
+        "'0001-01-01 00:16:19.607551+00'",
+        "'0001-01-01 00:16:19.607552+00'",
     ),
     "microsecond beyond it": (
         "timestamp",
-        "'9999-12-31 23:59:59.999998'",
         "'9999-12-31 23:59:59.999999'",
+        "'10000-01-01'",
     ),
     "infinite times": ("timestamptz", "'infinity'", "'-infinity'"),
     "a date and the infinite": ("date", "'infinity'", "'5874897-12-31'"),
@@ -202,6 +208,17 @@ def literal(type_: str, value: object) -> sql.Composed:
     return sql.SQL("{}::{}").format(sql.Literal(str(value)), sql.SQL(type_))
 
 
+def _halves(upper: int, lower: int) -> str:
+    """A timestamp by its halves of 32 bits."""
+    since = timedelta(microseconds=(upper << 32) + lower)
+    return str(datetime(2000, 1, 1, tzinfo=UTC) + since).removesuffix("+00:00")
+
+
+TIMES = (
+    st.datetimes().map(str)
+    | st.builds(_halves, st.integers(-5, 4), st.integers(-4, 4))
+    | st.sampled_from(["infinity", "-infinity", "10000-01-01", "9999-12-31 23:59:59.999999"])
+)
 VALUES = {
     "bigint": st.integers(-(2**63), 2**63 - 1)
     | st.integers(-4, 4).map(lambda n: n << 32)
@@ -228,7 +245,8 @@ VALUES = {
     "double precision": st.floats(),
     "real": st.floats(width=32),
     "text": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
-    "timestamp without time zone": st.datetimes() | st.sampled_from(["infinity", "-infinity"]),
+    "timestamp without time zone": TIMES,
+    "timestamp with time zone": TIMES.map(lambda time: f"{time}+00" if time[0].isdigit() else time),
     "date": st.dates() | st.sampled_from(["infinity", "-infinity", "0044-03-15 BC"]),
     "uuid": st.uuids(),
     "boolean": st.booleans(),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.status import Status
-from validators.orphans import OrphanResult
-from validators.results import TableResult
+if TYPE_CHECKING:
+    from toolkit.status import Status
+    from validators.orphans import OrphanResult
+    from validators.results import TableResult
 
 
 def status_text(status: Status) -> str:
