@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
@@ -165,6 +165,33 @@ def test_values_swapped_between_two_rows_are_found_in_each_column(versions: Benc
         )
     )
     assert counts(versions.result()) == ("different", 0, 0, 2 * len(COLUMNS))
+
+
+@pytest.mark.parametrize("never_null", [True, False])
+def test_columns_of_one_row_do_not_make_up_for_each_other(
+    source_db: str, *, never_null: bool
+) -> None:
+    """Swapped, or both changed alike: a XOR of hashes without seeds would be the same."""
+    traps = [*TRAPS.values(), *(() if never_null else MAY_BE_NULL.values())]
+    hashes = [
+        hashed([f"({one})::{type_}" for one in row], type_, never_null=never_null)
+        for type_, ours, theirs in traps
+        for row in ((ours, ours), (theirs, theirs), (ours, theirs), (theirs, ours))
+    ]
+    with psycopg.connect(source_db, autocommit=True) as conn:
+        found = conn.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(hashes))).fetchone()
+    assert found is not None
+    for place, trap in enumerate(traps):
+        assert len(set(found[4 * place : 4 * place + 4])) == 4, trap
+
+
+def hashed(row: Sequence[str], type_: str, *, never_null: bool) -> sql.Composed:
+    spelled = {
+        "timestamp": "timestamp without time zone",
+        "timestamptz": "timestamp with time zone",
+    }
+    type_ = spelled.get(type_, type_).replace("varchar(9)", "character varying")
+    return Hashing().row([Value(sql.SQL(one), type_, never_null) for one in row])
 
 
 def test_a_null_where_there_should_be_none_does_not_hide_other_columns(bench: Bench) -> None:
