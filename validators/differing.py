@@ -15,19 +15,24 @@ if TYPE_CHECKING:
     from validators.arrays import Integers
 
 
-def differing_spans(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
-    """The keys of the chunks that do not hold the same rows, neighbours together.
-
-    No span holds more than about ROWS_OPENED_MAX rows, unless it is one chunk.
-    """
+def differing_chunks(ours: Chunks, theirs: Chunks) -> list[tuple[int, int]]:
+    """The numbers of chunks that do not hold the same rows, ascending, and their rows."""
     our_numbers, their_numbers = ours.numbers.integers(), theirs.numbers.integers()
     numbers = np.union1d(our_numbers, their_numbers)
     our_rows, our_sums = _spread(ours, our_numbers, numbers)
     their_rows, their_sums = _spread(theirs, their_numbers, numbers)
     differs = (our_rows != their_rows) | (our_sums != their_sums)
     rows = np.maximum(our_rows, their_rows)[differs].tolist()
+    return list(zip(numbers[differs].tolist(), rows, strict=True))
+
+
+def differing_spans(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
+    """The keys of the chunks that do not hold the same rows, neighbours together.
+
+    No span holds more than about ROWS_OPENED_MAX rows, unless it is one chunk.
+    """
     spans: list[Span] = []
-    for number, held in zip(numbers[differs].tolist(), rows, strict=True):
+    for number, held in differing_chunks(ours, theirs):
         span = span_of(number, held, unit)
         if spans and spans[-1].last + 1 == span.first and spans[-1].rows + held <= ROWS_OPENED_MAX:
             before = spans.pop()

@@ -10,7 +10,7 @@ from psycopg import sql
 from cdc.connect import Connection
 from validators.arrays import NOTHING, Packed
 from validators.candidates import Extents
-from validators.fingerprint import Extent, from_table
+from validators.fingerprint import Extent, from_table, read_chunks
 from validators.session import Ends, Reader, read_row
 from validators.sides import Key, Pair, Side
 from validators.units import (
@@ -40,10 +40,6 @@ BY_RANGE = {
 ROWS_PER_PIECE_MAX = 2 * ROWS_PER_PIECE
 """More than that, because keys are not spread evenly, is compared by chunks after all."""
 
-_CHUNKS = (
-    "SELECT array_agg(b), array_agg(n), array_agg(s), count(*), sum(n)::int8,"
-    " mod(sum(s), {modulus})::int8 FROM ({chunks}) AS g"
-)
 _GROUPED = (
     "SELECT b, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
     " (SELECT {key}::int8 >> {shift} AS b, {hash} AS h FROM {table} WHERE {where} AND {bounds}"
@@ -209,11 +205,7 @@ def _read_chunks(reader: Reader, side: Side, extent: Extent, unit: Unit) -> Chun
     else:
         first, last = (sql.Literal(n >> unit.shift) for n in (unit.lower, unit.upper - 1))
         chunks = sql.SQL(_CHUNK_BY_CHUNK).format(**columns, first=first, last=last)
-    query = sql.SQL(_CHUNKS).format(modulus=columns["modulus"], chunks=chunks)
-    numbers, rows, sums, count, total, digest = reader.row(side, query, BY_RANGE)
-    if not count:  # array_agg() and sum() of no rows are NULL
-        return Chunks()
-    return Chunks(numbers, rows, sums, count, total, digest % MODULUS)
+    return read_chunks(reader, side, chunks, BY_RANGE)
 
 
 def _opened(

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from cdc.connect import Connection
 from validators.candidates import Extents, read_candidates
-from validators.fingerprint import Fingerprint, bucket_count, digest_of, read_fingerprint
+from validators.fingerprint import bucket_count, digest_of, read_buckets
 from validators.ranges import Look, begin_chunks, begin_rows
-from validators.session import Ends
+from validators.session import Ends, Reader
 from validators.sides import Key, Pair, Side
-from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Unit, pieces
+from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Chunks, Unit, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,10 @@ class Scan:
         self.course.pause()
         rows = max(self.extents.leader.rows_estimated, self.extents.follower.rows_estimated)
         buckets = bucket_count(rows)
-        leader, follower = self._fingerprints(buckets)
-        self.rows, self.digest, self.sums = leader.rows, leader.digest, len(leader.buckets)
-        differ = tuple(sorted(leader.differing(follower)))
+        leader, follower = self._buckets(buckets)
+        self.rows, self.digest = leader.total, digest_of(leader.total, leader.digest)
+        self.sums = leader.count
+        differ = _differing(leader, follower)
         yield ()
         while differ:
             self.course.pause()
@@ -174,14 +175,19 @@ class Scan:
             for part in parts:
                 yield _Part(place, part, is_opened=is_opened, is_last=part is parts[-1])
 
-    def _fingerprints(self, buckets: int) -> tuple[Fingerprint, Fingerprint]:
-        def read(connection: Connection, side: Side) -> Fingerprint:
-            return read_fingerprint(
-                connection,
-                side,
-                extent=self.extents.of(self.pair, side),
-                hashing=self.ends.hashing,
-                buckets=buckets,
+    def _buckets(self, buckets: int) -> tuple[Chunks, Chunks]:
+        def read(connection: Connection, side: Side) -> Chunks:
+            reader = Reader(connection, self.ends.hashing)
+            return read_buckets(
+                reader, side, extent=self.extents.of(self.pair, side), buckets=buckets
             )
 
         return self.ends.both(read, self.pair)
+
+
+def _differing(leader: Chunks, follower: Chunks) -> tuple[int, ...]:
+    if leader == follower:
+        return ()
+    from validators.differing import differing_chunks
+
+    return tuple(number for number, _ in differing_chunks(leader, follower))
