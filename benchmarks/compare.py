@@ -48,7 +48,7 @@ from toolkit.servers import start_server
 
 PEERS = {
     "reladiff": ("reladiff==0.6.0", "psycopg2-binary"),
-    "data-diff": ("data-diff==0.11.2", "dbt-core<1.9", "psycopg2-binary"),
+    "data-diff": ("data-diff==0.11.2", "dbt-core<1.9", "pydantic<2", "psycopg2-binary"),
 }
 OURS, LIMIT = "dbsplit compare", "limit"
 DBSPLIT = Path(sys.executable).parent / "dbsplit"
@@ -56,6 +56,7 @@ RUN_S_MAX = 3600.0
 SETTLE_S = "0.1"
 ENDED_S = 0.3  # for the servers' processes to end, and be counted
 WIDE_COLUMNS = 100
+WARM_ROWS = 300_000  # more than a unit: all of the client is loaded
 GROWING_ROWS = (125_000, 250_000, 500_000, 1_000_000)
 GROWING_DIFFERENCES = (100, 1_000, 10_000, 100_000)
 GROWING_COLUMNS = (10, 50, 100, 200)
@@ -157,6 +158,7 @@ def _all(servers: Servers, peers: Path, chosen: argparse.Namespace) -> Iterator[
         name: _installed(peers, name) for name in PEERS if name in wanted
     }
     rivals = {name: program for name, program in programs.items() if name in wanted}
+    _warm(servers, rivals)
     for name, rows, fill in (
         ("mixed", chosen.rows, MIXED),
         ("wide", chosen.wide_rows, wide(WIDE_COLUMNS)),
@@ -174,6 +176,15 @@ def _all(servers: Servers, peers: Path, chosen: argparse.Namespace) -> Iterator[
         contest = Contest(servers, f"{chosen.many:,} small", chosen.many * ROWS_OF_SMALL, 0)
         for delay_ms in sorted({0.0, chosen.delay_ms}):
             yield _delayed(contest, [], delay_ms)
+
+
+def _warm(servers: Servers, rivals: Mapping[str, Path | None]) -> None:
+    """Have each program run once, so that its modules are compiled, as pip would leave them."""
+    for differences in planted(servers, WARM_ROWS, MIXED, (1,)):
+        contest = Contest(servers, "to warm up", WARM_ROWS, differences)
+        for name, program in rivals.items():
+            if program:
+                _direct(contest, name, program)
 
 
 def _growing(servers: Servers, rounds: int) -> Iterator[Run]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from validators.units import ROWS_OPENED_MAX, Chunks, Span, Unit, span_of
+from validators.units import MODULUS, ROWS_OPENED_MAX, Chunks, Span, Unit, span_of
 
 if TYPE_CHECKING:
     from validators.arrays import Integers
@@ -39,6 +39,20 @@ def differing_spans(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
             span = Span(before.first, span.last, before.rows + held)
         spans.append(span)
     return spans
+
+
+def pairs(raw: bytes) -> tuple[Integers, Integers]:
+    """Two columns of int8, which the server wrote in turns."""
+    both = np.frombuffer(raw, ">i8").astype(np.int64)
+    return both[::2], both[1::2]
+
+
+def digest_of_pairs(raw: bytes) -> int:
+    """The sum of the second column, as `Chunks.digest` has it."""
+    _, hashes = pairs(raw)
+    # In halves: a sum of int64 would overflow.
+    halves = int((hashes >> 32).sum()) << 32, int((hashes & 0xFFFFFFFF).sum())
+    return sum(halves) % MODULUS
 
 
 def differing_rows(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc.connect import Connection
-from validators.arrays import NOTHING, Packed
 from validators.candidates import Extents
 from validators.fingerprint import Extent, from_table, read_chunks
 from validators.session import Ends, Reader, read_row
@@ -39,6 +38,8 @@ BY_RANGE = {
 
 ROWS_PER_PIECE_MAX = 2 * ROWS_PER_PIECE
 """More than that, because keys are not spread evenly, is compared by chunks after all."""
+
+BYTES_PER_PAIR = 16
 
 _GROUPED = (
     "SELECT b, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
@@ -72,9 +73,9 @@ class Spread:
 class Opened:
     """Rows of some spans."""
 
-    keys: Packed  # the first column
-    hashes: Packed
-    rest: tuple[Sequence[str | None], ...]  # the other columns of the key
+    rows: int
+    pairs: bytes  # of each row the key's first column and the hash, as int8send() has them
+    rest: tuple[Sequence[str | None], ...]  # the key's other columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +149,18 @@ def begin_rows(ends: Ends, pair: Pair, extents: Extents, piece: Unit) -> Callabl
     waiting = ends.begin(read, pair)
 
     def look() -> Look:
+        from validators.differing import digest_of_pairs
+
         ours, theirs = waiting()
         if ours is None or theirs is None:
             return begin_chunks(ends, pair, extents, piece)()
         keys = _unlike(ours, theirs)
-        hashes = ours.hashes.numbers()
         chunks = len({int(key[0] or 0) >> piece.shift for key in keys})
         return Look(
-            rows=len(hashes),
-            digest=sum(hashes) % MODULUS,
-            sums=len(hashes),
-            share=chunks * ROWS_PER_CHUNK / max(1, len(hashes)),
+            rows=ours.rows,
+            digest=digest_of_pairs(ours.pairs),
+            sums=ours.rows,
+            share=chunks * ROWS_PER_CHUNK / max(1, ours.rows),
             keys=[keys] if keys else [],
         )
 
@@ -177,12 +179,10 @@ def _unlike(ours: Opened, theirs: Opened) -> list[Key]:
     """The keys of rows that the other side has not, or not as often."""
     if ours == theirs:
         return []
-    from validators.differing import differing_rows
+    from validators.differing import differing_rows, pairs
 
-    our_keys, their_keys = ours.keys.integers(), theirs.keys.integers()
-    mine, others = differing_rows(
-        (our_keys, ours.hashes.integers()), (their_keys, theirs.hashes.integers())
-    )
+    (our_keys, _), (their_keys, _) = we, they = pairs(ours.pairs), pairs(theirs.pairs)
+    mine, others = differing_rows(we, they)
     found: dict[Key, None] = {}
     for opened, keys, rows in ((ours, our_keys, mine), (theirs, their_keys, others)):
         for row in rows.tolist():
@@ -240,14 +240,13 @@ def _read_spans(reader: Reader, side: Side, extent: Extent, spans: Sequence[Span
         where=side.scanned,
         key=key,
     )
-    keys, hashes, *texts = reader.row(side, query, BY_RANGE)
-    return _as_opened(keys, hashes, texts)
+    return _as_opened(*reader.row(side, query, BY_RANGE))
 
 
 def _read_rows(reader: Reader, side: Side, extent: Extent, piece: Unit) -> Opened | None:
     """All rows of a piece; None if they are too many."""
     query = sql.SQL(
-        "SELECT count(*), {arrays} FROM"
+        "SELECT {arrays} FROM"
         " (SELECT {columns} FROM {table} WHERE {where} AND {bounds} LIMIT {most}) AS r"
     ).format(
         arrays=_arrays(side),
@@ -257,19 +256,25 @@ def _read_rows(reader: Reader, side: Side, extent: Extent, piece: Unit) -> Opene
         bounds=_bounds(side.key[0].searched, piece),
         most=sql.Literal(ROWS_PER_PIECE_MAX + 1),
     )
-    rows, keys, hashes, *texts = reader.row(side, query, BY_RANGE)
-    return None if rows > ROWS_PER_PIECE_MAX else _as_opened(keys, hashes, texts)
+    opened = _as_opened(*reader.row(side, query, BY_RANGE))
+    return None if opened.rows > ROWS_PER_PIECE_MAX else opened
 
 
-def _as_opened(
-    keys: Packed | None, hashes: Packed | None, texts: Sequence[Sequence[str | None] | None]
-) -> Opened:
-    return Opened(keys or NOTHING, hashes or NOTHING, tuple(text or () for text in texts))
+def _as_opened(rows: int, pairs: bytes | None, *texts: Sequence[str | None] | None) -> Opened:
+    if rows * BYTES_PER_PAIR != len(pairs or b""):
+        raise ValueError(f"{len(pairs or b'')} bytes are not the keys and hashes of {rows} rows")
+    return Opened(rows, pairs or b"", tuple(text or () for text in texts))
 
 
 def _arrays(side: Side) -> sql.Composed:
-    names = ["k", "h", *(f"k{number}" for number in range(1, len(side.key)))]
-    return _list([sql.SQL("array_agg(r.{})").format(sql.Identifier(name)) for name in names])
+    """All rows in one; an array of each would cost twice as much as a string of bytes."""
+    rest = [sql.Identifier(f"k{number}") for number in range(1, len(side.key))]
+    return _list(
+        [
+            sql.SQL("count(*), string_agg(int8send(r.k) || int8send(r.h), '')"),
+            *(sql.SQL("array_agg(r.{})").format(name) for name in rest),
+        ]
+    )
 
 
 def _columns(side: Side, reader: Reader) -> sql.Composed:

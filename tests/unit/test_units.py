@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from validators.arrays import Packed, packed
-from validators.differing import differing_rows, differing_spans
+from validators.differing import differing_rows, differing_spans, digest_of_pairs, pairs
 from validators.units import (
+    MODULUS,
     ROWS_OPENED_MAX,
     ROWS_PER_PIECE,
     Chunks,
@@ -63,6 +65,14 @@ def chunks(*rows: tuple[int, int, int]) -> Chunks:
 @given(st.lists(BIGINT))
 def test_packed_numbers_are_the_same_both_ways(numbers: list[int]) -> None:
     assert packed(numbers).numbers() == packed(numbers).integers().tolist() == numbers
+
+
+@given(st.lists(st.tuples(BIGINT, BIGINT)))
+def test_pairs_of_numbers_are_read_and_the_second_ones_summed(rows: list[tuple[int, int]]) -> None:
+    raw = b"".join(struct.pack(">qq", *row) for row in rows)
+    keys, hashes = pairs(raw)
+    assert list(zip(keys.tolist(), hashes.tolist(), strict=True)) == rows
+    assert digest_of_pairs(raw) == sum(hashed for _, hashed in rows) % MODULUS
 
 
 @pytest.mark.parametrize(
