@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
 import pytest
 
-from tests.crash.line import VERB_S_MAX, Line
+from tests.crash.line import Line
 from tests.crash.points import POSITION
+from tests.processes import Running
 from toolkit.one_position import STAND_S_MAX
 from toolkit.servers_watchdog import wait_until
 
@@ -41,7 +41,7 @@ def goes_on(line: Line, within_s: float) -> None:
 
 
 @contextmanager
-def stopped_while_it_stands(line: Line) -> Iterator[subprocess.Popen[bytes]]:
+def stopped_while_it_stands(line: Line) -> Iterator[Running]:
     """A validation that is stopped, by SIGSTOP, while the stream stands still for it."""
     with psycopg.connect(line.source, autocommit=True) as somebody:
 
@@ -51,7 +51,7 @@ def stopped_while_it_stands(line: Line) -> Iterator[subprocess.Popen[bytes]]:
 
         for _ in range(TRIES):
             with line.running("validate", "--snapshot") as validate:
-                while validate.poll() is None:
+                while validate.running:
                     if stands():
                         validate.send_signal(signal.SIGSTOP)
                         if stands():  # it may have been done a moment before
@@ -73,7 +73,7 @@ def test_the_stream_goes_on_when_its_time_is_over_and_nothing_is_proven(followin
     with stopped_while_it_stands(following) as validate:
         goes_on(following, STAND_S_MAX + SLACK_S)
         validate.send_signal(signal.SIGCONT)
-        assert validate.wait(VERB_S_MAX) == NOT_READY
+        assert validate.wait() == NOT_READY
     following.prove()
 
 
@@ -83,7 +83,7 @@ def test_a_stream_that_is_killed_while_it_stands_is_told_and_goes_on_afterwards(
     with stopped_while_it_stands(following) as validate:
         following.kill_stream()
         validate.send_signal(signal.SIGCONT)
-        assert validate.wait(VERB_S_MAX) in (0, NOT_READY)  # 0: the followers stood already
+        assert validate.wait() in (0, NOT_READY)  # 0: the followers stood already
     following.start_stream()
     goes_on(following, SLACK_S)
     following.prove()
