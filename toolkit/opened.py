@@ -135,7 +135,7 @@ def past_of(source: Connection, split: str) -> dict[str, Any]:
     return dict(row[0]) if row and row[0] else {}
 
 
-def passed_of(source: Connection, split: str) -> dict[str, str]:
+def passed_of(source: Connection, split: str) -> dict[str, list[str]]:
     """By route of a moved service, where what comes back of it begins, see `refresh_work`."""
     row = source.execute(
         "SELECT settings -> 'passed' FROM dbsplit.split WHERE split = %s", [split]

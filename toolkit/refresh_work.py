@@ -6,7 +6,7 @@ Whoever finds the note, goes on from it: nothing is decided a second time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -56,8 +56,10 @@ class Work:
     publish: tuple[tuple[str, str], ...]
     unpublish: tuple[tuple[str, str], ...]
     until: str
-    passed: Mapping[str, str] = field(default_factory=dict)
-    """By route of a moved service, where in its log what comes back begins anew."""
+    passed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By route of a moved service, where what comes back begins anew: in its log, and in
+    the source's, where only what came back is."""
+
     repaired: tuple[str, ...] = ()  # those of them that are new
 
     def as_dict(self) -> dict[str, Any]:
@@ -188,14 +190,14 @@ def _require_not_led(routes: Iterable[Route], noted: Noted, moved: frozenset[str
         )
 
 
-def _repaired(plan: Plan, routes: Iterable[Route], facts: Facts) -> dict[str, str]:
+def _repaired(plan: Plan, routes: Iterable[Route], facts: Facts) -> dict[str, list[str]]:
     """Where what comes back of tables that have changed begins, by route.
 
     What a moved service's log tells of before is in another shape.  It is passed over,
     and a repair of the source brings what was in it.
     """
     changed = {change.table for change in facts.changes if change.kind in _SHAPE} | facts.anew
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for service in sorted(facts.moved):
         mine = [
             route.id
@@ -206,7 +208,7 @@ def _repaired(plan: Plan, routes: Iterable[Route], facts: Facts) -> dict[str, st
             with connect(plan.services[service].dsn, name="dbsplit refresh") as target:
                 row = target.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
             assert row is not None  # noqa: S101
-            found |= dict.fromkeys(mine, str(row[0]))
+            found |= {route: [str(row[0]), facts.seen.until] for route in mine}
     return found
 
 
