@@ -16,7 +16,7 @@ from plans import names
 from plans.errors import NotReady
 from plans.routes import Kind
 from plans.schema.staging import staging_types
-from toolkit.opened import Split, passed_of, past_of
+from toolkit.opened import Split, passed_of, past_of, past_of_leader
 from toolkit.slot_server import SOURCE, known_server
 
 
@@ -91,6 +91,7 @@ def back_feed(split: Split, service: str) -> Feed:
     with connect(split.plan.source.dsn) as source:
         server = known_server(source, split.name, service)
         noted = passed_of(source, split.name)
+        past = past_of_leader(source, split.name, service)
     passed = {route: LSN.parse(lsn) for route, (lsn, _) in noted.items() if route in mine}
     link = Link(
         split=split.name,
@@ -114,6 +115,7 @@ def back_feed(split: Split, service: str) -> Feed:
         publication=names.back_publication(split.name, service),
         links=(link,),
         server=server,
+        past=Past.of(past, binary=carries_binary(flow.leader for flow in link.flows)),
     )
 
 

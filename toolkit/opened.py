@@ -143,6 +143,14 @@ def passed_of(source: Connection, split: str) -> dict[str, list[str]]:
     return dict(row[0]) if row and row[0] else {}
 
 
+def past_of_leader(source: Connection, split: str, service: str) -> dict[str, Any]:
+    """The same for a moved service's own tables."""
+    row = source.execute(
+        "SELECT settings -> 'leaders' -> %s FROM dbsplit.split WHERE split = %s", [service, split]
+    ).fetchone()
+    return dict(row[0]) if row and row[0] else {}
+
+
 def without_ignored(catalog: Catalog, plan: Plan, source: Connection) -> Catalog:
     """The catalog as the split sees it: what the plan's `ddl:` lets it ignore is not there.
 

@@ -28,6 +28,7 @@ class Noted:
     past: Mapping[str, Any]
     work: Mapping[str, Any] | None  # of a refresh that was begun
     passed: Mapping[str, Sequence[str]] = field(default_factory=dict)  # see `Work.passed`
+    leaders: Mapping[str, Any] = field(default_factory=dict)  # see `Work.leaders`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ def read_noted(plan: Plan, source: Connection) -> Noted:
         past=settings.get("past") or {},
         work=settings.get("refreshing"),
         passed=settings.get("passed") or {},
+        leaders=settings.get("leaders") or {},
     )
 
 
