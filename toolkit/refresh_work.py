@@ -21,11 +21,11 @@ from plans.evolution import Change, Kind, Numbers
 from plans.load import Plan
 from plans.routes import Kind as Kinds
 from toolkit.opened import Split, schemas_of, shape_of
-from toolkit.prepare import digest_of, entries_of, schema_of
+from toolkit.prepare import digest_of, entries_of
 from toolkit.refresh_ddl import Revision, Wanted, revision
 from toolkit.refresh_seen import Noted, Seen, ignored_columns
 from toolkit.schema_numbers import read_labels
-from toolkit.target_server import ask_server
+from toolkit.target_server import ask_server, schema_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
