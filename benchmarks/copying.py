@@ -218,7 +218,7 @@ class Place:
         tables = " ".join(reversed(self.tables))
         psql = f"{self.program('psql')} -q '{self.dsns[1]}'"
         return shell(
-            f"printf '%s\\n' {tables} | xargs -P {JOBS} -I @ {psql} -c 'ANALYZE @'",
+            f"printf '%s\\n' {tables} | xargs -P {JOBS} -I TABLE {psql} -c 'ANALYZE TABLE'",
             self.directory,
         )
 

@@ -2,8 +2,9 @@
 
 Indexes, keys and checks are built as soon as their table has its rows, beside the
 copies of other tables; foreign keys as soon as both of their tables are whole; then
-everything else, in its order, as the revision after the data has it.  Each of the first is noted in the target's `dbsplit.built`
-in the transaction that builds it, so that a crash costs no more than what was in hand.
+everything else, in its order, as the revision after the data has it.  Each of the first
+is noted in the target's `dbsplit.built` in the transaction that builds it, so that a
+crash costs no more than what was in hand.
 
 Foreign keys are added without a look at the rows and then validated, which locks the
 referenced table against nobody.
