@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cdc.batch import Destination, TableBatch, destinations
+from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.past import PastShape
@@ -83,9 +84,10 @@ class _Rows:
 class Applier:
     """Applies one link's changes; for use by one thread."""
 
-    def __init__(self, link: Link, stop: threading.Event, *, binary: bool) -> None:
+    def __init__(self, link: Link, stop: threading.Event, gate: Gate, *, binary: bool) -> None:
         self.link = link
         self._stop = stop
+        self._gate = gate
         self._binary = binary
         self._writer: Writer | None = None
         self._begins = LSN(0)
@@ -219,6 +221,8 @@ class Applier:
                 raise TypeError(f"unexpected event {item!r}")
 
     def _start(self, begin: Begin) -> None:
+        if self._gate.stops(begin.commit_lsn):
+            self._stand(begin.commit_lsn)
         self._begin = begin
         self._at = begin.commit_lsn.value
         self._echo = False
@@ -227,6 +231,12 @@ class Applier:
         self._skip = begin.commit_lsn < self._begins
         if not self.link.backwards:
             self._set_members_only(members_only=False)
+
+    def _stand(self, at: LSN) -> None:
+        """Write what was gathered, and wait until the gate is open."""
+        self._finish_batch()
+        self._opened().wait()
+        self._gate.wait(self.link.stream, at, self._stop)
 
     def _from_origin(self, origin: Origin) -> None:
         if origin.name in self.link.echoes:
@@ -326,7 +336,7 @@ class Applier:
         session = self._opened().session
         if self._begin is not None or keepalive.wal_end <= session.committed:
             return
-        if self._pending is not None or not self.idle:
+        if self._pending is not None or not self.idle or self._gate.stops(keepalive.wal_end):
             return
         if time.monotonic() - session.committed_at >= IDLE_PROGRESS_S:
             self._hand_over(Reached(keepalive.wal_end))

@@ -18,13 +18,14 @@ import psycopg
 
 from cdc.apply import Applier
 from cdc.connect import connect
+from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN, confirmable
 from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
 from cdc.reader import Messages, Reader
 from cdc.replication import ReplicationConnection
-from cdc.sink import TRANSIENT, Sink
+from cdc.sink import TRANSIENT, Behind, Sink
 from cdc.slot import Server, require_unbroken
 from cdc.spool import SPILL_BYTES_MAX
 from cdc.stage import carries_binary
@@ -79,8 +80,15 @@ class Follower(threading.Thread):
         self.failure: SplitError | None = None
         self.connected = threading.Event()
         self.position = LSN(0)
+        self.gate = Gate()
         self._reached: dict[str, LSN] = {}  # by stream, what its follower had when we last knew
         self._halt = threading.Event()
+        self._sinks: Sequence[Sink] = ()
+
+    @property
+    def behind(self) -> tuple[Behind, ...]:
+        """The followers that hold up nobody but themselves, and the log."""
+        return tuple(one for sink in self._sinks if (one := sink.behind) is not None)
 
     def stop(self) -> None:
         """Ask it to end after the batch in hand."""
@@ -114,7 +122,8 @@ class Follower(threading.Thread):
                 self.failure = StreamBroken(
                     f"stream {self.feed.name}: the follower refused a change: {_first_line(error)}",
                     hint="nothing of that batch was written; mend the cause and start "
-                    "`dbsplit stream` again",
+                    "`dbsplit stream` again. If the source has dropped what refuses it, "
+                    "`dbsplit plan refresh` drops it here, too",
                 )
                 return
             except Exception as error:  # noqa: BLE001  (a bug; told as such, not swallowed)
@@ -131,12 +140,14 @@ class Follower(threading.Thread):
         sinks = [
             Sink(
                 link,
+                self.gate,
                 known=self._reached.get(link.stream, LSN(0)),
                 binary=binary,
                 spill_bytes_max=SPILL_BYTES_MAX if several else 0,
             )
             for link in self.feed.links
         ]
+        self._sinks = sinks
         try:
             self._open(sinks)
             with (

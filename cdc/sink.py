@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import psycopg
 
 from cdc.apply import Applier
 from cdc.connect import connect
 from cdc.crash import crash_point
+from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.replication import ConnectionLost
@@ -30,6 +33,20 @@ TRANSIENT = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A follower that is away, or whose changes wait on disk."""
+
+    service: str
+    away_s: float | None  # None: it is there, and slow
+    why: str
+    spilled_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
 class Sink(threading.Thread):
     """The thread of one applier.
 
@@ -37,11 +54,13 @@ class Sink(threading.Thread):
     `away`: takes nothing more in, and looks for its follower until it has `returned`.
     """
 
-    def __init__(self, link: Link, *, known: LSN, binary: bool, spill_bytes_max: int) -> None:
+    def __init__(
+        self, link: Link, gate: Gate, *, known: LSN, binary: bool, spill_bytes_max: int
+    ) -> None:
         super().__init__(name=f"apply {link.stream}", daemon=True)
         self._halt = threading.Event()
         self.link = link
-        self.applier = Applier(link, self._halt, binary=binary)
+        self.applier = Applier(link, self._halt, gate, binary=binary)
         self.failure: BaseException | None = None
         self.away = False
         self.away_since = 0.0
@@ -60,6 +79,17 @@ class Sink(threading.Thread):
     def idle(self) -> bool:
         """Whether everything handed over was written, or nothing will be."""
         return self.away or (self._spool.idle and not self.block and self.applier.idle)
+
+    @property
+    def behind(self) -> Behind | None:
+        """How it is behind; None if it keeps up, as far as others can tell."""
+        if self.away:
+            # What had been spilled was given up: it comes again from the slot.
+            away_s = round(time.monotonic() - self.away_since, 1)
+            said = str(self.failure).strip().partition("\n")[0]
+            return Behind(self.link.service, away_s, said, 0)
+        spilled = self._spool.spilled_bytes
+        return Behind(self.link.service, None, "", spilled) if spilled else None
 
     def open(self) -> None:
         """Connect; a follower that cannot be reached now is away."""

@@ -30,7 +30,7 @@ from plans.errors import NotReady
 from plans.routes import Route
 from plans.schema.ddl import Build, Statement, TargetSchema
 from toolkit.opened import Split
-from toolkit.prepare import complete_schema
+from toolkit.service_schema import complete_schema
 
 MEMORY_BYTES = 1 << 30
 """What all builds together may take of a target's memory; the manual, maintenance_work_mem."""

@@ -15,7 +15,7 @@ from cdc.stage import carries_binary
 from plans import names
 from plans.errors import NotReady
 from plans.schema.staging import staging_types
-from toolkit.opened import Split, past_of
+from toolkit.opened import Split, passed_of, past_of
 from toolkit.slot_server import SOURCE, known_server
 
 
@@ -80,6 +80,11 @@ def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
 
 def back_feed(split: Split, service: str) -> Feed:
     """A target's slot and the link back to the source."""
+    mine = {route.id for route in split.owned([service])}
+    with connect(split.plan.source.dsn) as source:
+        server = known_server(source, split.name, service)
+        noted = passed_of(source, split.name)
+    passed = {route: LSN.parse(lsn) for route, lsn in noted.items() if route in mine}
     link = Link(
         split=split.name,
         service=service,
@@ -92,10 +97,9 @@ def back_feed(split: Split, service: str) -> Feed:
         leader_dsn=split.dsn(service),
         follower_dsn=split.plan.source.dsn,
         flows=tuple(split.back(route) for route in split.owned([service])),
+        horizons=passed,
         backwards=True,
     )
-    with connect(split.plan.source.dsn) as source:
-        server = known_server(source, split.name, service)
     return Feed(
         name=f"{split.name}/{service} back",
         leader_dsn=split.dsn(service),

@@ -69,6 +69,11 @@ def phases(connection: Connection, split: str) -> dict[str, Phase]:
     return {service: Phase(phase) for service, phase in rows}
 
 
+def moved(connection: Connection, split: str) -> frozenset[str]:
+    """The services that lead."""
+    return frozenset(s for s, p in phases(connection, split).items() if p is Phase.MOVED)
+
+
 def settled_phases(connection: Connection, split: str) -> dict[str, Phase]:
     """The phases as they are once every attempt under way has been given up.
 
@@ -109,6 +114,14 @@ def advance_epoch(connection: Connection, split: str, services: Iterable[str]) -
         "UPDATE dbsplit.service SET epoch = epoch + 1 WHERE split = %s AND service = ANY (%s)",
         [split, list(services)],
     )
+
+
+def epoch_of(connection: Connection, split: str, service: str) -> int:
+    """How often a service's right to write has changed hands."""
+    row = connection.execute(
+        "SELECT epoch FROM dbsplit.service WHERE split = %s AND service = %s", [split, service]
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def begin_attempt(

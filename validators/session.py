@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from cdc.connect import PINNED_SETTINGS, Connection, connect, describe
 from plans.errors import NotReady
@@ -48,7 +49,12 @@ _TYPED_SAMPLES = (
 """Values that take each way through the typed hashes."""
 
 _UTF8 = "UTF8"
-_BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
+_ALONE = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"), (sql.SQL("ROLLBACK"),)
+_WITHIN = (
+    sql.SQL("SAVEPOINT pinned"),
+    (sql.SQL("ROLLBACK TO SAVEPOINT pinned"), sql.SQL("RELEASE SAVEPOINT pinned")),
+)
+"""How a reading begins and ends, by itself or in a transaction that has a snapshot."""
 
 
 class Ends:
@@ -135,10 +141,13 @@ class Cancelled(Exception):
 
 
 @contextmanager
-def connected(leader_dsn: str, follower_dsn: str) -> Iterator[Ends]:
+def connected(
+    leader_dsn: str, follower_dsn: str, snapshots: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Ends]:
     """Connections to both sides, after a proof that both hash alike.
 
-    Raises NotReady if they do not, or if a server does not let us in.
+    They see the snapshot of their DSN for good, if there is one.  Raises NotReady if the
+    sides do not hash alike, or if a server does not let us in.
     """
     with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         opening = [pool.submit(_open, dsn) for dsn in (leader_dsn, follower_dsn)]
@@ -148,7 +157,16 @@ def connected(leader_dsn: str, follower_dsn: str) -> Iterator[Ends]:
         leader, follower = (one.result() for one in opening)
         ends = Ends(leader, follower, _agreed_hashing(leader, follower, pool))
         stack.callback(ends.close)
+        for connection, dsn in ((leader, leader_dsn), (follower, follower_dsn)):
+            if dsn in snapshots:
+                join(connection, snapshots[dsn])
         yield ends
+
+
+def join(connection: Connection, snapshot: str) -> None:
+    """Begin the transaction that has the snapshot, and stays open."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
 
 @contextmanager
@@ -161,16 +179,19 @@ def pinned(
 ) -> Iterator[Cursor]:
     """A read-only transaction in which a value has one text form, and a cursor in it.
 
+    A connection that has a snapshot for good stays in its transaction.
+
     The cursor's placeholders are ``$1``, so a ``%`` in the plan's SQL means itself.
     A statement may take `timeout_s`, 0 is any time; `planner` is more settings.
     """
+    begin, end = _bounds(connection)
     try:
-        connection.execute(_begin(schemas, timeout_s, planner))
+        connection.execute(_begin(begin, schemas, timeout_s, planner))
         with psycopg.RawCursor(connection) as cursor:
             yield cursor
     finally:
         if not connection.broken and not connection.closed:
-            connection.execute("ROLLBACK")
+            connection.execute(sql.SQL("; ").join(end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,29 +234,38 @@ def read_rows(
     pins = sql.SQL(", ").join(
         sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()
     )
+    begin, end = _bounds(connection)
     try:
         with psycopg.RawCursor(connection) as cursor:
             if packed:
                 load_arrays(cursor)
             with connection.pipeline():  # its end, not its results, is what is waited for
-                connection.execute(_BEGIN)
+                connection.execute(begin)
                 connection.execute(sql.SQL("SELECT {}").format(pins))
                 cursor.execute(query, parameters, binary=True)
-                connection.execute("ROLLBACK")
+                for statement in end:
+                    connection.execute(statement)
             return cursor.fetchall()
     except psycopg.Error:
         if not connection.broken and not connection.closed:
-            connection.execute("ROLLBACK")
+            connection.execute(sql.SQL("; ").join(end))
         raise
 
 
-def _begin(schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]) -> sql.Composed:
+def _bounds(connection: Connection) -> tuple[sql.SQL, tuple[sql.SQL, ...]]:
+    is_within = connection.info.transaction_status is not TransactionStatus.IDLE
+    return _WITHIN if is_within else _ALONE
+
+
+def _begin(
+    begin: sql.SQL, schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
+) -> sql.Composed:
     settings = _settings(schemas, timeout_s, planner)
     pins = [
         sql.SQL("SELECT set_config({}, {}, true)").format(name, value)
         for name, value in settings.items()
     ]
-    return sql.SQL("; ").join([_BEGIN, *pins])
+    return sql.SQL("; ").join([begin, *pins])
 
 
 def _settings(

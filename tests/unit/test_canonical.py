@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from psycopg import sql
 
-from validators.canonical import is_builtin, trusted, unlimited, value
+from validators.canonical import Hashing, is_builtin, trusted, unlimited, value
 from validators.fingerprint import BUCKETS_MAX, bucket_count
+from validators.typed import Value
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,18 @@ def test_text_of_the_plan_is_left_as_it_is() -> None:
 )
 def test_buckets_are_a_power_of_two_and_limited(rows: int, buckets: int) -> None:
     assert bucket_count(rows) == buckets
+
+
+def test_no_row_hash_ends_in_a_linear_step() -> None:
+    """Else values that change places between rows could leave a chunk's sum as it was."""
+
+    def hashed(*never_null: int) -> str:
+        values = [
+            Value(sql.Identifier(f"c{n}"), "integer", never_null=n in never_null) for n in range(3)
+        ]
+        return Hashing().row(values).as_string(None)
+
+    assert hashed().startswith("hashtextextended(''")
+    # Each link takes the one before for its seed: none is joined to the others by XOR.
+    chain = hashed(0, 2)
+    assert chain.startswith('coalesce(hashint4extended("c2", hashint4extended("c0", ')

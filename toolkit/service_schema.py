@@ -1,0 +1,169 @@
+"""A service's schema in its database: made in two parts, noted how it is undone, and undone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from cdc.connect import Connection, connect
+from plans import names
+from plans.schema.ddl import Statement, Target, TargetSchema
+from plans.schema.target import target_schema
+from toolkit import migrations
+from toolkit.opened import Split
+from toolkit.revisions import further_script, render, revision_ids
+from toolkit.target_server import TargetServer, ask_server
+
+LOCK_WAIT_S = 30
+
+
+def build_schema(split: Split, source: Connection, service: str) -> list[dict[str, str]]:
+    """Create a service's schema up to the data; returns what was left out."""
+    plan = split.plan.services[service]
+    schema = schema_of(split, source, service, ask_server(split.dsn(service)))
+    _keep_undoing(split, service, schema)
+    _upgrade(split, service, schema, after_data=False)
+    if plan.revisions is not None:
+        migrations.upgrade(plan.dsn, plan.revisions, version_table_schema="public")
+    return [{"object": one.object, "reason": one.reason} for one in schema.left_out]
+
+
+def complete_schema(split: Split, service: str, schema: TargetSchema) -> None:
+    """Create what comes after the data, but for what was built apart (`toolkit.after_data`).
+
+    From then on the database is at the revision after the data, as if that had made all.
+    """
+    rest = tuple(one for one in schema.after_data if one.build is None)
+    _upgrade(split, service, replace(schema, after_data=rest), after_data=True)
+
+
+def _upgrade(split: Split, service: str, schema: TargetSchema, *, after_data: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
+        before, after, *_ = render_line(split, service, schema, Path(directory))
+        migrations.upgrade(
+            split.dsn(service),
+            Path(directory),
+            after if after_data else before,
+            version_table_schema=names.CONTROL_SCHEMA,
+        )
+
+
+def remove_schema(split: Split, service: str) -> None:
+    """Undo what `build_schema` has made, the hand-written revisions included.
+
+    By what was noted when it was made: the source may have changed since.
+    """
+    plan = split.plan.services[service]
+    if plan.revisions is not None:
+        migrations.downgrade(plan.dsn, plan.revisions, version_table_schema="public")
+        with connect(plan.dsn, name="dbsplit abort") as target:
+            target.execute("DROP TABLE IF EXISTS public.alembic_version")
+    schema = _undoing(split, service)
+    if schema is None:
+        return
+    _remove_built(split, service)
+    with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
+        render_line(split, service, schema, Path(directory))
+        migrations.downgrade(plan.dsn, Path(directory), version_table_schema=names.CONTROL_SCHEMA)
+
+
+def _remove_built(split: Split, service: str) -> None:
+    """Undo what was built apart, if the revision that it belongs to was not reached."""
+    dsn = split.dsn(service)
+    digest, refreshes = _line(split, service)
+    _, after = revision_ids(service, digest)
+    if {after, *refreshes}.intersection(
+        migrations.current(dsn, version_table_schema=names.CONTROL_SCHEMA)
+    ):
+        return
+    with connect(dsn, name="dbsplit abort") as target, target.transaction():
+        target.execute("SELECT set_config('lock_timeout', %s, true)", [str(LOCK_WAIT_S * 1000)])
+        rows = target.execute('SELECT "drop" FROM dbsplit.built ORDER BY id DESC').fetchall()
+        for (drop,) in rows:
+            if drop:
+                target.execute(drop)
+        target.execute("DELETE FROM dbsplit.built")
+
+
+def render_line(
+    split: Split, service: str, schema: TargetSchema, directory: Path
+) -> tuple[str, ...]:
+    """Write all revisions that the target has, and return their ids: two, and each refresh's."""
+    digest, refreshes = _line(split, service)
+    line = [*render(service, schema, digest, directory)]
+    for revision in refreshes:
+        further_script(service, revision, line[-1], (), directory)
+        line.append(revision)
+    return tuple(line)
+
+
+def _line(split: Split, service: str) -> tuple[str, list[str]]:
+    """The plan's digest that the schema was first made for, and what refreshed it since."""
+    with connect(split.dsn(service), name="dbsplit prepare") as target:
+        row = target.execute(
+            "SELECT plan_digest, coalesce(settings -> 'refreshes', '[]')"
+            " FROM dbsplit.split WHERE split = %s",
+            [split.name],
+        ).fetchone()
+    return (row[0], row[1]) if row else (split.plan.digest, [])
+
+
+def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
+    """Note in the target how what is about to be made there is undone."""
+    undoing = {
+        "before": [statement.drop for statement in schema.before_data],
+        "after": [statement.drop for statement in schema.after_data],
+    }
+    made = {digest_of(s.create): 1 for s in (*schema.before_data, *schema.after_data)}
+    with connect(split.dsn(service), name="dbsplit prepare") as target:
+        target.execute(
+            "UPDATE dbsplit.split SET settings = settings"
+            " || jsonb_build_object('undoing', %s::jsonb, 'made', %s::jsonb)"
+            " WHERE split = %s AND NOT settings ? 'undoing'",
+            [json.dumps(undoing), json.dumps(sorted(made)), split.name],
+        )
+
+
+def digest_of(statement: str) -> str:
+    """By which a statement that was run is noted."""
+    return hashlib.sha256(statement.encode()).hexdigest()[:16]
+
+
+def _undoing(split: Split, service: str) -> TargetSchema | None:
+    with connect(split.dsn(service), name="dbsplit abort") as target:
+        row = target.execute(
+            "SELECT settings -> 'undoing' FROM dbsplit.split WHERE split = %s", [split.name]
+        ).fetchone()
+    if row is None or row[0] is None:
+        return None  # nothing was made yet
+    before, after = (
+        tuple(Statement(create="", drop=drop) for drop in row[0][when])
+        for when in ("before", "after")
+    )
+    return TargetSchema(before, after)
+
+
+def schema_of(
+    split: Split,
+    source: Connection,
+    service: str,
+    server: TargetServer,
+) -> TargetSchema:
+    """A service's schema on such a server."""
+    replaced = split.plan.foreign_keys.items()
+    return target_schema(
+        source,
+        split.plan.source.schemas,
+        split.routes,
+        Target(
+            service=service,
+            version=server.version,
+            roles=tuple(r for r in split.plan.services[service].roles if r in server.roles),
+            reference_keys=frozenset(n for n, cut in replaced if cut.replace_with == "reference"),
+            checked_keys=frozenset(n for n, cut in replaced if cut.replace_with == "orphan_check"),
+            extensions=server.extensions,
+        ),
+    )
