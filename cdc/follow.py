@@ -22,7 +22,7 @@ from cdc.link import Link
 from cdc.lsn import LSN, confirmable
 from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
-from cdc.reader import Messages, Reader
+from cdc.reader import Reader, Stream
 from cdc.replication import ReplicationConnection
 from cdc.sink import TRANSIENT, Sink
 from cdc.slot import Server, require_unbroken
@@ -168,7 +168,7 @@ class Follower(threading.Thread):
         if len(failures) == len(sinks):
             raise failures[0]
 
-    def _reader(self, messages: Messages, watch: Watch, sinks: Sequence[Sink]) -> Reader:
+    def _reader(self, messages: Stream, watch: Watch, sinks: Sequence[Sink]) -> Reader:
         def confirmed(position: LSN) -> None:
             self.position = position
 

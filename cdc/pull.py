@@ -19,7 +19,8 @@ from psycopg import pq, sql
 
 from cdc.connect import Connection, connect
 from cdc.lsn import LSN
-from cdc.replication import BYTES_MAX, MESSAGES_MAX, ConnectionLost, Keepalive, plugin_options
+from cdc.messages import NONE, Messages
+from cdc.replication import BYTES_MAX, MESSAGES_MAX, ConnectionLost, Received, plugin_options
 
 CALL_BYTES_MIN = 1 << 25
 CALL_BYTES_MAX = 1 << 27
@@ -50,7 +51,7 @@ class Pull:
         self._ended = False
         self._wanted = CALL_BYTES_MIN
         self._is_last = False
-        self._came = 0  # messages of this call
+        self._came = False  # the signature of this call's result
         self._advanced = LSN(0)
         self.exhausted = False
         """Whether the last call came to where the log ended when it began."""
@@ -71,24 +72,24 @@ class Pull:
             self._connection.cancel()
         self._connection.close()
 
-    def read(self, timeout_s: float) -> list[bytes | Keepalive]:
+    def read(self, timeout_s: float) -> Received:
         """The messages that have arrived; none if none came within `timeout_s` seconds."""
-        messages: list[bytes | Keepalive] = []
+        rows: list[bytes | memoryview] = []
         if self.exhausted:
-            return messages
+            return Received(NONE)
         if not self._running:
             self._call()
-        size = self._take(messages)
+        size = self._take(rows)
         while (
             self._running
-            and len(messages) < MESSAGES_MAX
+            and len(rows) < MESSAGES_MAX
             and size < BYTES_MAX
-            and self._wait_readable(0 if messages else timeout_s)
+            and self._wait_readable(0 if rows else timeout_s)
         ):
             timeout_s = 0
             self._consume()
-            size += self._take(messages)
-        return messages
+            size += self._take(rows)
+        return Received(Messages.of(rows, _FIELD) if rows else NONE)
 
     def confirm(self, flushed: LSN, received: LSN) -> None:
         """Move the slot on, if it is worth it and no call is running."""
@@ -121,7 +122,7 @@ class Pull:
             ),
         )
         self._connection.pgconn.send_query(query.as_string(None).encode())
-        self._running, self._begun, self._ended, self._came = True, False, False, 0
+        self._running, self._begun, self._ended, self._came = True, False, False, False
 
     def _bounds(self) -> tuple[LSN, LSN]:
         """Where the next call begins, and where the log ends."""
@@ -134,30 +135,36 @@ class Pull:
             raise ConnectionLost(f"the copy of slot {self._slot} is gone")
         return LSN.parse(row[0]), LSN.parse(row[1])
 
-    def _take(self, messages: list[bytes | Keepalive]) -> int:
-        """Add what libpq has; returns its size."""
+    def _take(self, rows: list[bytes | memoryview]) -> int:
+        """Add what libpq has, each behind a field's head; returns its size."""
         if not (self._begun or self._begins()):
             return 0
         size = 0
         get = self._connection.pgconn.get_copy_data
-        while len(messages) < MESSAGES_MAX:
+        while len(rows) < MESSAGES_MAX:
             length, data = get(1)
             if length == 0:
                 return size
             if length < 0:
                 self._end()
                 return size
-            if self._came or length == len(_END):
-                row = bytes(data)
-            else:  # the first row comes in one piece with the signature
-                row = bytes(data).removeprefix(_SIGNATURE)
-            if row == _END:
+            if length == len(_END):
                 self._ended = True
-            elif row:
-                messages.append(row[_FIELD:])
-                self._came += 1
+            elif self._came:
+                rows.append(data)
+            else:
+                self._first(rows, bytes(data))
             size += length
         return size
+
+    def _first(self, rows: list[bytes | memoryview], data: bytes) -> None:
+        """Add the first row, which comes in one piece with the signature."""
+        self._came = True
+        row = data.removeprefix(_SIGNATURE)
+        if row == _END:
+            self._ended = True
+        elif row:
+            rows.append(row)
 
     def _begins(self) -> bool:
         """Whether the result has begun to come."""
