@@ -20,6 +20,9 @@ DELETE: Final = 0x44
 IS_ROW = np.zeros(256, bool)
 IS_ROW[[INSERT, UPDATE, DELETE]] = True
 
+HEAD_MAX = 64
+"""So few bytes between messages are taken along."""
+
 Places = NDArray[Any]
 
 
@@ -40,18 +43,27 @@ class Messages:
 
     @classmethod
     def joined(cls, parts: Sequence[Messages]) -> Messages:
-        """All of some messages in turn, in a text that has nothing between them."""
+        """All of some messages in turn, in one text, with the same few bytes before each.
+
+        What lies side by side is taken in one piece, with the heads in between.
+        """
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            return NONE
+        between = [part.starts[1:] - part.ends[:-1] for part in parts]
+        head = min(
+            int(min(gaps.min(initial=HEAD_MAX), p.starts[0]))
+            for gaps, p in zip(between, parts, strict=True)
+        )
         found: list[bytes] = []
-        for part in parts:
-            if len(part):
-                # What lies side by side is taken in one piece.
-                apart = np.flatnonzero(part.starts[1:] != part.ends[:-1])
-                begins = [int(part.starts[0]), *part.starts[apart + 1].tolist()]
-                ends = [*part.ends[apart].tolist(), int(part.ends[-1])]
-                text = part.text
-                found += [text[a:b] for a, b in zip(begins, ends, strict=True)]
+        for part, gaps in zip(parts, between, strict=True):
+            apart = np.flatnonzero(gaps != head)
+            begins = [int(part.starts[0]) - head, *(part.starts[apart + 1] - head).tolist()]
+            ends = [*part.ends[apart].tolist(), int(part.ends[-1])]
+            text = part.text
+            found += [text[a:b] for a, b in zip(begins, ends, strict=True)]
         sizes = np.concatenate([part.ends - part.starts for part in parts])
-        ends_now = np.cumsum(sizes)
+        ends_now = np.cumsum(sizes + head)
         return cls(b"".join(found), ends_now - sizes, ends_now)
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdc.messages import UPDATE, Messages
+from cdc.messages import HEAD_MAX, UPDATE, Messages
 from cdc.rows import LENGTH, NULL, UNCHANGED, Key, Row, Unchanged, fill, key_of
 
 _HEAD = 6  # the message's kind, the relation's OID, and what the tuple is
@@ -286,12 +286,13 @@ class Tuples:
         """Which bytes of the text are values, or the count of them before each tuple."""
         at, size = self._at, len(self._text)
         gaps = at[0] - np.concatenate((np.zeros(1, np.int64), at[-1][:-1]))
-        if gaps.max() == _HEAD + _COUNT and size - at[-1][-1] == LENGTH:
+        gap = int(gaps[0])
+        if gap < HEAD_MAX and (gaps == gap).all() and size - at[-1][-1] == LENGTH:
             # Between the tuples there is nothing but heads.
             kept = np.ones(size, bool)
             kept[-LENGTH:] = False
-            for byte in range(_HEAD):
-                kept[at[0] - byte - 1 - _COUNT] = False
+            for byte in range(_COUNT, gap):
+                kept[at[0] - byte - 1] = False
         else:
             marks = np.zeros(size, np.int8)
             marks[at[0] - _COUNT] = 1
