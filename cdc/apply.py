@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from cdc.batch import Destination, TableBatch, destinations
+from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.messages import INSERT, NONE, Messages, Places
@@ -104,9 +105,10 @@ class _Rows:
 class Applier:
     """Applies one link's changes; for use by one thread."""
 
-    def __init__(self, link: Link, stop: threading.Event, *, binary: bool) -> None:
+    def __init__(self, link: Link, stop: threading.Event, gate: Gate, *, binary: bool) -> None:
         self.link = link
         self._stop = stop
+        self._gate = gate
         self._binary = binary
         self._writer: Writer | None = None
         self._begins = LSN(0)
@@ -259,6 +261,9 @@ class Applier:
                 raise TypeError(f"unexpected event {event!r}")
 
     def _start(self, commit: int) -> None:
+        if self._gate.is_closed and self._gate.stops(LSN(commit)):
+            self._take_rows()
+            self._stand(LSN(commit))
         # Records do not overlap: what was applied ends at or before the commit
         # record of the next transaction.
         skip = commit < self._begins.value
@@ -269,6 +274,12 @@ class Applier:
         self._skip = skip
         if self._members_only and not self.link.backwards:
             self._set_members_only(members_only=False)
+
+    def _stand(self, at: LSN) -> None:
+        """Write what was gathered, and wait until the gate is open."""
+        self._finish_batch()
+        self._opened().wait()
+        self._gate.wait(self.link.stream, at, self._stop)
 
     def _from_origin(self, origin: Origin) -> None:
         if origin.name in self.link.echoes:
@@ -369,7 +380,7 @@ class Applier:
         session = self._opened().session
         if self._begin is not None or keepalive.wal_end <= session.committed:
             return
-        if self._pending is not None or not self.idle:
+        if self._pending is not None or not self.idle or self._gate.stops(keepalive.wal_end):
             return
         if time.monotonic() - session.committed_at >= IDLE_PROGRESS_S:
             self._hand_over(Reached(keepalive.wal_end))

@@ -33,6 +33,8 @@ POINTS = (
     "stream.confirmed",
     "budget.noted",
     "validate.unit",
+    "position.held",
+    "position.halted",
     "repair.written",
     "repair.committed",
     "refresh.plan",

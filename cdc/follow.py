@@ -18,6 +18,7 @@ import psycopg
 
 from cdc.apply import Applier
 from cdc.connect import connect
+from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN, confirmable
 from cdc.past import NO_PAST, Past
@@ -79,6 +80,7 @@ class Follower(threading.Thread):
         self.failure: SplitError | None = None
         self.connected = threading.Event()
         self.position = LSN(0)
+        self.gate = Gate()
         self._reached: dict[str, LSN] = {}  # by stream, what its follower had when we last knew
         self._halt = threading.Event()
 
@@ -131,6 +133,7 @@ class Follower(threading.Thread):
         sinks = [
             Sink(
                 link,
+                self.gate,
                 known=self._reached.get(link.stream, LSN(0)),
                 binary=binary,
                 spill_bytes_max=SPILL_BYTES_MAX if several else 0,

@@ -10,6 +10,7 @@ import psycopg
 from cdc.apply import Applier
 from cdc.connect import connect
 from cdc.crash import crash_point
+from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.replication import ConnectionLost
@@ -37,11 +38,13 @@ class Sink(threading.Thread):
     `away`: takes nothing more in, and looks for its follower until it has `returned`.
     """
 
-    def __init__(self, link: Link, *, known: LSN, binary: bool, spill_bytes_max: int) -> None:
+    def __init__(
+        self, link: Link, gate: Gate, *, known: LSN, binary: bool, spill_bytes_max: int
+    ) -> None:
         super().__init__(name=f"apply {link.stream}", daemon=True)
         self._halt = threading.Event()
         self.link = link
-        self.applier = Applier(link, self._halt, binary=binary)
+        self.applier = Applier(link, self._halt, gate, binary=binary)
         self.failure: BaseException | None = None
         self.away = False
         self.away_since = 0.0

@@ -16,6 +16,9 @@ from psycopg import sql
 from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
 
+# Or each process that a test starts would compile the toolkit anew, for a third of a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 HERE: Final = Path(__file__).parent
 MARK_OF_DIRECTORY: Final = {
     "integration": "integration",

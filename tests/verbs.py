@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -17,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from uuid import uuid4
 
 import psycopg
 
+from tests.processes import Running, start
 from toolkit.cli.main import cli
+from toolkit.servers_watchdog import wait_until
 
 VERB_S_MAX = 120.0
 STREAM_STARTS_S_MAX = 90.0  # a busy machine, and a plan of many tables
@@ -70,17 +72,9 @@ class Verbs:
         return one
 
     def _in_a_process(self, words: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [str(DBSPLIT), *words],
-            env=environment,
-            cwd=self.plan.parent,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=VERB_S_MAX,
-            check=False,
-        )
-        return done.returncode, done.stdout, done.stderr
+        running = self._start(words, environment)
+        code = running.wait(VERB_S_MAX)
+        return code, *running.all_said()
 
     def _in_this_process(
         self, words: list[str], environment: dict[str, str]
@@ -124,50 +118,37 @@ class Verbs:
         return one
 
     @contextmanager
-    def stream(self, source: str, *, code: int | None = 0) -> Iterator[subprocess.Popen[str]]:
+    def stream(self, source: str, *, code: int | None = 0) -> Iterator[Running]:
         """A stream process, live; SIGTERM ends it, unless the block has seen to that."""
-        process = subprocess.Popen(
-            [str(DBSPLIT), *self._words(("stream",))],
-            env=self._environment({}),
-            cwd=self.plan.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        stream = self._start(self._words(("stream",)), self._environment({}))
         try:
             with psycopg.connect(source, autocommit=True) as connection:
-                self._wait_live(process, connection)
-            yield process
-            if process.poll() is None and code == 0:
-                process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=VERB_S_MAX)
-            self.said += [out, err]
-            assert "Traceback" not in err, err
-            assert code is None or process.returncode == code, f"{process.returncode}\n{err}"
+                self._wait_live(stream, connection)
+            yield stream
+            if code == 0:
+                stream.send_signal(signal.SIGTERM)
+            ended = stream.wait(VERB_S_MAX)
+            assert code is None or ended == code, f"{ended}\n{stream.said()}"
         finally:
-            if process.poll() is None:
-                process.kill()
-            if process.stdout and not process.stdout.closed:
-                self.said += process.communicate()
+            stream.kill()
+            out, err = stream.all_said()
+            self.said += [out, err]
+        assert "Traceback" not in err, err
 
-    def _wait_live(
-        self, process: subprocess.Popen[str], connection: psycopg.Connection[Any]
-    ) -> None:
-        deadline = time.monotonic() + STREAM_STARTS_S_MAX
-        while time.monotonic() < deadline and process.poll() is None:
+    def _wait_live(self, stream: Running, connection: psycopg.Connection[Any]) -> None:
+        def live() -> bool:
             row = connection.execute(
                 "SELECT details ->> 'connected' FROM dbsplit.heartbeat WHERE pid = %s",
-                [process.pid],
+                [stream.pid],
             ).fetchone()
-            if row == ("true",):
-                return
-            time.sleep(0.05)
-        if process.poll() is None:
-            process.kill()
-        out, err = process.communicate()
-        self.said += [out, err]
-        raise AssertionError(f"the stream did not start: {process.returncode}\n{out}\n{err}")
+            return row == ("true",) or not stream.running
+
+        assert wait_until(live, timeout_s=STREAM_STARTS_S_MAX), stream.said()
+        assert stream.running, f"the stream did not start: {stream.wait()}\n{stream.said()}"
+
+    def _start(self, words: list[str], environment: dict[str, str]) -> Running:
+        stem = self.plan.parent / f".{words[0]}-{uuid4().hex}"
+        return start(tuple(words), environment, stem.with_suffix(".out"), stem.with_suffix(".err"))
 
     def _words(self, verb: tuple[str, ...]) -> list[str]:
         words = 2 if verb[0] == "plan" else 1

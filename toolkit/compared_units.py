@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID, uuid4
 
 from cdc.connect import Connection
 from cdc.crash import crash_point
@@ -31,37 +32,48 @@ class ControlMemory:
     direction: Direction
     since: str
     """A position of the leader's log that lies before everything that is read now."""
+    resume: bool = True
+    """Whether to go on with what another comparison has left."""
     resumed: dict[str, str] = field(default_factory=dict)
     """Routes that are gone on with, and the positions that they began at."""
+    runs: dict[str, UUID] = field(default_factory=dict)
+    """By route: what is noted of a comparison that another has replaced would be mixed with it."""
 
     def recall(self, route: str) -> tuple[Sequence[Unit], Mapping[int, Proven]]:
         """What is left of a comparison, unless the right to write has moved since."""
+        if not self.resume:
+            return (), {}
         row = self.control.execute(
-            "SELECT c.units, c.since::text FROM dbsplit.comparing AS c JOIN dbsplit.service AS s"
+            "SELECT c.units, c.since::text, c.run FROM dbsplit.comparing AS c"
+            " JOIN dbsplit.service AS s"
             " ON s.split = c.split AND s.service = %s AND s.epoch = c.epoch"
             " WHERE c.split = %s AND c.route = %s AND c.direction = %s"
             " AND c.began_at > clock_timestamp() - make_interval(hours => %s)",
             [self.service, *self._of(route), KEPT_H_MAX],
         ).fetchone()
-        if row is None:
+        if row is None or row[2] is None:
             return (), {}
         proven = self.control.execute(
             "SELECT unit, rows, digest FROM dbsplit.compared_unit"
             " WHERE split = %s AND route = %s AND direction = %s",
             self._of(route),
         ).fetchall()
-        self.resumed[route] = row[1]
+        self.resumed[route], self.runs[route] = row[1], row[2]
         return [Unit(*unit) for unit in row[0]], {n: Proven(rows, d) for n, rows, d in proven}
 
     def plan(self, route: str, units: Sequence[Unit]) -> None:
         """Note the units, and forget those of a comparison that cannot be gone on with."""
-        self.forget(route)
+        self.control.execute(
+            "DELETE FROM dbsplit.comparing WHERE split = %s AND route = %s AND direction = %s",
+            self._of(route),
+        )
+        self.runs[route] = uuid4()
         told = json.dumps([[unit.lower, unit.upper, unit.shift] for unit in units])
         self.control.execute(
-            "INSERT INTO dbsplit.comparing (split, route, direction, epoch, since, units)"
-            " SELECT %s, %s, %s, epoch, %s, %s FROM dbsplit.service"
-            " WHERE split = %s AND service = %s",
-            [*self._of(route), self.since, told, self.split, self.service],
+            "INSERT INTO dbsplit.comparing (split, route, direction, epoch, since, units, run)"
+            " SELECT %s, %s, %s, epoch, %s, %s, %s FROM dbsplit.service"
+            " WHERE split = %s AND service = %s ON CONFLICT DO NOTHING",
+            [*self._of(route), self.since, told, self.runs[route], self.split, self.service],
         )
 
     def prove(self, route: str, unit: int, proven: Proven) -> None:
@@ -69,16 +81,18 @@ class ControlMemory:
         self.control.execute(
             "INSERT INTO dbsplit.compared_unit (split, route, direction, unit, rows, digest)"
             " SELECT split, route, direction, %s, %s, %s FROM dbsplit.comparing"
-            " WHERE split = %s AND route = %s AND direction = %s ON CONFLICT DO NOTHING",
-            [unit, proven.rows, proven.digest, *self._of(route)],
+            " WHERE split = %s AND route = %s AND direction = %s AND run = %s"
+            " ON CONFLICT DO NOTHING",
+            [unit, proven.rows, proven.digest, *self._of(route), self.runs[route]],
         )
         crash_point("validate.unit")
 
     def forget(self, route: str) -> None:
         """The comparison has come to its end."""
         self.control.execute(
-            "DELETE FROM dbsplit.comparing WHERE split = %s AND route = %s AND direction = %s",
-            self._of(route),
+            "DELETE FROM dbsplit.comparing"
+            " WHERE split = %s AND route = %s AND direction = %s AND run = %s",
+            [*self._of(route), self.runs.get(route)],
         )
 
     def since_of(self, route: str) -> str:

@@ -112,7 +112,8 @@ class Handover:
 
     def _follower(self, way: Way) -> Connection:
         service = way.route.service
-        if (service, way.direction) not in self._followers:
+        known = self._followers.get((service, way.direction))
+        if known is None or known.closed:
             is_source = way.direction is Direction.ROLLBACK
             dsn = self._split.plan.source.dsn if is_source else self._split.dsn(service)
             connection = self._stack.enter_context(connect(dsn, name="dbsplit validate"))

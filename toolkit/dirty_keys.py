@@ -12,9 +12,10 @@ from typing import Any
 from cdc.connect import Connection
 from plans.errors import GivenUp
 from plans.routes import Route
+from toolkit.noting import note_forgotten
 from toolkit.sides import Sides
 from toolkit.state import Direction
-from toolkit.validation import VISIBLE_S_MAX, Compared, note_forgotten, pair_for
+from toolkit.validation import VISIBLE_S_MAX, Compared, pair_for
 from validators.compare import compare_whole
 from validators.keys import compare_keys
 from validators.results import KeysResult

@@ -13,11 +13,16 @@ from cdc.connect import Connection, connect
 from plans.errors import NotReady
 
 Role = str
-SETUP, STREAM, CUTOVER = "setup", "stream", "cutover"
+SETUP, STREAM, CUTOVER, VALIDATE = "setup", "stream", "cutover", "validate"
 _VERBS = {
     SETUP: "a `dbsplit prepare`, `copy`, `complete` or `abort`",
     STREAM: "a `dbsplit stream`",
     CUTOVER: "a `dbsplit cutover`, `rollback` or repair",
+    VALIDATE: "a `dbsplit validate`",
+}
+_HINTS = {
+    VALIDATE: "`dbsplit status` shows what it has proven; wait until it has ended, or stop it: "
+    "SIGTERM is clean, and it goes on later with what it had not proven",
 }
 RECOVERY = "recovery"
 """How the stream process names itself while it ends what a dead cutover left."""
@@ -53,7 +58,7 @@ def sole_runner(
             who = _who(connection, split, role)
             raise NotReady(
                 f"{_VERBS[role]} of split {split} is running already{who}",
-                hint="one at a time: stop it, or wait until it has ended",
+                hint=_HINTS.get(role, "one at a time: stop it, or wait until it has ended"),
             )
         yield connection
 
@@ -61,6 +66,15 @@ def sole_runner(
 def is_held(connection: Connection, split: str, role: Role) -> bool:
     """Whether some process has the role now."""
     return _holder(connection, split, role) is not None
+
+
+def holder_name(connection: Connection, split: str, role: Role) -> str | None:
+    """How the process that has the role names itself; None if nobody has it."""
+    row = connection.execute(
+        "SELECT application_name FROM pg_stat_activity WHERE pid = %s",
+        [_holder(connection, split, role)],
+    ).fetchone()
+    return row[0] if row else None
 
 
 def myself() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from cdc.connect import Connection
 from cdc.slot import read_slot
@@ -10,14 +11,16 @@ from plans import names
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from toolkit import locks
-from toolkit.executed import Unreadable, Watcher, noted
 from toolkit.gates import Crossing, Readiness
 from toolkit.opened import Split, schemas_of
 from toolkit.sides import Sides
 from toolkit.slot_health import SlotHealth, growth, health, noted_growth, noted_retained
 from toolkit.slot_server import SOURCE
 from toolkit.state import Direction, Phase
-from toolkit.validation import Compared
+
+if TYPE_CHECKING:
+    # With what compares rows, numpy comes in: `status` and `doctor` go without.
+    from toolkit.validation import Compared
 
 
 def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
@@ -91,6 +94,9 @@ def crossing(sides: Sides, *, look: bool = True) -> Crossing | None:
     split = sides.split
     if split.plan.limits.crossing_free_days_min is None or sides.direction is Direction.ROLLBACK:
         return None
+    # Few plans ask, and what reads statements takes long to import.
+    from toolkit.executed import Unreadable, Watcher, noted
+
     try:
         watcher = Watcher(split.plan, split.catalog, split.routes)
         clean = watcher.look(sides.source) if look else noted(sides.source, split.name)

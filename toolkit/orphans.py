@@ -10,9 +10,9 @@ from cdc.connect import Connection, connect
 from plans.boundary import Boundary, Cut, names_of
 from plans.catalog import TableName
 from plans.routes import Route
+from toolkit.catching_up import CatchUp
 from toolkit.opened import Split
 from toolkit.state import Direction, Phase, phases
-from toolkit.validation import CatchUp
 from validators.orphans import End, OrphanCheck, OrphanResult, find_orphans
 
 

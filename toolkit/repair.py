@@ -16,10 +16,11 @@ from plans.catalog import ForeignKey, TableName
 from plans.errors import GateClosed, NotReady
 from plans.routes import Route
 from toolkit import locks
+from toolkit.catching_up import CatchUp
 from toolkit.differences import Way
 from toolkit.opened import Split
 from toolkit.state import Direction, Phase, note, phases
-from toolkit.validation import CatchUp, direction_of, pair_for
+from toolkit.validation import direction_of, pair_for
 from validators.candidates import Extents
 from validators.fingerprint import read_extent
 from validators.recheck import Limits

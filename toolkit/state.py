@@ -111,6 +111,14 @@ def advance_epoch(connection: Connection, split: str, services: Iterable[str]) -
     )
 
 
+def epoch_of(connection: Connection, split: str, service: str) -> int:
+    """How often a service's right to write has changed hands."""
+    row = connection.execute(
+        "SELECT epoch FROM dbsplit.service WHERE split = %s AND service = %s", [split, service]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def begin_attempt(
     connection: Connection, split: str, services: Iterable[str], direction: Direction
 ) -> int:

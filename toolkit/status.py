@@ -10,7 +10,8 @@ import psycopg
 
 from cdc.connect import Connection, connect
 from plans import names
-from toolkit import locks, state
+from toolkit import continuous, locks, state
+from toolkit.freshness import Freshness, read_freshness
 from toolkit.gates import Gate, Readiness, decide
 from toolkit.observe import (
     crossing,
@@ -57,6 +58,9 @@ class Status:
     services: dict[str, ServiceStatus]
     gates: tuple[Gate, ...]
     slots: tuple[SlotHealth, ...] = ()
+    validating: str = ""
+    """Which validation runs now, "once" or "continuous"."""
+    tables: tuple[Freshness, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The result object that scripts read."""
@@ -68,6 +72,10 @@ class Status:
             "services": {name: asdict(one) for name, one in self.services.items()},
             "slots": [one.as_dict() for one in self.slots],
             "gates": [gate.as_dict() for gate in self.gates],
+            "validation": {
+                "runs": self.validating,
+                "tables": [one.as_dict() for one in self.tables],
+            },
         }
 
 
@@ -97,6 +105,8 @@ def read_status(split: Split) -> Status:
             services,
             gates,
             slots,
+            _validating(split, source),
+            tuple(read_freshness(source, split.name, split.routes, now)),
         )
 
 
@@ -151,6 +161,13 @@ def _stream(split: Split, source: Connection) -> dict[str, Any]:
     return _process(
         source, split.name, "stream", live=locks.is_held(source, split.name, locks.STREAM)
     )
+
+
+def _validating(split: Split, source: Connection) -> str:
+    holder = locks.holder_name(source, split.name, locks.VALIDATE)
+    if holder is None:
+        return ""
+    return "continuous" if continuous.NAME in holder else "once"
 
 
 def _copy(split: Split, source: Connection) -> dict[str, Any]:

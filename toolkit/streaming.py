@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -27,6 +27,7 @@ from toolkit.opened import Split, require_prepared
 from toolkit.recovery import recover
 from toolkit.slot_server import require_back_slot, require_source_slot
 from toolkit.slot_watch import SlotWatch
+from toolkit.stopping import SOURCE, Stopper
 
 BEAT_S = 0.5
 THOROUGH_ROUNDS = 10
@@ -88,9 +89,11 @@ class _Supervisor:
         self._watcher = Watcher(split.plan, split.catalog, split.routes)
         self._looked_at = 0.0
         self._slots = SlotWatch(split, source)
+        self._stopper = Stopper(split.plan.source.dsn, split.name, self._followers)
 
     def run(self, goal: LSN | None) -> StreamProgress:
         self._forward.start()
+        self._stopper.start()
         try:
             while True:
                 progress = self._round()
@@ -101,10 +104,15 @@ class _Supervisor:
                 if self._stop.wait(0.05 if goal is not None else BEAT_S):
                     return progress
         finally:
+            self._stopper.end()
             for follower in (self._forward, *self._back.values()):
                 follower.stop()
             for follower in (self._forward, *self._back.values()):
                 follower.join(timeout=30)
+
+    def _followers(self) -> Mapping[str, Follower]:
+        """By the leader that each follows."""
+        return {SOURCE: self._forward, **self._back}
 
     def _round(self) -> StreamProgress:
         self._check()

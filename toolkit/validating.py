@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cdc.connect import Connection, connect
+from cdc.connect import Connection
 from plans.routes import Route
+from toolkit import locks
 from toolkit.difference_files import Csv, JsonLines, opened
 from toolkit.differences import ControlTable, Handover, Shown, Sink
 from toolkit.opened import Split, require_prepared
@@ -36,6 +37,8 @@ class Wanted:
     toward: Toward | None = None
     rules: Chosen | None = None  # asked after the comparison
     scope: Scope = field(default_factory=Scope)
+    snapshot_s: float | None = None
+    """Compare at one position, and hold its snapshots so long at most; None: live."""
     may_repair: Callable[[Spool], bool] = lambda _: False  # asked once the rows are counted
 
 
@@ -47,7 +50,8 @@ def run_validation(
 ) -> Validated:
     """Compare routes while applications write, repair them if that is wanted, and tell.
 
-    Raises GateClosed if rows of the side that leads would be repaired.
+    Raises NotReady if another process validates the split, or, at one position, if the
+    stream cannot stop there; GateClosed if rows of the side that leads would be repaired.
     """
     started_at = time.time()
     clock = Clock()
@@ -57,7 +61,9 @@ def run_validation(
         say(step, details)
 
     with ExitStack() as stack:
-        source = stack.enter_context(connect(split.plan.source.dsn, name="dbsplit validate"))
+        source = stack.enter_context(
+            locks.sole_runner(split.plan.source.dsn, split.name, locks.VALIDATE)
+        )
         require_prepared(split, source)
         is_mended = wanted.repair or wanted.repair_sql is not None
         chosen = (
@@ -70,7 +76,7 @@ def run_validation(
         spool = stack.enter_context(Spool())
         script = stack.enter_context(RepairScript(split))
         sinks += [*([spool] if wanted.repair else []), *([script] if wanted.repair_sql else [])]
-        results = _compare(split, chosen, source, heard, sinks, wanted.scope)
+        results = _compare(split, chosen, source, heard, sinks, wanted)
         if wanted.repair_sql is not None:
             _write_script(script, wanted.repair_sql, say)
         repaired = None
@@ -80,7 +86,7 @@ def run_validation(
                 by_id[one.route] for one in results if any(spool.counts[one.route].values())
             ]
             repaired = summary(repair(split, spool, differing, say))
-            mended = _compare(split, differing, source, heard, [kept, shown], wanted.scope)
+            mended = _compare(split, differing, source, heard, [kept, shown], wanted)
             again = {one.route: one for one in mended}
             results = [again.get(one.route, one) for one in results]
         orphans = look_for_orphans(split, chosen, source)
@@ -123,10 +129,11 @@ def _compare(
     source: Connection,
     say: Say,
     sinks: Sequence[Sink],
-    scope: Scope,
+    wanted: Wanted,
 ) -> list[TableResult]:
     with Handover(split, sinks) as handover:
-        compared = validate_all(split, routes, source, say, Asked(handover=handover, scope=scope))
+        asked = Asked(handover=handover, scope=wanted.scope, snapshot_s=wanted.snapshot_s)
+        compared = validate_all(split, routes, source, say, asked)
         return list(compared.results)
 
 

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import psycopg
 
 from cdc.connect import Connection, connect
 from cdc.throttle import Verdict
-from plans import names
-from plans.errors import GateClosed, PlanInvalid
+from plans.errors import GateClosed
 from plans.routes import Route
-from toolkit import locks, markers
+from toolkit.catching_up import CatchUp
 from toolkit.compared_units import ControlMemory
 from toolkit.differences import Handover, Way
+from toolkit.noting import note, track
+from toolkit.one_position import has_one, moment_of
 from toolkit.opened import Split
-from toolkit.state import Direction, Phase, phases
+from toolkit.state import Direction, Phase, epoch_of, phases
 from toolkit.throttling import throttled
 from validators.compare import compare_routes
+from validators.moment import Moment
 from validators.results import Progress, TableResult, consistent
-from validators.scans import Course
+from validators.scans import Course, Forgetful, never_pause
 from validators.scope import Scope
 from validators.sides import Pair, pair_of
 from validators.visibility import position
 
-PEEKED_MAX = 10_000
-SHRINK_ROUNDS = 3
-REHEARSED_KEYS = 2_000
-SHRUNK = 500  # dirty keys that a pause hardly notices
-SHRINK_S_MAX = 60.0
+MOVED_MEANWHILE = "the right to write moved while it was compared: compare it again"
 VISIBLE_S_MAX = 5.0
 Say = Callable[[str, dict[str, Any]], None]
 
@@ -43,6 +39,10 @@ class Asked:
     handover: Handover | None = None  # takes every difference; without one, only examples are read
     scope: Scope = field(default_factory=Scope)
     """With one nothing is noted: what a part is like proves nothing of the rest."""
+    resume: bool = True
+    """Whether it goes on with what an earlier one, which came to no end, had proven."""
+    snapshot_s: float | None = None
+    """Compare at one position, and hold its snapshots so long at most; None: live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,42 +78,51 @@ def validate(
     asked: Asked | None = None,
 ) -> Compared:
     """Compare routes of services that follow (cutover) or lead (rollback), and note the result."""
+    asked = asked or Asked()
     results: list[TableResult] = []
-    services = list(dict.fromkeys(route.service for route in routes))
-    for service in services:
-        some = [r for r in routes if r.service == service]
-        results += _Run(split, direction, source, say, asked or Asked()).compare(some)
+    placed: Sequence[Route] = ()
+    if asked.snapshot_s is not None:
+        now = phases(source, split.name)
+        placed = [r for r in routes if has_one(split, r, direction, now)]
+    # One leader at a time: the source has all services for followers, each service the source.
+    services = _services(placed)
+    together = [services] if direction is Direction.CUTOVER else [(s,) for s in services]
+    for some in filter(None, together):
+        chosen = [r for r in placed if r.service in some]
+        with _moment(split, chosen, direction, source, say, asked) as moment:
+            run = _Run(split, direction, source, say, asked, moment)
+            for service in some:
+                results += run.compare([r for r in chosen if r.service == service])
+    run = _Run(split, direction, source, say, asked)
+    others = [r for r in routes if r not in placed]
+    for service in _services(others):
+        results += run.compare([r for r in others if r.service == service])
     return Compared(tuple(results))
 
 
-def chosen_routes(
-    split: Split, services: Sequence[str], tables: Sequence[str]
-) -> tuple[Route, ...]:
-    """The routes of some services and tables, of all without any.
+def _services(routes: Sequence[Route]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(route.service for route in routes))
 
-    Raises PlanInvalid for a name that no route has.
-    """
-    known = {r.service for r in split.routes}
-    for service in services:
-        if service not in known:
-            raise PlanInvalid(
-                f"the plan has no service {service!r} with tables",
-                hint=f"services with tables are {', '.join(sorted(known))}",
-            )
-    chosen = [r for r in split.routes if not services or r.service in services]
-    if not tables:
-        return tuple(chosen)
-    found: list[Route] = []
-    for table in tables:
-        named = [
-            r
-            for r in chosen
-            if table in (r.target.name, str(r.target), r.source.name.name, str(r.source.name))
-        ]
-        if not named:
-            raise PlanInvalid(f"no route of the plan has a table {table!r}", hint="see the plan")
-        found += [r for r in named if r not in found]
-    return tuple(found)
+
+@contextmanager
+def _moment(
+    split: Split,
+    routes: Sequence[Route],
+    direction: Direction,
+    source: Connection,
+    say: Say,
+    asked: Asked,
+) -> Iterator[Moment]:
+    """The moment of routes with one leader; what changes after it is dirty."""
+    services = _services(routes)
+    for service in services if direction is Direction.CUTOVER else ():
+        with connect(split.dsn(service), name="dbsplit validate") as follower:
+            track(follower, [r for r in routes if r.service == service])
+    if direction is Direction.ROLLBACK:
+        track(source, routes)
+    assert asked.snapshot_s is not None  # noqa: S101 -- else there is no moment
+    with moment_of(split, direction, services, source, say, asked.snapshot_s) as moment:
+        yield moment
 
 
 def validate_all(
@@ -151,6 +160,7 @@ class _Run:
     source: Connection
     say: Say
     asked: Asked
+    moment: Moment | None = None
 
     def compare(self, routes: list[Route]) -> list[TableResult]:
         """Compare routes of one service, and note what is proven of them."""
@@ -163,33 +173,54 @@ class _Run:
                 (control, target) if direction is Direction.CUTOVER else (target, control)
             )
             catch_up = CatchUp(split, service, direction, control, leader, follower)
+            epoch = epoch_of(control, split.name, service)
             pairs = [self.asked.scope.of(pair_for(split, route, direction)) for route in routes]
-            _track(follower, routes)
             # Before the first row is read: what changes from here on is dirty again.
-            since = position(leader, VISIBLE_S_MAX)
-            memory = ControlMemory(control, split.name, service, direction, since)
-            pause = stack.enter_context(_paused_by_load(split, self.say))
+            if self.moment is None:
+                track(follower, routes)
+                since = position(leader, VISIBLE_S_MAX)
+            else:
+                since = self.moment.position
+            kept = ControlMemory(control, split.name, service, direction, since, self.asked.resume)
+            # Snapshots keep servers from cleaning up: the sooner it is over, the better.
+            pause, let_go = (
+                stack.enter_context(_paused_by_load(split, self.say))
+                if self.moment is None
+                else (never_pause, never_pause)
+            )
             ways = [Way(route, direction, since) for route in routes]
+            # Nobody could go on with snapshots that went with the process.
+            memory = kept if self.moment is None else Forgetful()
             results = compare_routes(
                 pairs,
                 catch_up,
-                course=Course(pause=pause, memory=memory),
+                course=Course(pause=pause, let_go=let_go, memory=memory, moment=self.moment),
                 report=lambda progress: _tell(self.say, progress),
                 found=handover.taking(ways) if handover is not None else None,
             )
+            if epoch_of(control, split.name, service) != epoch or self._has_turned(control, routes):
+                # Applications may have begun to write the side that was to follow.
+                return [_void(one) for one in results]
             if handover is not None:
                 by_id = {route.id: route for route in routes}
                 results = [handover.shown(one, by_id[one.route]) for one in results]
             for result in results:
                 if not result.scope:
-                    proven_since = memory.since_of(result.route)
-                    _note(split, self.source, follower, result, direction, proven_since)
+                    proven_since = kept.since_of(result.route)
+                    note(split, self.source, follower, result, direction, proven_since)
             return results
+
+    def _has_turned(self, control: Connection, routes: Sequence[Route]) -> bool:
+        """Whether it was decided before the comparison that a route flows the other way."""
+        now = phases(control, self.split.name)
+        return any(direction_of(route, now) is not self.direction for route in routes)
 
 
 @contextmanager
-def _paused_by_load(split: Split, say: Say) -> Iterator[Callable[[], None]]:
-    """What waits while the source has too much to do, or an operator wishes it."""
+def _paused_by_load(
+    split: Split, say: Say
+) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """What waits while the source has too much to do, or an operator wishes it; what ends that."""
 
     def tell(verdict: Verdict) -> None:
         say("throttled", {"slowed_by": verdict.reasons, "warnings": verdict.warnings})
@@ -200,54 +231,11 @@ def _paused_by_load(split: Split, say: Say) -> Iterator[Callable[[], None]]:
             throttle.pause(0)
 
     with throttled(split, "validate", tell=tell, paused=_unheard, details=dict) as throttle:
-        yield pause
+        yield pause, lambda: throttle.set(Verdict())
 
 
 def _unheard(seconds: float) -> None:
     """Nobody counts how long a comparison was paused."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatchUp:
-    """Whether the follower has applied what the leader had committed a moment ago."""
-
-    split: Split
-    service: str
-    direction: Direction
-    control: Connection
-    leader: Connection
-    follower: Connection
-
-    def __call__(self, timeout_s: float) -> bool:
-        """Wait at most so long; False if it was not in time, or cannot be told."""
-        if not locks.is_held(self.control, self.split.name, locks.STREAM):
-            return self._nothing_pending()
-        return markers.passes(self.leader, self.follower, self._stream(), timeout_s)
-
-    def _stream(self) -> str:
-        name = names.stream if self.direction is Direction.CUTOVER else names.back_stream
-        return name(self.split.name, self.service)
-
-    def _nothing_pending(self) -> bool:
-        """Whether, without a stream process, its slot holds nothing that is not applied."""
-        split, service = self.split.name, self.service
-        if self.direction is Direction.CUTOVER:
-            slot, publication = names.slot(split), names.publication(split)
-        else:
-            slot = names.back_slot(split, service)
-            publication = names.back_publication(split, service)
-        reached = self.follower.execute(
-            "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s", [self._stream()]
-        ).fetchone()
-        try:
-            row = self.leader.execute(
-                "SELECT count(*) FROM pg_logical_slot_peek_binary_changes(%s, NULL, %s,"
-                " 'proto_version', '1', 'publication_names', %s) WHERE lsn > %s::pg_lsn",
-                [slot, PEEKED_MAX, publication, reached[0] if reached else "0/0"],
-            ).fetchone()
-        except psycopg.Error:
-            return False
-        return row == (0,)
 
 
 def pair_for(split: Split, route: Route, direction: Direction) -> Pair:
@@ -261,48 +249,18 @@ def pair_for(split: Split, route: Route, direction: Direction) -> Pair:
     )
 
 
-def _track(follower: Connection, routes: list[Route]) -> None:
-    """Have the stream note the keys that it changes from here on.
-
-    A batch that does not know of it yet was committed on the leader before this.
-    """
-    follower.execute(
-        "INSERT INTO dbsplit.tracked (route) SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
-        [[route.id for route in routes]],
+def _void(result: TableResult) -> TableResult:
+    """What a comparison is worth whose sides have changed their parts meanwhile."""
+    return replace(
+        result,
+        state="unverified",
+        missing=0,
+        extra=0,
+        different=0,
+        differences=(),
+        examples=(),
+        reason=MOVED_MEANWHILE,
     )
-
-
-def _note(
-    split: Split,
-    source: Connection,
-    follower: Connection,
-    result: TableResult,
-    direction: Direction,
-    since: str,
-) -> None:
-    source.execute(
-        "INSERT INTO dbsplit.validated (split, route, direction, at, since, rows, missing, extra,"
-        " different, state) VALUES (%s, %s, %s, clock_timestamp(), %s, %s, %s, %s, %s, %s)"
-        " ON CONFLICT (split, route, direction) DO UPDATE SET at = excluded.at,"
-        " since = excluded.since, rows = excluded.rows, missing = excluded.missing,"
-        " extra = excluded.extra, different = excluded.different, state = excluded.state",
-        [
-            split.name,
-            result.route,
-            direction.value,
-            since,
-            result.rows,
-            result.missing,
-            result.extra,
-            result.different,
-            result.state,
-        ],
-    )
-    if result.state == "equal":
-        note_forgotten(follower, result.route, since)
-        follower.execute(
-            "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn", [result.route, since]
-        )
 
 
 def _tell(say: Say, progress: Progress) -> None:
@@ -312,11 +270,3 @@ def _tell(say: Say, progress: Progress) -> None:
     else:
         more = {"step": progress.step, "found": progress.found, "settled": progress.settled}
         say("comparing", {**told, **more})
-
-
-def note_forgotten(follower: Connection, route: str, since: str) -> None:
-    """Before dirty keys are forgotten: a repair's script relies on them."""
-    follower.execute(
-        "UPDATE dbsplit.tracked SET forgotten = greatest(forgotten, %s::pg_lsn) WHERE route = %s",
-        [since, route],
-    )

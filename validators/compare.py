@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from threading import Lock
 
 import psycopg
 
-from plans.errors import SplitError
+from plans.errors import NotReady, SplitError
 from validators.candidates import Extents
 from validators.crew import Crew
 from validators.evidence import Counts
 from validators.fingerprint import digest_of, read_extent
 from validators.glance import glance, small_groups
 from validators.mismatches import read_differences
+from validators.moment import REWRITTEN, Moment, is_as_it_was
 from validators.ranges import units_of
 from validators.recheck import CatchUp, Limits, Recheck, Settled
 from validators.results import Difference, Progress, Step, TableResult
@@ -54,6 +55,9 @@ def compare_routes(
 ) -> list[TableResult]:
     """Compare all pairs while applications write; results in the order of `pairs`.
 
+    With a moment in its course both sides are read as they were at it: what differs is different,
+    and `catch_up` is not asked.
+
     A pair that cannot be read is "unverified" and does not keep the others from
     being compared.  `found` is given every difference as soon as it is settled, in
     groups of a bounded size and with all differing columns; without it only the
@@ -61,13 +65,15 @@ def compare_routes(
     never by two at once; `report` is, from several threads.
     """
     turn, hand = Lock(), Lock()
+    course = course or Course()
+    moment = course.moment
 
     def in_turn(timeout_s: float) -> bool:
         with turn:
             return catch_up(timeout_s)
 
     def settle(recheck: Recheck, keys: Sequence[Key]) -> Settled:
-        return recheck.settle(keys, in_turn)
+        return recheck.settle(keys, in_turn) if moment is None else recheck.compare_now(keys)
 
     def hand_over(pair: Pair, differences: Sequence[Difference]) -> None:
         with hand:
@@ -79,10 +85,13 @@ def compare_routes(
         limits or Limits(),
         report or _silent,
         hand_over if found else None,
-        course or Course(),
+        course,
     )
     jobs = max(1, work.course.jobs)
-    with Crew() as crew, ThreadPoolExecutor(jobs, thread_name_prefix="dbsplit-validate") as pool:
+    with (
+        Crew(moment) as crew,
+        ThreadPoolExecutor(jobs, thread_name_prefix="dbsplit-validate") as pool,
+    ):
         try:
             results = _glanced(crew, pool, work, pairs)
             futures = {
@@ -93,6 +102,7 @@ def compare_routes(
             results |= {place: future.result() for place, future in futures.items()}
         except BaseException:
             crew.cancel()
+            course.let_go()
             raise
     return [results[place] for place in range(len(pairs))]
 
@@ -112,14 +122,28 @@ class _Work:
     found: Found | None
     course: Course
 
+    @property
+    def moment(self) -> Moment | None:
+        return self.course.moment
+
     def compare(self, ends: Ends, pair: Pair) -> TableResult:
         """Compare one pair; what keeps it from being read is the result's reason."""
         tally = Tally(pair, self.limits)
         try:
             _Comparison(self, ends, pair, tally).run()
+            self.require_shown(ends, pair)
         except UNREADABLE as error:
             return tally.unreadable(error)
-        return tally.result()
+        return self.placed(tally.result())
+
+    def require_shown(self, ends: Ends, pair: Pair) -> None:
+        """Check, after reading, that a moment's snapshots showed all rows of it."""
+        if self.moment is not None and not all(ends.both(is_as_it_was, pair)):
+            raise NotReady(REWRITTEN, hint="repeat the command")
+
+    def placed(self, result: TableResult) -> TableResult:
+        """The result with the position that it was proven at."""
+        return result if self.moment is None else replace(result, position=self.moment.position)
 
 
 def _compared(crew: Crew, work: _Work, pair: Pair) -> TableResult:
@@ -163,6 +187,8 @@ def _equal(
     try:
         with crew.at_work(group[0][0]) as ends:
             looks = glance(ends, group)
+            for pair, _ in group:
+                work.require_shown(ends, pair)
     except UNREADABLE:
         return []  # one of them spoils it for the others: each for itself
     equal = []
@@ -170,7 +196,7 @@ def _equal(
         if look.equal:
             tally.rows, tally.fingerprint = look.rows, digest_of(look.rows, look.total)
             tally.chunks = 1
-            equal.append((pair, tally.result()))
+            equal.append((pair, work.placed(tally.result())))
             work.report(Progress(pair.route, "done", rows=look.rows))
     return equal
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Timer
+from types import MappingProxyType
 
+import psycopg
+
+from plans.errors import NotReady
+from validators.moment import GIVEN_UP, Moment
 from validators.session import Cancelled, Ends, connected
 from validators.sides import Pair
 
@@ -15,13 +21,20 @@ from validators.sides import Pair
 class Crew:
     """Connections to pairs of servers, lent to one comparison at a time."""
 
+    moment: Moment | None = None  # that they see; each is as of now without one
     _free: dict[tuple[str, str], list[Ends]] = field(default_factory=dict)
     _busy: set[Ends] = field(default_factory=set)
     _cancelled: bool = False
+    _over: bool = False
     _lock: Lock = field(default_factory=Lock)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Crew:
+        if self.moment is not None:
+            timer = Timer(max(0.0, self.moment.ends_at - time.monotonic()), self._end)
+            timer.daemon = True
+            timer.start()
+            self._stack.callback(timer.cancel)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -29,7 +42,10 @@ class Crew:
 
     @contextmanager
     def at_work(self, pair: Pair) -> Iterator[Ends]:
-        """Connections to the pair's sides; Cancelled after `cancel`."""
+        """Connections to the pair's sides; Cancelled after `cancel`.
+
+        Raises NotReady, in the block as well, when the moment is over.
+        """
         dsns = pair.leader.dsn, pair.follower.dsn
         ends = self._take(dsns) or self._connect(dsns)
         try:
@@ -37,12 +53,30 @@ class Crew:
                 if self._cancelled:
                     raise Cancelled
                 self._busy.add(ends)
+            self._require_time()
             yield ends
+            self._require_time()
+        except psycopg.Error:
+            self._require_time()
+            raise
         finally:
             with self._lock:
                 self._busy.discard(ends)
                 if not ends.lost:
                     self._free.setdefault(dsns, []).append(ends)
+
+    def _require_time(self) -> None:
+        if self._over:
+            raise NotReady(GIVEN_UP, hint="compare fewer tables at a time, or allow more time")
+
+    def _end(self) -> None:
+        """Let nobody read the moment any more."""
+        with self._lock:
+            self._over = True
+            busy = list(self._busy)
+        for ends in busy:
+            for connection in (ends.leader, ends.follower):
+                connection.cancel_safe(timeout=5.0)
 
     def cancel(self) -> None:
         """End all comparisons; those that wait for a thread do not begin."""
@@ -59,7 +93,8 @@ class Crew:
 
     def _connect(self, dsns: tuple[str, str]) -> Ends:
         opened = ExitStack()
-        ends = opened.enter_context(connected(*dsns))
+        snapshots = self.moment.snapshots if self.moment else MappingProxyType({})
+        ends = opened.enter_context(connected(*dsns, snapshots))
         with self._lock:
             self._stack.push(opened)
         return ends

@@ -95,6 +95,8 @@ class TableResult:
     fingerprint: str = ""  # of the leader's rows
     elapsed_s: float = 0
     scope: str = ""  # which rows were compared, in words; "" is all of them
+    position: str = ""
+    """The leader's position that both sides were read at; "" if they were read as they went on."""
     collision_bound: float = 0
     """The probability, at most, that a difference hid behind equal hashes."""
 
@@ -111,6 +113,7 @@ class TableResult:
             "state": self.state,
             "collision_bound": self.collision_bound,
             **({"scope": self.scope} if self.scope else {}),
+            **({"position": self.position} if self.position else {}),
             **({"reason": self.reason} if self.reason else {}),
         }
 

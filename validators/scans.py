@@ -10,6 +10,7 @@ from typing import Protocol
 from cdc.connect import Connection
 from validators.candidates import Extents, read_candidates
 from validators.fingerprint import Fingerprint, bucket_count, digest_of, read_fingerprint
+from validators.moment import Moment
 from validators.ranges import opened_keys, read_chunks
 from validators.session import Ends, Reader
 from validators.sides import Key, Pair, Side
@@ -71,8 +72,11 @@ class Course:
     jobs: int = 2  # tables at a time, each with a connection to either side
     pause: Callable[[], None] = never_pause
     """Called before each unit, from several threads; returns when the servers may be read."""
+    let_go: Callable[[], None] = never_pause
+    """Called when the comparison is ended: makes those return that are in `pause`."""
     rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
     memory: Memory = field(default_factory=Forgetful)
+    moment: Moment | None = None  # that both sides are read at
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from cdc.connect import PINNED_SETTINGS, Connection, connect, describe
 from plans.errors import NotReady
@@ -48,7 +49,12 @@ _TYPED_SAMPLES = (
 """Values that take each way through the typed hashes."""
 
 _UTF8 = "UTF8"
-_BEGIN = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY")
+_ALONE = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"), (sql.SQL("ROLLBACK"),)
+_WITHIN = (
+    sql.SQL("SAVEPOINT pinned"),
+    (sql.SQL("ROLLBACK TO SAVEPOINT pinned"), sql.SQL("RELEASE SAVEPOINT pinned")),
+)
+"""How a reading begins and ends, by itself or in a transaction that has a snapshot."""
 
 
 class Ends:
@@ -135,17 +141,29 @@ class Cancelled(Exception):
 
 
 @contextmanager
-def connected(leader_dsn: str, follower_dsn: str) -> Iterator[Ends]:
+def connected(
+    leader_dsn: str, follower_dsn: str, snapshots: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Ends]:
     """Connections to both sides, after a proof that both hash alike.
 
-    Raises NotReady if they do not, or if a server does not let us in.
+    They see the snapshot of their DSN for good, if there is one.  Raises NotReady if the
+    sides do not hash alike, or if a server does not let us in.
     """
     with _open(leader_dsn) as leader, _open(follower_dsn) as follower:
         ends = Ends(leader, follower, _agreed_hashing(leader, follower))
+        for connection, dsn in ((leader, leader_dsn), (follower, follower_dsn)):
+            if dsn in snapshots:
+                join(connection, snapshots[dsn])
         try:
             yield ends
         finally:
             ends.close()
+
+
+def join(connection: Connection, snapshot: str) -> None:
+    """Begin the transaction that has the snapshot, and stays open."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
 
 @contextmanager
@@ -158,16 +176,19 @@ def pinned(
 ) -> Iterator[Cursor]:
     """A read-only transaction in which a value has one text form, and a cursor in it.
 
+    A connection that has a snapshot for good stays in its transaction.
+
     The cursor's placeholders are ``$1``, so a ``%`` in the plan's SQL means itself.
     A statement may take `timeout_s`, 0 is any time; `planner` is more settings.
     """
+    begin, end = _bounds(connection)
     try:
-        connection.execute(_begin(schemas, timeout_s, planner))
+        connection.execute(_begin(begin, schemas, timeout_s, planner))
         with psycopg.RawCursor(connection) as cursor:
             yield cursor
     finally:
         if not connection.broken and not connection.closed:
-            connection.execute("ROLLBACK")
+            connection.execute(sql.SQL("; ").join(end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,29 +217,38 @@ def read_row(
     pins = sql.SQL(", ").join(
         sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()
     )
+    begin, end = _bounds(connection)
     try:
         with connection.pipeline(), psycopg.RawCursor(connection) as cursor:
             load_arrays(cursor)
-            connection.execute(_BEGIN)
+            connection.execute(begin)
             connection.execute(sql.SQL("SELECT {}").format(pins))
             cursor.execute(query, binary=True)
-            connection.execute("ROLLBACK")
+            for statement in end:
+                connection.execute(statement)
             row = cursor.fetchone()
     except psycopg.Error:
         if not connection.broken and not connection.closed:
-            connection.execute("ROLLBACK")
+            connection.execute(sql.SQL("; ").join(end))
         raise
     assert row is not None  # noqa: S101 -- only such queries are given
     return row
 
 
-def _begin(schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]) -> sql.Composed:
+def _bounds(connection: Connection) -> tuple[sql.SQL, tuple[sql.SQL, ...]]:
+    is_within = connection.info.transaction_status is not TransactionStatus.IDLE
+    return _WITHIN if is_within else _ALONE
+
+
+def _begin(
+    begin: sql.SQL, schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
+) -> sql.Composed:
     settings = _settings(schemas, timeout_s, planner)
     pins = [
         sql.SQL("SELECT set_config({}, {}, true)").format(name, value)
         for name, value in settings.items()
     ]
-    return sql.SQL("; ").join([_BEGIN, *pins])
+    return sql.SQL("; ").join([begin, *pins])
 
 
 def _settings(

@@ -19,10 +19,10 @@ import psycopg
 from cdc.connect import connect
 from plans.crm_shop.workload.routing import Routing, write_routing
 from tests.chaos.faults import Place, ask
-from tests.chaos.processes import KILLED, Verb, start
 from tests.chaos.restless import Restless
 from tests.crash import switch
 from tests.history import LedgerWriters, check_ledger, setup_ledger
+from tests.processes import KILLED, Running, start
 from toolkit.servers_watchdog import wait_until
 
 RATE = 100.0
@@ -76,7 +76,7 @@ class ChaosSplit:
         self._plan = directory / "plan.yaml"
         self._routing = directory / "routing.json"
         self._history = directory / "history"
-        self._stream: Verb | None = None
+        self._stream: Running | None = None
         self._number = 0
         command = [sys.executable, "-P", str(Path(switch.__file__))]
         command += [str(self._routing), str(directory / "switch.log")]
@@ -115,7 +115,7 @@ class ChaosSplit:
 
     # ------------------------------------------------------------------- verbs
 
-    def start(self, verb: str, *args: str, at: str = "") -> Verb:
+    def start(self, verb: str, *args: str, at: str = "") -> Running:
         """Start a verb that dies at a crash point, if one is named."""
         self._number += 1
         more = {"DBSPLIT_CRASH_AT": at} if at else {}
@@ -128,7 +128,7 @@ class ChaosSplit:
         log = self._directory / f"{self._number:03}-{verb}.log"
         return start(words, environment, log)
 
-    def end(self, verb: Verb) -> int:
+    def end(self, verb: Running) -> int:
         """Wait for a verb, and hold what it says against what it may say."""
         code = verb.wait()
         said = verb.said()

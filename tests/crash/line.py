@@ -1,15 +1,13 @@
 """One split from the shell's point of view: its servers, its plan, its processes, its traffic.
 
-Every verb runs as a process of its own, as an operator would start it, and can be killed:
-at a named point, after some time, or by the traffic switch in the middle of a move.
+Every verb runs as a process of its own and can be killed: at a named point, after some
+time, or by the traffic switch in the middle of a move.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,18 +22,15 @@ import psycopg
 
 from plans.crm_shop.workload.routing import Routing, write_routing
 from tests.conftest import fresh_database
+from tests.crash import planted
 from tests.crash.traffic import BOOKS, DESK, PLAN_TABLES, SERVICES, Traffic, set_up_source
+from tests.processes import KILLED, Running, start
+from toolkit.cli.main import main
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
 
-VERB_S_MAX = 180.0
 STREAM_S_MAX = 60.0
 WRITE_AGAIN_S_MAX = 20.0
-KILLED = -signal.SIGKILL
-
-ROOT = Path(__file__).parents[2]
-DBSPLIT = (sys.executable, "-c", "from toolkit.cli.main import main; main()")
-PLANTED = (sys.executable, "-m", "tests.crash.planted")
 
 PLAN = """\
 split: {split}
@@ -77,7 +72,7 @@ class Line:
         self.routing = directory / "routing.json"
         self.history = directory / "history"
         self._steps = directory / "switch.log"
-        self._stream: subprocess.Popen[bytes] | None = None
+        self._stream: Running | None = None
         self._number = 0
         command = [sys.executable, "-P", str(Path(__file__).with_name("switch.py"))]
         command += [str(self.routing), str(self._steps)]
@@ -89,6 +84,15 @@ class Line:
         self.traffic = Traffic(self.routing, self.history)
 
     # ------------------------------------------------------------------- verbs
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a verb has to know beside the plan."""
+        return os.environ | {
+            "DBSPLIT_SOURCE_DSN": self.source,
+            "DBSPLIT_BOOKS_DSN": self.targets[BOOKS],
+            "DBSPLIT_DESK_DSN": self.targets[DESK],
+        }
 
     def run(self, verb: str, *args: str, **more: str) -> Ended:
         """Run a verb to its end, whatever that is."""
@@ -110,24 +114,21 @@ class Line:
     def killed_after(self, seconds: float, verb: str, *args: str) -> bool:
         """Kill a verb after some time; False if it had succeeded before."""
         running = self._start(verb, *args)
-        try:
-            running.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            running.process.kill()
+        if not running.ended(seconds):
+            running.kill()
         ended = self._wait(running)
         assert ended.code in (0, KILLED), ended
         self.kills += ended.code == KILLED
         return ended.code == KILLED
 
     @contextmanager
-    def running(self, verb: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, verb: str, *args: str, **more: str) -> Iterator[Running]:
         """A verb that is left to itself for a while; it has to end with the block."""
-        running = self._start(verb, **more)
+        running = self._start(verb, *args, **more)
         try:
-            yield running.process
+            yield running
         finally:
-            running.process.kill()
-            running.process.wait()
+            running.kill()
 
     def follow(self) -> None:
         """From nothing to a live stream, under load, with nobody killed."""
@@ -142,13 +143,13 @@ class Line:
         """Start the stream process, and wait until it holds its role."""
         assert self._stream is None
         running = self._start("stream", **more)
-        self._stream = running.process
+        self._stream = running
         if "DBSPLIT_CRASH_AT" not in more:
             assert wait_until(self._follows, timeout_s=STREAM_S_MAX), running.said()
 
     def stream_alive(self) -> bool:
         """Whether the stream process runs."""
-        return self._stream is not None and self._stream.poll() is None
+        return self._stream is not None and self._stream.running
 
     @property
     def stream_pid(self) -> int:
@@ -172,13 +173,9 @@ class Line:
 
     def await_stream(self) -> int:
         """The exit code of the stream, once it has ended."""
-        process, self._stream = self._stream, None
-        assert process is not None
-        try:
-            return process.wait(VERB_S_MAX)
-        finally:
-            process.kill()
-            process.wait()
+        stream, self._stream = self._stream, None
+        assert stream is not None
+        return stream.wait()
 
     def ensure_stream(self) -> None:
         """What a service manager does: start the stream again if it has ended."""
@@ -307,60 +304,25 @@ class Line:
         self.traffic.stop()
         if self._stream is not None:
             self._stream.kill()
-            self._stream.wait()
 
-    def _start(self, verb: str, *args: str, **more: str) -> _Running:
+    def _start(self, verb: str, *args: str, **more: str) -> Running:
         self._number += 1
         stem = self._directory / f"{self._number:03}-{verb}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
         if verb in ("cutover", "rollback"):
             args = (*args, "--yes", "--certificates", str(self._directory))
-        environment = os.environ | {
-            "DBSPLIT_SOURCE_DSN": self.source,
-            "DBSPLIT_BOOKS_DSN": self.targets[BOOKS],
-            "DBSPLIT_DESK_DSN": self.targets[DESK],
-            **more,
-        }
-        program = PLANTED if "DBSPLIT_TEST_PLANT" in more else DBSPLIT
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(
-                [*program, verb, str(self.plan), "--json", *args],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-            )
-        return _Running(verb, process, out, err, time.monotonic())
+        environment = {**self.environment, **more}
+        words = (verb, str(self.plan), "--json", *args)
+        program = planted.main if "DBSPLIT_TEST_PLANT" in more else main
+        return start(words, environment, out, err, main=program)
 
-    def _wait(self, running: _Running) -> Ended:
-        try:
-            code = running.process.wait(VERB_S_MAX)
-        finally:
-            running.process.kill()
-            running.process.wait()
+    def _wait(self, running: Running) -> Ended:
+        code = running.wait()
         took_s = time.monotonic() - running.started
-        return Ended(running.verb, code, running.result(), running.said(), took_s)
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    verb: str
-    process: subprocess.Popen[bytes]
-    out: Path
-    err: Path
-    started: float
-
-    def result(self) -> dict[str, Any]:
-        lines = self.out.read_text().splitlines()
-        if not lines or self.process.returncode == KILLED:
-            return {}
-        last: dict[str, Any] = json.loads(lines[-1])
-        return last
-
-    def said(self) -> str:
-        lines = self.out.read_text().splitlines()
-        return "\n".join([*(line[:300] for line in lines[-10:]), self.err.read_text()])
+        result: dict[str, Any] = {}
+        if code != KILLED and (lines := running.out.read_text().splitlines()):
+            result = json.loads(lines[-1])
+        return Ended(running.words[0], code, result, running.said(), took_s)
 
 
 @contextmanager

@@ -26,7 +26,3 @@ def main() -> None:
     what, _, where = os.environ["DBSPLIT_TEST_PLANT"].partition(":")
     {"unfenced": unfenced}[what](where)
     dbsplit()
-
-
-if __name__ == "__main__":
-    main()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.line import KILLED, Line
+from tests.crash.line import Line
 from tests.crash.points import MOVE
 from tests.crash.traffic import BOOKS, DESK, SERVICES
+from tests.processes import KILLED
 from toolkit.servers_watchdog import wait_until
 
 RANDOM_KILLS = 5
@@ -191,7 +192,7 @@ def test_moves_killed_at_random_times(following: Line) -> None:
     for number in range(RANDOM_KILLS):
         verb = "rollback" if line.moved() else "cutover"
         place = (number + random.random()) / RANDOM_KILLS  # noqa: S311
-        killed += line.killed_after(took_s * (0.2 + 0.8 * place), verb)
+        killed += line.killed_after(took_s * (0.05 + 0.95 * place), verb)
         line.done(verb)
     line.prove()
     assert killed >= RANDOM_KILLS // 2

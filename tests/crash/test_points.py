@@ -10,7 +10,17 @@ import cdc
 import toolkit
 import validators
 from cdc.crash import POINTS
-from tests.crash.points import BUDGET, COPY, MOVE, PREPARE, REFRESH, REPAIR, STREAM, VALIDATE
+from tests.crash.points import (
+    BUDGET,
+    COPY,
+    MOVE,
+    POSITION,
+    PREPARE,
+    REFRESH,
+    REPAIR,
+    STREAM,
+    VALIDATE,
+)
 
 PACKAGES = (cdc, toolkit, validators)
 
@@ -37,5 +47,5 @@ def test_each_point_stands_in_the_code_exactly_once() -> None:
 
 def test_each_point_is_one_that_a_test_dies_at() -> None:
     """The other files of this directory take their points from these lists."""
-    every = (*PREPARE, *COPY, *STREAM, *BUDGET, *VALIDATE, *REPAIR, *REFRESH, *MOVE)
+    every = (*PREPARE, *COPY, *STREAM, *BUDGET, *VALIDATE, *POSITION, *REPAIR, *REFRESH, *MOVE)
     assert sorted(every) == sorted(POINTS)

@@ -4,25 +4,22 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from tests.crash.points import BUDGET, REFRESH
 from tests.following import Following, following
-from tests.verbs import DBSPLIT
+from tests.processes import KILLED, start
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
 
-KILLED = -signal.SIGKILL
-VERB_S_MAX = 180.0
 SETS = range(len(REFRESH))
 
 TABLES = "".join(
@@ -71,11 +68,8 @@ def busy(databases: Following, number: int) -> Iterator[None]:
 
 def verb(databases: Following, *words: str, code: int = 0, at: str = "") -> None:
     environment = {**os.environ, **({"DBSPLIT_CRASH_AT": at} if at else {})}
-    done = subprocess.run(
-        [str(DBSPLIT), *words], env=environment, capture_output=True, text=True,
-        timeout=VERB_S_MAX, check=False, cwd=databases.path.parent,
-    )  # fmt: skip
-    assert done.returncode == code, f"{words} {at}: {done.returncode}\n{done.stdout}{done.stderr}"
+    done = start(words, environment, databases.path.with_name(f"{uuid4().hex}.log"))
+    assert done.wait() == code, f"{done} {at}: {done.process.exitcode}\n{done.said()}"
 
 
 @pytest.fixture

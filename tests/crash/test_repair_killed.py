@@ -51,7 +51,7 @@ def test_a_repair_killed_anywhere_and_called_again(following: Line) -> None:
     plant(line)
     choice = random.Random(5)  # noqa: S311
     for _ in range(RANDOM_KILLS):
-        line.killed_after(choice.uniform(1.5, 6), "validate", "--repair", "--yes")
+        line.killed_after(choice.uniform(0.5, 5), "validate", "--repair", "--yes")
     ended = line.done("validate", "--repair", "--yes")
     assert ended.result["consistent"] is True
     line.prove()

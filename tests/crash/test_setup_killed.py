@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
 
 from tests.crash.line import Line
 from tests.crash.points import COPY, PREPARE
+from tests.processes import KILLED
+from tests.verbs import DBSPLIT
 
 RANDOM_KILLS = 4
 
@@ -35,7 +38,7 @@ def test_prepare_and_copy_killed_at_random_times_under_load(line: Line) -> None:
         kills = 0
         while kills < RANDOM_KILLS:
             # From the first connection to the end, as far as a loaded machine can be foreseen.
-            killed = line.killed_after(random.uniform(0.6, 2.0), verb)  # noqa: S311
+            killed = line.killed_after(random.uniform(0.1, 1.5), verb)  # noqa: S311
             kills += killed
             line.writes_flow()
             if not killed:
@@ -54,5 +57,27 @@ def test_prepare_and_copy_killed_in_between_do_not_hide_a_second_split(line: Lin
     assert streamed.code == 4, streamed
     assert "not copied yet" in streamed.said
     line.done("copy")
+    line.start_stream()
+    line.prove()
+
+
+def test_the_program_as_it_is_installed_killed_and_called_again(line: Line) -> None:
+    """The other tests fork theirs, which spares the imports; a shell starts this one."""
+
+    def run(verb: str, at: str) -> int:
+        environment = line.environment | {"DBSPLIT_CRASH_AT": at}
+        done = subprocess.run([DBSPLIT, verb, line.plan], env=environment, timeout=120, check=False)
+        return done.returncode
+
+    line.traffic.start()
+    for verb, point in (
+        ("prepare", "prepare.publication"),
+        ("copy", "copy.data:2"),
+        ("stream", "stream.committed:2"),
+        ("stream", "stream.applied:2"),
+    ):
+        assert run(verb, at=point) == KILLED
+        if verb != "stream":
+            assert run(verb, at="") == 0
     line.start_stream()
     line.prove()

@@ -9,10 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.processes import KILLED
 from tests.small_shop import REVISION, SmallShop, small_shop
 from toolkit.servers import Server
-
-KILLED = -signal.SIGKILL
 
 Catalogs = dict[str, dict[str, list[tuple[Any, ...]]]]
 
@@ -102,7 +101,7 @@ def test_while_following_and_after_attempts_that_were_given_up(
             assert "source takes writes again" in given_up["error"]
             writer.commit()
         shop.ask("source", "UPDATE orders SET state = 'sent' WHERE id = 2")
-        stream.terminate()
+        stream.send_signal(signal.SIGTERM)
         stream.wait(60)
     # With only one service gone, the source's own sequences count in other steps.
     with shop.verbs.stream(shop.source, code=None) as stream:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -14,8 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.test_compare import Bench
-
-DBSPLIT = Path(sys.executable).parent / "dbsplit"
+from tests.processes import start
 
 ORDERS = (
     "CREATE TABLE public.orders (id int PRIMARY KEY, state text, updated_at timestamptz)",
@@ -40,15 +39,15 @@ def both(source_db: str, target_db: str) -> Bench:
 
 def compare(bench: Bench, *words: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, result and talk."""
-    done = subprocess.run(
-        [DBSPLIT, "compare", bench.source_dsn, bench.target_dsn, "--settle", "0", *words, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr
+    with TemporaryDirectory() as place:
+        ran = start(
+            ("compare", bench.source_dsn, bench.target_dsn, "--settle", "0", *words, "--json"),
+            os.environ, Path(place, "out"), Path(place, "err"),
+        )  # fmt: skip
+        code = ran.wait()
+        out, err = ran.all_said()
+    assert "Traceback" not in err, err
+    return code, json.loads(out.splitlines()[-1]), err
 
 
 def test_equal_differing_and_unreadable_are_three_results(both: Bench) -> None:

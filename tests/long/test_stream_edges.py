@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.following import Following, following
+from tests.processes import KILLED, start
 from toolkit.servers import Server, running_server
 
 TABLES = [f"t{n}" for n in range(6)]
@@ -29,9 +28,7 @@ SCHEMA = "CREATE SCHEMA odd;" + "".join(
     f" INSERT INTO {name} SELECT n, 0, 'w' FROM generate_series(1, 300) n;"
     for name in TABLES
 )
-DBSPLIT = Path(sys.executable).parent / "dbsplit"
 HELD_S = 0.5
-KILLED = -9
 
 
 @pytest.fixture
@@ -137,14 +134,12 @@ def test_tables_that_were_copied_at_different_times(databases: Following) -> Non
     databases.prepare()
     with writing(databases.source):
         for passes in (3, 4):
-            killed = subprocess.run(
-                [str(DBSPLIT), "copy", str(databases.path)],
-                env={**os.environ, "DBSPLIT_CRASH_AT": f"copy.table:{passes}"},
-                capture_output=True,
-                timeout=60,
-                check=False,
+            killed = start(
+                ("copy", str(databases.path)),
+                {**os.environ, "DBSPLIT_CRASH_AT": f"copy.table:{passes}"},
+                databases.path.with_name(f"killed-{passes}.log"),
             )
-            assert killed.returncode == KILLED, killed
+            assert killed.wait() == KILLED, killed.said()
         databases.copy()
         databases.stream()
     query = "SELECT horizon::text FROM dbsplit.copied"

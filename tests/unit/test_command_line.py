@@ -59,6 +59,39 @@ def test_help_imports_nothing_that_takes_time() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+RENDERS = ("alembic", "sqlalchemy", "great_expectations")
+READS_STATEMENTS = ("plans.statements.read", "sqlglot")
+SPARED = {
+    "status": (*RENDERS, *READS_STATEMENTS, "numpy", "plans.check", "validators.compare"),
+    "doctor": (*RENDERS, *READS_STATEMENTS, "numpy", "plans.check", "validators.compare"),
+    "copy": (*RENDERS, *READS_STATEMENTS, "numpy", "validators.compare"),
+    "validate": (*RENDERS, *READS_STATEMENTS),
+    "stream": RENDERS,
+    "cutover": (*RENDERS, *READS_STATEMENTS),
+}
+"""What a verb does not need, it does not wait for: each of these takes a tenth of a second."""
+
+
+@pytest.mark.parametrize("verb", SPARED)
+def test_a_verb_imports_only_what_it_uses(verb: str, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    nobody = "{dsn: 'host=127.0.0.1 port=1 dbname=%s'}"
+    plan.write_text(
+        f"split: s\nsource: {nobody % 's'}\nservices: {{a: {nobody % 'a'}}}\ntables: {{t: a}}\n"
+    )
+    script = (
+        "import sys; from toolkit.cli.main import cli\n"
+        f"try: cli.main([{verb!r}, {str(plan)!r}])\n"
+        "except SystemExit as end: code = end.code\n"
+        f"print(code, [name for name in {SPARED[verb]} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "4 []", done.stderr
+
+
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colours_are_for_terminals_whose_user_wants_them(tmp_path: Path, no_color: str) -> None:
     plan = tmp_path / "plan.yaml"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from toolkit.status import Status
-from validators.orphans import OrphanResult
-from validators.results import TableResult
+from toolkit.slot_health import duration
+
+if TYPE_CHECKING:
+    from toolkit.status import Status
+    from validators.orphans import OrphanResult
+    from validators.results import TableResult
 
 
 def status_text(status: Status) -> str:
@@ -31,6 +34,7 @@ def status_text(status: Status) -> str:
             for one in status.slots
         ),
         *(f"ALERT   {said}" for said in status.stream.get("alerts") or ()),
+        *_freshness_lines(status),
     ]
     lines += [
         f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
@@ -38,6 +42,24 @@ def status_text(status: Status) -> str:
         for g in status.gates
     ]
     return "\n".join(lines)
+
+
+def _freshness_lines(status: Status) -> Iterator[str]:
+    """By service, the proof that is oldest; and each table that is not equal."""
+    if status.validating:
+        yield f"validation: runs now, {status.validating}"
+    for service in status.services:
+        tables = [one for one in status.tables if one.service == service]
+        proven = [(one.equal_age_s, one.table) for one in tables if one.equal_age_s is not None]
+        if proven:
+            age_s, table = max(proven)
+            yield (
+                f"validation: {service}: {len(proven)} of {len(tables)} tables proven equal, the"
+                f" oldest {duration(age_s)} ago ({table})"
+            )
+    for one in status.tables:
+        if one.state not in ("equal", "never"):
+            yield f"ALERT   {one.service} {one.table} is {one.state}: {one.differing} rows differ"
 
 
 def _copy_lines(copy: Mapping[str, Any]) -> Iterator[str]:
@@ -65,6 +87,9 @@ def validation_text(results: Sequence[TableResult]) -> str:
             one.state,
         )
     lines = [_render(table)]
+    for position in dict.fromkeys(one.position for one in results if one.position):
+        some = sum(one.position == position for one in results)
+        lines.append(f"{some} tables were read as of one position on both sides: {position}")
     for one in results:
         if one.reason:
             lines.append(f"{one.service} {one.table}: {one.reason}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.cli.continuous import continuous_options, require_sensible, watch_split
 from toolkit.cli.options import JSON, PLAN, SERVICE, YES, writing
 from toolkit.cli.rules import broken_text, chosen_rules, rule_options, rules_text
 from toolkit.cli.scoping import scope_of, scope_options, scope_text
@@ -27,6 +28,20 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @SERVICE
 @click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
 @scope_options
+@click.option(
+    "--snapshot",
+    is_flag=True,
+    help="Compare both sides at one position, for which the stream stops a moment.",
+)
+@click.option(
+    "--snapshot-limit",
+    type=click.IntRange(1),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give the snapshots up then: they keep VACUUM from cleaning up.",
+)
+@continuous_options
 @click.option("--html", type=_FILE, help="Write a page to read, to drill into and to sign.")
 @click.option("--junit", type=_FILE, help="Write JUnit XML: a test case for each table and rule.")
 @click.option("--github", is_flag=True, help="Say what differs as annotations of GitHub Actions.")
@@ -62,6 +77,13 @@ def validate(
     --yes.  Each row is read again on both sides in the transaction that writes it; what
     the stream still changes is left to it.  Repeating it changes nothing more.
 
+    --snapshot needs no second look at anything: both sides are read as they were when the
+    target had exactly what the leader had committed.
+
+    --continuous goes on until it is stopped (SIGTERM is clean, kill -9 is safe): a row that
+    differs is told once, and once when it is equal again; exit 5 if something differs at
+    the end.  `dbsplit status` shows when each table was proven last.
+
     A part of the rows (--from, --below, --within, --sample) is told as such; it proves
     nothing to a cutover, and forgets no changed keys.
 
@@ -69,6 +91,8 @@ def validate(
     dbsplit validate plan.yaml
     dbsplit validate plan.yaml --service crm --table customers
     dbsplit validate plan.yaml --table orders --within updated_at:2d
+    dbsplit validate plan.yaml --snapshot
+    dbsplit validate plan.yaml --continuous --every 600
     dbsplit validate plan.yaml --html rows.html --junit rows.xml --github
     dbsplit validate plan.yaml --differences rows.jsonl --csv rows.csv
     dbsplit validate plan.yaml --repair-sql repair.sql
@@ -76,6 +100,10 @@ def validate(
     dbsplit validate plan.yaml --rules --suites rules --docs rule-docs
     """
     with told(as_json=as_json) as talk:
+        if options["continuous"]:
+            require_sensible(options)
+            watch_split(plan, talk, services, tables, every_s=options["every"])
+            return
         from toolkit.validating import Wanted
 
         def may_repair(spool: Spool) -> bool:
@@ -90,6 +118,7 @@ def validate(
             toward=options["toward"],
             rules=chosen_rules(services, tables, options),
             scope=scope_of(options),
+            snapshot_s=options["snapshot_limit"] if options["snapshot"] else None,
             may_repair=may_repair,
         )
         validated = compare_split(plan, talk, services, tables, wanted)
@@ -106,12 +135,12 @@ def compare_split(
     wanted: Any = None,  # noqa: ANN401 - toolkit.validating.Wanted, which is imported late
 ) -> Validated:
     """Compare, and repair if that is wanted."""
+    from toolkit.chosen_routes import chosen_routes
     from toolkit.cli.comparing import comparison_reporter
     from toolkit.cli.lists import read_lists
     from toolkit.cli.options import require_services
     from toolkit.opened import open_split
     from toolkit.validating import NOTHING, run_validation, with_lists
-    from toolkit.validation import chosen_routes
 
     split = open_split(plan)
     require_services(split, services)

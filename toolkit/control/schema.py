@@ -33,6 +33,7 @@ _OF_A_SPLIT: Final = (
     "heartbeat",
     "throttle",
     "comparing",
+    "stop",
     "validated",
     "attempt",
     "service",

@@ -292,11 +292,19 @@ def _proof(validated: Validated) -> Iterator[Markup]:
         "Every row of these tables was hashed inside both databases: on the source through the "
         "plan's expressions, on the target as it stands there. Nothing was sampled."
     )
-    yield _item(
-        "Where the hashes of a group of rows differed, its rows were looked at one by one. A row "
-        "counts as different only if it stayed the same version where it leads while the other "
-        "side applied everything up to that moment, and still held another row, twice."
-    )
+    positions = sorted({one.position for one in validated.results if one.position})
+    if positions:
+        yield _item(
+            "Both sides were read as they were when the side that follows had exactly what the "
+            f"other had committed before one position of its log: {', '.join(positions)}. So a "
+            "row that differed there was different, without a second look."
+        )
+    if not all(one.position for one in validated.results):
+        yield _item(
+            "Where the hashes of a group of rows differed, its rows were looked at one by one. A"
+            " row counts as different only if it stayed the same version where it leads while the"
+            " other side applied everything up to that moment, and still held another row, twice."
+        )
     yield _item(
         "A table that could not be read, or a row that changed too often to be compared, is "
         "“unverified”. It never counts as equal."

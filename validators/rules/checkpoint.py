@@ -301,7 +301,8 @@ def _settings(path: Sequence[str], rule_s_max: float) -> sql.Composed:
     searched = sql.SQL(", ").join(map(sql.Identifier, path))
     return sql.SQL("; ").join(
         [
-            sql.SQL("SET TRANSACTION READ ONLY"),
+            # One moment for all that a rule asks, be it several statements of the library.
+            sql.SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"),
             *pins,
             sql.SQL("SET LOCAL search_path TO {}").format(searched),
         ]

@@ -1,0 +1,89 @@
+"""`validate --snapshot` or the stream is killed while the stream stands still."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.crash.line import Line
+from tests.crash.points import POSITION
+from tests.processes import Running
+from toolkit.one_position import STAND_S_MAX
+from toolkit.servers_watchdog import wait_until
+
+SLACK_S = 20.0  # a busy machine
+TRIES = 5
+NOT_READY = 4
+
+
+def applied(line: Line) -> tuple[int, ...]:
+    """How many transactions each target has."""
+    counts = []
+    for dsn in line.targets.values():
+        with psycopg.connect(dsn) as connection:
+            row = connection.execute("SELECT sum(transactions) FROM dbsplit.progress").fetchone()
+        assert row is not None
+        counts.append(int(row[0]))
+    return tuple(counts)
+
+
+def goes_on(line: Line, within_s: float) -> None:
+    """The stream brings more to every target within so many seconds."""
+    before = applied(line)
+    assert wait_until(
+        lambda: all(now > then for now, then in zip(applied(line), before, strict=True)),
+        timeout_s=within_s,
+    )
+
+
+@contextmanager
+def stopped_while_it_stands(line: Line) -> Iterator[Running]:
+    """A validation that is stopped, by SIGSTOP, while the stream stands still for it."""
+    with psycopg.connect(line.source, autocommit=True) as somebody:
+
+        def stands() -> bool:
+            query = "SELECT FROM dbsplit.stop WHERE state IN ('held', 'wanted', 'standing')"
+            return somebody.execute(query).fetchone() is not None
+
+        for _ in range(TRIES):
+            with line.running("validate", "--snapshot") as validate:
+                while validate.running:
+                    if stands():
+                        validate.send_signal(signal.SIGSTOP)
+                        if stands():  # it may have been done a moment before
+                            yield validate
+                            return
+                        validate.send_signal(signal.SIGCONT)
+    raise AssertionError("it was too quick each time")
+
+
+@pytest.mark.parametrize("point", POSITION)
+def test_the_stream_goes_on_when_the_validation_is_killed(following: Line, point: str) -> None:
+    following.killed_at(point, "validate", "--snapshot")
+    goes_on(following, STAND_S_MAX / 2)
+    assert following.done("validate", "--snapshot").result["consistent"]
+    following.prove()
+
+
+def test_the_stream_goes_on_when_its_time_is_over_and_nothing_is_proven(following: Line) -> None:
+    with stopped_while_it_stands(following) as validate:
+        goes_on(following, STAND_S_MAX + SLACK_S)
+        validate.send_signal(signal.SIGCONT)
+        assert validate.wait() == NOT_READY
+    following.prove()
+
+
+def test_a_stream_that_is_killed_while_it_stands_is_told_and_goes_on_afterwards(
+    following: Line,
+) -> None:
+    with stopped_while_it_stands(following) as validate:
+        following.kill_stream()
+        validate.send_signal(signal.SIGCONT)
+        assert validate.wait() in (0, NOT_READY)  # 0: the followers stood already
+    following.start_stream()
+    goes_on(following, SLACK_S)
+    following.prove()

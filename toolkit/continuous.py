@@ -1,0 +1,224 @@
+"""Comparing round after round while the split follows, until it is stopped.
+
+What was proven longest ago is compared first.  So one that was killed begins with the
+table that it was at, and there with the first unit that was not proven.  A difference is
+told once when it is found, and once when it is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg
+
+from cdc.connect import Connection
+from plans.errors import SplitError
+from plans.routes import Route
+from toolkit import locks, state
+from toolkit.differences import ControlTable, Handover
+from toolkit.freshness import Freshness, read_freshness
+from toolkit.open_differences import Examples, OpenDifferences
+from toolkit.opened import Split, require_prepared
+from toolkit.state import Phase
+from toolkit.validation import Asked, Say, validate_all
+from validators.results import TableResult
+
+NAME = "validate --continuous"
+"""How the process names itself to the server; `dbsplit status` knows it by that."""
+SMALL_ROWS = 20_000
+TOGETHER_MAX = 100
+"""Small tables of a service are compared with each other, at most so many at a time."""
+REST_S = 0.5
+BETWEEN = (Phase.DRAINING, Phase.SETTLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What is known when it ends."""
+
+    split: str
+    rounds: int
+    tables: tuple[Freshness, ...]
+
+    @property
+    def consistent(self) -> bool:
+        """Whether each table was equal when it was last compared."""
+        return bool(self.tables) and all(one.state == "equal" for one in self.tables)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether nothing that was compared is anything but equal."""
+        return all(one.state in ("equal", "never") for one in self.tables)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result object that scripts read."""
+        return {
+            "outcome": "stopped",
+            "consistent": self.consistent,
+            "rounds": self.rounds,
+            "tables": [one.as_dict() for one in self.tables],
+        }
+
+
+def keep_validating(
+    split: Split,
+    routes: Sequence[Route],
+    say: Say,
+    *,
+    every_s: float,
+    still: Callable[[], object],
+) -> Watched:
+    """Compare routes again and again, until KeyboardInterrupt ends it.
+
+    Two rounds begin at least `every_s` seconds apart.  `still` is called before each and
+    raises if the plan or the source's tables are not what they were.  Raises NotReady if
+    another process validates the split.
+    """
+    dsn = split.plan.source.dsn
+    with (
+        locks.sole_runner(dsn, split.name, locks.VALIDATE, name=NAME) as source,
+        ExitStack() as stack,
+    ):
+        require_prepared(split, source)
+        watch = _Watch(split, tuple(routes), source, say)
+        watch.handover = stack.enter_context(Handover(split, watch.sinks))
+        try:
+            while watch.goes_on():
+                began = time.monotonic()
+                still()
+                watch.round()
+                watch.rest(began + every_s)
+        except KeyboardInterrupt:
+            pass
+        return Watched(split=split.name, rounds=watch.rounds, tables=tuple(watch.freshness()))
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The rounds of one process."""
+
+    split: Split
+    routes: tuple[Route, ...]
+    source: Connection
+    say: Say
+    rounds: int = 0  # that came to their end
+    handover: Handover | None = None
+    _open: OpenDifferences = field(default_factory=OpenDifferences)
+    _examples: Examples = field(default_factory=Examples)
+    _reasons: dict[str, str] = field(default_factory=dict)  # why a table was last unverified
+
+    @property
+    def sinks(self) -> list[Any]:
+        return [ControlTable(self.split.name, self.source), self._open, self._examples]
+
+    def goes_on(self) -> bool:
+        """Whether the split still follows: nothing is left to compare after `complete`."""
+        now = state.phases(self.source, self.split.name)
+        return bool(now) and set(now.values()) != {Phase.COMPLETED}
+
+    def freshness(self) -> list[Freshness]:
+        """What is known of all routes; what could not be read last is unverified."""
+        now = state.phases(self.source, self.split.name)
+        return [
+            replace(one, state="unverified") if self._reasons.get(one.route) else one
+            for one in read_freshness(self.source, self.split.name, self.routes, now)
+        ]
+
+    def round(self) -> None:
+        """Compare every route once."""
+        began = time.monotonic()
+        number = self.rounds + 1
+        results: list[TableResult] = []
+        for some in self._groups():
+            self._let_moves_pass()
+            state.beat(self.source, self.split.name, "continuous", {"round": number})
+            compared = self._compared(some)
+            results += compared
+            self._tell(compared, some)
+        self.rounds = number
+        counts = {
+            name: sum(one.state == name for one in results)
+            for name in ("equal", "different", "unverified")
+        }
+        took_s = round(time.monotonic() - began, 1)
+        self.say("round", {"round": number, "tables": len(results), **counts, "took_s": took_s})
+
+    def rest(self, until: float) -> None:
+        """Wait until the next round."""
+        while (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(REST_S, left_s))
+
+    def _groups(self) -> Iterator[list[Route]]:
+        """All routes, those first that were compared longest ago."""
+        age_s = {one.route: one.age_s for one in self.freshness()}
+        left = sorted(
+            self.routes, key=lambda r: -float("inf") if age_s[r.id] is None else -(age_s[r.id] or 0)
+        )
+        while left:
+            first = left[0]
+            group = [first]
+            if first.source.rows_estimated <= SMALL_ROWS:
+                group = [
+                    r
+                    for r in left
+                    if r.service == first.service and r.source.rows_estimated <= SMALL_ROWS
+                ][:TOGETHER_MAX]
+            left = [r for r in left if r not in group]
+            yield group
+
+    def _let_moves_pass(self) -> None:
+        """A cutover compares for itself, and wants the servers for it."""
+        while locks.is_held(self.source, self.split.name, locks.CUTOVER) or any(
+            phase in BETWEEN for phase in state.phases(self.source, self.split.name).values()
+        ):
+            time.sleep(REST_S)
+
+    def _compared(self, routes: Sequence[Route]) -> list[TableResult]:
+        """The results; a server that is away for a while makes them unverified."""
+        asked = Asked(handover=self.handover)
+        try:
+            return list(validate_all(self.split, routes, self.source, self.say, asked).results)
+        except (psycopg.Error, SplitError) as error:
+            self.source.execute("SELECT")  # without it, the role is lost: that ends it
+            reason = str(error).strip().splitlines()[0]
+            return [
+                TableResult(
+                    table=route.target,
+                    service=route.service,
+                    route=route.id,
+                    state="unverified",
+                    reason=reason,
+                )
+                for route in routes
+            ]
+
+    def _tell(self, results: Sequence[TableResult], routes: Sequence[Route]) -> None:
+        fresh = {
+            one.route: one
+            for one in read_freshness(
+                self.source,
+                self.split.name,
+                routes,
+                state.phases(self.source, self.split.name),
+            )
+        }
+        for result in results:
+            where = {"service": result.service, "table": str(result.table)}
+            news = self._open.news(result)
+            if news.new:
+                shown = self._examples.by_route.get(result.route, [])
+                told = {"new": news.new, "open": news.open, "examples": shown}
+                self.say("differs", {**where, **told})
+            if news.closed:
+                self.say("closed", {**where, "closed": news.closed, "open": news.open})
+            if result.state == "unverified" and self._reasons.get(result.route) != result.reason:
+                self.say("unverified", {**where, "reason": result.reason})
+            self._reasons[result.route] = result.reason if result.state == "unverified" else ""
+            if result.state == "equal":
+                one = fresh[result.route]
+                told = {"rows": result.rows, "at": one.as_dict()["equal_at"], "as_of": one.as_of}
+                self.say("proven", {**where, **told})
