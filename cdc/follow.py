@@ -33,7 +33,7 @@ from cdc.watch import Watch
 from plans.catalog import TableName
 from plans.errors import NotReady, SplitError, StreamBroken
 
-PULL_BYTES_MIN = 1 << 24
+PULL_BYTES_MIN = 1 << 23
 """A log longer than this is pulled before the stream begins."""
 
 RETRY_S_MAX = 60.0
