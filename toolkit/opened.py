@@ -135,10 +135,18 @@ def past_of(source: Connection, split: str) -> dict[str, Any]:
     return dict(row[0]) if row and row[0] else {}
 
 
-def passed_of(source: Connection, split: str) -> dict[str, str]:
+def passed_of(source: Connection, split: str) -> dict[str, list[str]]:
     """By route of a moved service, where what comes back of it begins, see `refresh_work`."""
     row = source.execute(
         "SELECT settings -> 'passed' FROM dbsplit.split WHERE split = %s", [split]
+    ).fetchone()
+    return dict(row[0]) if row and row[0] else {}
+
+
+def past_of_leader(source: Connection, split: str, service: str) -> dict[str, Any]:
+    """The same for a moved service's own tables."""
+    row = source.execute(
+        "SELECT settings -> 'leaders' -> %s FROM dbsplit.split WHERE split = %s", [service, split]
     ).fetchone()
     return dict(row[0]) if row and row[0] else {}
 

@@ -157,8 +157,13 @@ def _with_rest(work: Work, before: Work) -> Work:
         rest = (*one.revision.rest, *(s for s in left if s not in one.revision.rest))
         routes = tuple(sorted({*one.routes, *old.routes}))
         services[service] = replace(one, revision=replace(one.revision, rest=rest), routes=routes)
-    passed = {**before.passed, **work.passed}
-    return replace(work, services=services, said=(*before.said, *work.said), passed=passed)
+    return replace(
+        work,
+        services=services,
+        said=(*before.said, *work.said),
+        passed={**before.passed, **work.passed},
+        repaired=tuple(sorted({*before.repaired, *work.repaired})),
+    )
 
 
 def _decide(

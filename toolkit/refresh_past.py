@@ -7,17 +7,20 @@ see `cdc.past` for how such rows are read.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import pq, sql
 
-from cdc.connect import Connection
+from cdc.connect import Connection, connect
 from plans.catalog import Catalog, TableName
 from plans.evolution import Change, Kind, Numbers
+from plans.load import Plan
+from plans.routes import Route
 from toolkit.refresh_attached import Domain
 from toolkit.refresh_seen import Noted, Seen, ignored_columns
+from toolkit.schema_numbers import read_numbers
 
 Fills = Mapping[tuple[TableName, str], Mapping[str, str] | None]
 
@@ -120,6 +123,75 @@ def past_of_log(facts: Facts, followed: set[TableName]) -> dict[str, Any]:
         )
     kept = [[t.schema, t.name, sorted(columns)] for t, columns in sorted(facts.ignored.items())]
     return {"shapes": shapes, "gone": gone, "ignored": kept}
+
+
+def past_of_leaders(
+    plan: Plan, routes: Iterable[Route], facts: Facts
+) -> tuple[dict[str, Any], frozenset[TableName]]:
+    """The same of the logs of moved services, by service; and tables of which it is unknown.
+
+    Columns that were added there have in the rows of before what their server keeps for
+    them, or NULL; a text that was made longer has the same bytes.
+    """
+    found: dict[str, Any] = {service: dict(one) for service, one in facts.noted.leaders.items()}
+    unknown: set[TableName] = set()
+    led = [r for r in routes if r.service in facts.moved and r.kind.owned]
+    for service in sorted({route.service for route in led}):
+        tables = {route.source.name: route for route in led if route.service == service}
+        changed = [
+            c for c in facts.changes
+            if c.table in tables and c.kind in (Kind.ADDED_COLUMN, Kind.WIDENED_COLUMN)
+        ]  # fmt: skip
+        if not changed:
+            continue
+        with connect(plan.services[service].dsn, name="dbsplit refresh") as target:
+            numbers = read_numbers(target, {c.table.schema for c in changed})
+            row = target.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+            assert row is not None  # noqa: S101
+            shapes = [dict(one) for one in found.get(service, {}).get("shapes", ())]
+            for table in sorted({c.table for c in changed}):
+                mine = [c for c in changed if c.table == table]
+                shape = _of_leader(target, tables[table], numbers[str(table)], mine, facts)
+                if shape is None:
+                    unknown.add(table)
+                    continue
+                for one in shapes:
+                    if TableName(*one["table"]) == table:
+                        _go_on(one, {}, shape["filled"])
+                shapes.append({**shape, "until": str(row[0])})
+            found[service] = {"shapes": shapes}
+    return found, frozenset(unknown)
+
+
+def _of_leader(
+    target: Connection, route: Route, now: Numbers, changes: list[Change], facts: Facts
+) -> dict[str, Any] | None:
+    """How a leader's table was before; None if what its rows had then is unknown."""
+    table, filled = route.source.name, dict[str, Any]()
+    then = facts.noted.numbers[str(table)].columns
+    old = {c.object: then[c.object].type for c in changes if c.kind is Kind.WIDENED_COLUMN}
+    for change in changes:
+        if change.kind is not Kind.ADDED_COLUMN or change.object not in now.columns:
+            continue
+        one = now.columns[change.object]
+        if one.missing:
+            type_ = route.source.column(change.object).type
+            filled[change.object] = _missing_value(target, table, change.object, type_)
+        elif one.has_default:
+            return None
+        else:
+            filled[change.object] = None
+    generated = {c.name for c in route.source.columns if c.generated is not None}
+    return {
+        "table": [table.schema, table.name],
+        "columns": {
+            name: list(old.get(name, one.type))
+            for name, one in now.columns.items()
+            if name not in filled and name not in generated
+        },
+        "renamed": {},
+        "filled": filled,
+    }
 
 
 def _announced(

@@ -166,6 +166,7 @@ def _note(split: Split, source: Connection, work: Work) -> None:
         "entries": work.entries,
         "past": work.past,
         "passed": work.passed,
+        "leaders": work.leaders,
     }
     source.execute(
         "UPDATE dbsplit.split SET plan_digest = %s, settings = settings || %s::jsonb"
@@ -289,7 +290,7 @@ def _end(split: Split, source: Connection, work: Work) -> None:
     with source.transaction():
         source.execute(
             "DELETE FROM dbsplit.validated WHERE split = %s AND route = ANY (%s)",
-            [split.name, [*work.copied, *work.passed]],
+            [split.name, [*work.copied, *work.repaired]],
         )
         source.execute(
             "UPDATE dbsplit.split SET settings = settings - 'refreshing' WHERE split = %s",

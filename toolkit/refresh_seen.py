@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,8 @@ class Noted:
     entries: Mapping[str, Any]  # of the plan
     past: Mapping[str, Any]
     work: Mapping[str, Any] | None  # of a refresh that was begun
-    passed: Mapping[str, str] = field(default_factory=dict)  # see `Work.passed`
+    passed: Mapping[str, Sequence[str]] = field(default_factory=dict)  # see `Work.passed`
+    leaders: Mapping[str, Any] = field(default_factory=dict)  # see `Work.leaders`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ def read_noted(plan: Plan, source: Connection) -> Noted:
         past=settings.get("past") or {},
         work=settings.get("refreshing"),
         passed=settings.get("passed") or {},
+        leaders=settings.get("leaders") or {},
     )
 
 

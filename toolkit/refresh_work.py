@@ -6,7 +6,7 @@ Whoever finds the note, goes on from it: nothing is decided a second time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,11 +23,11 @@ from toolkit.opened import Split, schemas_of, shape_of
 from toolkit.prepare import entries_of
 from toolkit.refresh_attached import read_domains
 from toolkit.refresh_ddl import Revision, Wanted, revision
-from toolkit.refresh_past import Facts, fills_of, past_of_log
+from toolkit.refresh_past import Facts, fills_of, past_of_leaders, past_of_log
 from toolkit.refresh_seen import Noted, Seen
 from toolkit.schema_numbers import read_labels
-from toolkit.service_schema import digest_of, schema_of
-from toolkit.target_server import ask_server
+from toolkit.service_schema import digest_of
+from toolkit.target_server import ask_server, schema_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +56,14 @@ class Work:
     publish: tuple[tuple[str, str], ...]
     unpublish: tuple[tuple[str, str], ...]
     until: str
-    passed: Mapping[str, str] = field(default_factory=dict)
-    """By route of a moved service, where in its log what comes back begins anew."""
-    repaired: tuple[str, ...] = ()  # those of them that are new
+    passed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By route of a moved service, where what comes back begins anew: in its log, and in
+    the source's, where only what came back is."""
+
+    leaders: Mapping[str, Any] = field(default_factory=dict)
+    """By moved service, what its log may tell in another way than its catalog."""
+
+    repaired: tuple[str, ...] = ()  # routes of which the source may not have all
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -131,7 +136,14 @@ def decide(
     tables = {route.source.name: route.source for route in routes}
     before = {TableName(*name.split(".", 1)) for name in noted.numbers}
     remade = {change.table for change in changes if change.kind is Kind.REMADE_TABLE}
-    repaired = _repaired(plan, routes, facts)
+    leaders, unknown = past_of_leaders(plan, routes, facts)
+    passed = _passed(plan, routes, facts, unknown)
+    shaped = {c.table for c in changes if c.kind in _SHAPE} | facts.anew
+    repaired = sorted(
+        route.id
+        for route in routes
+        if route.service in seen.moved and route.kind.owned and route.source.name in shaped
+    )
     work = Work(
         id="",
         said=tuple(str(change) for change in changes),
@@ -149,7 +161,8 @@ def decide(
         ),
         unpublish=tuple((name.schema, name.name) for name in sorted(before - set(followed))),
         until=seen.until,
-        passed={**noted.passed, **repaired},
+        passed={**noted.passed, **passed},
+        leaders=leaders,
         repaired=tuple(repaired),
     )
     return replace(work, id=digest_of(json.dumps(work.as_dict(), sort_keys=True))[:12])
@@ -171,6 +184,10 @@ _SHAPE = frozenset(
 """What changes how rows are told in the log."""
 
 
+_OTHERWISE = frozenset({Kind.RENAMED_COLUMN, Kind.RETYPED_COLUMN, Kind.GENERATED_COLUMN, Kind.KEY})
+"""What cannot be read in the shape of before."""
+
+
 def _require_not_led(routes: Iterable[Route], noted: Noted, moved: frozenset[str]) -> None:
     """Check that no table is new whose rows a moved service would lead."""
     new = sorted(
@@ -188,14 +205,18 @@ def _require_not_led(routes: Iterable[Route], noted: Noted, moved: frozenset[str
         )
 
 
-def _repaired(plan: Plan, routes: Iterable[Route], facts: Facts) -> dict[str, str]:
+def _passed(
+    plan: Plan, routes: Iterable[Route], facts: Facts, unknown: frozenset[TableName]
+) -> dict[str, list[str]]:
     """Where what comes back of tables that have changed begins, by route.
 
     What a moved service's log tells of before is in another shape.  It is passed over,
     and a repair of the source brings what was in it.
     """
-    changed = {change.table for change in facts.changes if change.kind in _SHAPE} | facts.anew
-    found: dict[str, str] = {}
+    by_change = {change.table for change in facts.changes if not change.in_place}
+    changed = {change.table for change in facts.changes if change.kind in _OTHERWISE}
+    changed |= unknown | (facts.anew - by_change)
+    found: dict[str, list[str]] = {}
     for service in sorted(facts.moved):
         mine = [
             route.id
@@ -206,7 +227,7 @@ def _repaired(plan: Plan, routes: Iterable[Route], facts: Facts) -> dict[str, st
             with connect(plan.services[service].dsn, name="dbsplit refresh") as target:
                 row = target.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
             assert row is not None  # noqa: S101
-            found |= dict.fromkeys(mine, str(row[0]))
+            found |= {route: [str(row[0]), facts.seen.until] for route in mine}
     return found
 
 

@@ -250,6 +250,18 @@ def test_a_column_that_only_a_service_has_closes_a_gate(databases: Following) ->
     assert "a:public.nulls.own is not on the source" in gate.observed
 
 
+def test_a_column_that_came_and_went_again_is_passed_over(databases: Following) -> None:
+    """The log has rows with it; undoing DDL is a way out by itself."""
+    databases.execute(
+        "ALTER TABLE widened ADD brief int DEFAULT 1",
+        "INSERT INTO widened VALUES (20, 'x', 1, 2); UPDATE widened SET brief = 3 WHERE id = 1",
+    )
+    stops(databases, "public.widened has a new column brief")
+    databases.execute("ALTER TABLE widened DROP brief", "INSERT INTO widened VALUES (21, 'y')")
+    followed(databases)
+    same(databases, "widened")
+
+
 def test_another_key_is_a_new_copy_of_that_table(databases: Following) -> None:
     databases.execute(
         "INSERT INTO rekeyed VALUES (4, 'before', 4)",
