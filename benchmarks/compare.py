@@ -56,7 +56,7 @@ RUN_S_MAX = 3600.0
 SETTLE_S = "0.1"
 ENDED_S = 0.3  # for the servers' processes to end, and be counted
 WIDE_COLUMNS = 100
-WARM_ROWS = 300_000  # more than a unit: all of the client is loaded
+WARM_ROWS = 300_000  # more than a unit: all of ours is loaded
 GROWING_ROWS = (125_000, 250_000, 500_000, 1_000_000)
 GROWING_DIFFERENCES = (100, 1_000, 10_000, 100_000)
 GROWING_COLUMNS = (10, 50, 100, 200)
@@ -131,6 +131,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=1)
     options.add_argument("--peers", type=Path, help="where they are, or will be, installed")
     options.add_argument("--only", nargs="*", choices=[LIMIT, OURS, *PEERS])
+    options.add_argument("--no-wire", action="store_true", help="do not count bytes: no more runs")
     options.add_argument("--growth", action="store_true", help="by rows, columns and differences")
     options.add_argument("--many", type=int, default=0, help="compare so many small tables, too")
     options.add_argument("--delay-ms", type=float, default=0, help="each way, of runs of their own")
@@ -158,7 +159,7 @@ def _all(servers: Servers, peers: Path, chosen: argparse.Namespace) -> Iterator[
         name: _installed(peers, name) for name in PEERS if name in wanted
     }
     rivals = {name: program for name, program in programs.items() if name in wanted}
-    _warm(servers, rivals)
+    rivals = _that_run(servers, rivals)
     for name, rows, fill in (
         ("mixed", chosen.rows, MIXED),
         ("wide", chosen.wide_rows, wide(WIDE_COLUMNS)),
@@ -166,7 +167,8 @@ def _all(servers: Servers, peers: Path, chosen: argparse.Namespace) -> Iterator[
         differ = chosen.differ or (0, 100, rows // 100)
         for differences in planted(servers, rows, fill, differ) if rows else ():
             contest = Contest(servers, name, rows, differences)
-            yield from _contested(contest, rivals, chosen.rounds)
+            runs = _contested(contest, rivals, chosen.rounds)
+            yield from runs if chosen.no_wire else (_counted(run, contest, rivals) for run in runs)
             if chosen.delay_ms:
                 yield _delayed(contest, ["--tables", "t"], chosen.delay_ms)
     if chosen.growth:
@@ -178,13 +180,19 @@ def _all(servers: Servers, peers: Path, chosen: argparse.Namespace) -> Iterator[
             yield _delayed(contest, [], delay_ms)
 
 
-def _warm(servers: Servers, rivals: Mapping[str, Path | None]) -> None:
-    """Have each program run once, so that its modules are compiled, as pip would leave them."""
+def _that_run(servers: Servers, rivals: Mapping[str, Path | None]) -> dict[str, Path | None]:
+    """Those that can be run; each has run once, so its modules are compiled, as pip leaves them."""
+    able: dict[str, Path | None] = {}
     for differences in planted(servers, WARM_ROWS, MIXED, (1,)):
         contest = Contest(servers, "to warm up", WARM_ROWS, differences)
         for name, program in rivals.items():
-            if program:
-                _direct(contest, name, program)
+            try:
+                if program:
+                    _direct(contest, name, program)
+                able[name] = program
+            except Failed as error:
+                tell(f"{name} is left out: {error}")
+    return able
 
 
 def _growing(servers: Servers, rounds: int) -> Iterator[Run]:
@@ -199,7 +207,7 @@ def _growing(servers: Servers, rounds: int) -> Iterator[Run]:
 
 
 def _contested(contest: Contest, rivals: Mapping[str, Path | None], rounds: int) -> Iterator[Run]:
-    """The best round of each, and for those that are programs what they sent and got."""
+    """The best round of each."""
     tried: dict[str, list[Run]] = {}
     for _ in range(rounds):
         for name, program in rivals.items():
@@ -207,9 +215,8 @@ def _contested(contest: Contest, rivals: Mapping[str, Path | None], rounds: int)
                 tried.setdefault(name, []).append(_limit(contest))
             elif program:
                 tried.setdefault(name, []).append(_direct(contest, name, program))
-    for name, runs in tried.items():
-        best, program = min(runs, key=lambda run: run.cpu_s), rivals[name]
-        yield _counted(contest, best, name, program) if program else best
+    for runs in tried.values():
+        yield min(runs, key=lambda run: run.cpu_s)
 
 
 def _limit(contest: Contest) -> Run:
@@ -232,9 +239,13 @@ def _direct(contest: Contest, contestant: str, program: Path) -> Run:
     return contest.timed(contestant, lambda: _run(command, contestant))
 
 
-def _counted(contest: Contest, run: Run, contestant: str, program: Path) -> Run:
+def _counted(run: Run, contest: Contest, rivals: Mapping[str, Path | None]) -> Run:
+    """What the contestant sends and gets, in another run."""
+    program = rivals[run.contestant]
+    if program is None:
+        return run
     with _links(contest.servers, 0) as links:
-        _run(_command(contestant, program, links[0].dsn, links[1].dsn), contestant)
+        _run(_command(run.contestant, program, links[0].dsn, links[1].dsn), run.contestant)
         return _with_counts(run, links)
 
 
@@ -277,6 +288,8 @@ def _command(tool: str, program: Path, left: str, right: str) -> list[str]:
     if tool == OURS:
         words = ["--tables", "t", "--settle", SETTLE_S, "--json"]
         return [str(program), "compare", left, right, *words]
+    if tool == "data-diff":  # which wants a password even where the server does not
+        left, right = (dsn.replace("@", ":any@", 1) for dsn in (left, right))
     return [str(program), left, "t", right, "t", "-k", "id", "-c", "%", "-j", "2"]
 
 

@@ -17,17 +17,21 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from struct import Struct
+from typing import Final, NamedTuple
+
+import numpy as np
 
 from cdc.batch import Destination, TableBatch, destinations
 from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN
+from cdc.messages import INSERT, NONE, Messages, Places
 from cdc.past import PastShape
-from cdc.pgoutput import Begin, Commit, Event, Message, Origin, Relation, Truncate, decode
+from cdc.pgoutput import Event, Message, Origin, Relation, Truncate, decode
 from cdc.progress import Counters, Reached
 from cdc.replication import Keepalive
-from cdc.row_messages import DELETE, INSERT, UPDATE, rearranged
+from cdc.row_messages import rearranged
 from cdc.writer import Batch, Writer
 from plans.catalog import TableName
 from plans.errors import StreamBroken
@@ -50,7 +54,9 @@ BUSY_S = 0.002
 IDLE_PROGRESS_S = 1.0
 """How often an idle stream's position is written to the follower."""
 
-ROWS = frozenset({INSERT, UPDATE, DELETE})
+BEGIN, COMMIT = b"BC"
+_BEGIN = Struct("!xQ")  # where its commit record starts
+_COMMIT = Struct("!xxQQq")  # the same, where it ends, and when that was
 
 
 class Announcement(NamedTuple):
@@ -62,12 +68,27 @@ class Announcement(NamedTuple):
 
 
 Item = bytes | Keepalive | Announcement
-"""A message of the output plugin, but for those that announce a table, and what else comes."""
+"""A message of the output plugin that is no row's and announces none, and what else comes."""
 
 
-def size_of(items: Sequence[Item]) -> int:
-    """The bytes of the messages among them."""
-    return sum([len(item) for item in items if isinstance(item, bytes)])
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A part of the stream: rows, and what else comes, each after so many of the rows."""
+
+    rows: Messages
+    relations: Places  # the OID of each row's
+    others: Sequence[tuple[int, Item]]
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.others)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return len(self.rows.text)
+
+
+NO_ROWS: Final = np.zeros(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +114,14 @@ class Applier:
         self._begins = LSN(0)
         self._destinations: dict[TableName, list[Destination]] = {}
         self._batches: dict[Destination, TableBatch] = {}
-        self._by_oid: dict[bytes, _Rows] = {}
-        self._straight: dict[bytes, list[bytes]] = {}  # where rows go of which nothing is to ask
+        self._by_oid: dict[int, _Rows] = {}
+        self._part = Part(NONE, NO_ROWS, ())
+        self._taken = 0  # so many of its rows are in batches, or skipped
+        self._here = 0  # and so many have come
+        self._horizon = LSN(0)  # the latest of all destinations
         self._counters = Counters()
-        self._begin: Begin | None = None
-        self._at = 0  # where the transaction was committed
+        self._begin: int | None = None  # where the transaction that is coming was committed
+        self._at = 0  # where the last one was
         self._skip = False
         self._echo = False
         self._in_parts = False
@@ -106,7 +130,7 @@ class Applier:
         self._bytes = 0
         self._part_max = PART_CHANGES_MAX
         self._markers: list[tuple[str, LSN]] = []
-        self._pending: Commit | None = None
+        self._pending: tuple[int, int] | None = None  # where the last one ended, and when
         self._handed_over_at = 0.0
 
     # ------------------------------------------------------------ the session
@@ -127,6 +151,7 @@ class Applier:
         writer.prepare(found)
         for destination in found:
             self._destinations.setdefault(destination.leader.name, []).append(destination)
+            self._horizon = max(self._horizon, destination.horizon)
         self._renew(found)
         self._begins = self.committed
         writer.start()
@@ -160,76 +185,94 @@ class Applier:
     def _renew(self, some: Iterable[Destination]) -> None:
         """Begin new batches."""
         self._batches |= {to: TableBatch(to) for to in some}
-        for oid in self._straight:
-            self._straight[oid] = self._batches[self._by_oid[oid].to[0]].messages
 
     # ------------------------------------------------------------- the events
 
-    def feed(self, items: Sequence[Item]) -> None:
-        """Take in messages; has them written when a batch is full."""
-        self._bytes += size_of(items)
-        straight = self._straight
-        for item in items:
-            if not isinstance(item, bytes) or item[0] not in ROWS:
-                self._control(item)
-            elif not self._skip:
-                self._counters.changes += 1
-                messages = straight.get(item[1:5])
-                if messages is None:
-                    self._ask_where(item)
-                else:
-                    messages.append(item)
-                    self._changes += 1
-                if self._changes >= self._part_max:
-                    self._carry_part()
-        if self._bytes >= PART_BYTES_MAX:
-            self._carry_part()
+    def feed(self, parts: Sequence[Part]) -> None:
+        """Take in parts of the stream; has them written when a batch is full."""
+        for part in parts:
+            self._part, self._taken = part, 0
+            self._bytes += part.size
+            for self._here, item in part.others:
+                self._other(item)
+            self._here = len(part.rows)
+            self._take_rows()
+            if self._bytes >= PART_BYTES_MAX:
+                self._carry_part()
 
-    def _ask_where(self, message: bytes) -> None:
-        rows = self._by_oid[message[1:5]]
+    def _take_rows(self) -> None:
+        """Put the rows that have come into batches, unless their transactions are skipped."""
+        end = self._here
+        while not self._skip and self._taken < end:
+            begin = self._taken
+            self._taken = min(end, begin + max(1, self._part_max - self._changes))
+            self._divide(slice(begin, self._taken))
+            if self._changes >= self._part_max:
+                self._carry_part()
+        self._taken = end
+
+    def _divide(self, some: slice) -> None:
+        """Put rows into their tables' batches."""
+        rows, relations = self._part.rows.only(some), self._part.relations[some]
+        self._counters.changes += len(rows)
+        oids = np.unique(relations).tolist()
+        if len(oids) == 1:
+            self._put(self._by_oid[oids[0]], rows)
+            return
+        for oid in oids:
+            self._put(self._by_oid[oid], rows.only(relations == oid))
+
+    def _put(self, rows: _Rows, messages: Messages) -> None:
         wanted = [to for to in rows.to if self._at >= to.horizon.value]  # else it is in the copy
-        if wanted and not rows.trusted and message[0] != INSERT:
+        if wanted and not rows.trusted and (messages.kinds != INSERT).any():
             raise _unidentified(rows.name)
         if wanted and rows.order is not None:
-            message = rearranged(message, rows.order)
+            order = rows.order
+            messages = Messages.of([rearranged(messages[n], order) for n in range(len(messages))])
         for to in wanted:
-            self._batches[to].messages.append(message)
-            self._changes += 1
+            self._batches[to].messages.append(messages)
+            self._changes += len(messages)
 
-    def _control(self, item: Item) -> None:
-        event = decode(item) if isinstance(item, bytes) else item
-        if event is not None:
-            self._other(event)
+    def _other(self, item: Item) -> None:
+        if isinstance(item, bytes):
+            if item[0] == BEGIN:
+                self._start(*_BEGIN.unpack_from(item))
+            elif item[0] == COMMIT:
+                self._finish(*_COMMIT.unpack_from(item))
+            elif (event := decode(item)) is not None:
+                self._take_rows()
+                self._rare(event)
+        elif isinstance(item, Announcement):
+            self._take_rows()
+            self._announce(item)
+        else:
+            self._take_rows()
+            self._idle(item)
 
-    def _other(self, item: Event | Keepalive | Announcement) -> None:
-        match item:
-            case Begin():
-                self._start(item)
-            case Commit():
-                self._finish(item)
+    def _rare(self, event: Event) -> None:
+        match event:
             case Origin():
-                self._from_origin(item)
-            case Announcement():
-                self._announce(item)
+                self._from_origin(event)
             case Message():
-                self._message(item)
+                self._message(event)
             case Truncate():
-                self._truncate(item)
-            case Keepalive():
-                self._idle(item)
+                self._truncate(event)
             case _:
-                raise TypeError(f"unexpected event {item!r}")
+                raise TypeError(f"unexpected event {event!r}")
 
-    def _start(self, begin: Begin) -> None:
-        if self._gate.stops(begin.commit_lsn):
-            self._stand(begin.commit_lsn)
-        self._begin = begin
-        self._at = begin.commit_lsn.value
-        self._echo = False
+    def _start(self, commit: int) -> None:
+        if self._gate.is_closed and self._gate.stops(LSN(commit)):
+            self._take_rows()
+            self._stand(LSN(commit))
         # Records do not overlap: what was applied ends at or before the commit
         # record of the next transaction.
-        self._skip = begin.commit_lsn < self._begins
-        if not self.link.backwards:
+        skip = commit < self._begins.value
+        if skip != self._skip or self._at < self._horizon.value:
+            self._take_rows()
+        self._begin = self._at = commit
+        self._echo = False
+        self._skip = skip
+        if self._members_only and not self.link.backwards:
             self._set_members_only(members_only=False)
 
     def _stand(self, at: LSN) -> None:
@@ -254,20 +297,26 @@ class Applier:
         if members_only != self._members_only and any(
             flow.kind is Kind.COLUMNS for flow in self.link.flows
         ):
+            self._take_rows()
             self._finish_batch()
         self._members_only = members_only
 
-    def _finish(self, commit: Commit) -> None:
-        if self._begin is None or self._begin.commit_lsn != commit.commit_lsn:
+    def _finish(self, commit: int, end: int, time_us: int) -> None:
+        if self._begin != commit:
             raise StreamBroken(
-                f"the stream ends a transaction at {commit.commit_lsn} that it has not begun",
+                f"the stream ends a transaction at {LSN(commit)} that it has not begun",
                 hint="this is a bug; nothing of that batch was written",
             )
+        changes = self._changes if self._skip else self._changes + self._here - self._taken
+        is_full = changes >= BATCH_CHANGES_MAX or self._bytes >= BATCH_BYTES_MAX
+        if is_full or self._markers or self._in_parts:
+            self._take_rows()
         self._begin = None
-        if commit.end_lsn <= self._begins:
+        if end <= self._begins.value:
             return
-        self._pending = commit
+        self._pending = end, time_us
         self._counters.transactions += not self._echo
+        # Fewer rows may have been wanted than came; more if a table goes to several.
         is_full = self._changes >= BATCH_CHANGES_MAX or self._bytes >= BATCH_BYTES_MAX
         if is_full or self._markers or self._in_parts:
             self._finish_batch()
@@ -282,18 +331,13 @@ class Applier:
         if past is not None:
             told = {name for name in wanted if past.then(name) in told}
         full = relation.replica_identity == "f"
-        oid = relation.oid.to_bytes(4, "big")
-        rows = self._by_oid[oid] = _Rows(
+        self._by_oid[relation.oid] = _Rows(
             name=TableName(relation.schema, relation.name),
             root=root,
             to=to,
             order=_order(names, wanted, past),
             trusted=full or (told == key and not any(one.needs_full_rows for one in to)),
         )
-        self._straight.pop(oid, None)
-        is_plain = rows.trusted and rows.order is None and len(to) == 1
-        if is_plain and self._at >= to[0].horizon.value:
-            self._straight[oid] = self._batches[to[0]].messages
 
     def _message(self, message: Message) -> None:
         if message.prefix == MARKER_PREFIX and message.transactional and not self._skip:
@@ -302,7 +346,7 @@ class Applier:
     def _truncate(self, truncate: Truncate) -> None:
         if self._skip:
             return
-        known = (self._by_oid.get(oid.to_bytes(4, "big")) for oid in truncate.relations)
+        known = (self._by_oid.get(oid) for oid in truncate.relations)
         emptied = [rows for rows in known if rows is not None]
         whole = {rows.name for rows in emptied}
         for rows in emptied:
@@ -368,7 +412,8 @@ class Applier:
         ):
             return  # only echo or other services' changes: the next batch takes it along
         self._pending = None
-        self._hand_over(Reached(pending.end_lsn, pending.commit_time_us, tuple(self._markers)))
+        end, time_us = pending
+        self._hand_over(Reached(LSN(end), time_us, tuple(self._markers)))
 
     def _hand_over(self, reached: Reached) -> None:
         """Have everything written, and committed as what goes so far."""
@@ -395,7 +440,7 @@ class Applier:
         ]
         for batch in tables:
             batch.take_in()
-        position = self._begin.commit_lsn if self._begin else self.committed
+        position = LSN(self._at)
         if tables and not self._opened().carry_part(Batch(tables, position, self._members_only)):
             self._part_max *= 2
             self._bytes = 0

@@ -11,7 +11,9 @@ from cdc.compaction import NetChanges, NetRows
 from cdc.flow import Flow, is_deferrable
 from cdc.flow_sql import FlowSQL
 from cdc.lsn import LSN
-from cdc.row_messages import decode_rows
+from cdc.messages import Messages
+from cdc.net import Net, net
+from cdc.row_messages import read_rows, walk
 from cdc.rows import NULL, Key, Row, Unchanged, values
 from cdc.stage import Stage
 from plans.catalog import Table, TableName
@@ -107,6 +109,11 @@ class Destination:
         return True
 
     @property
+    def is_direct(self) -> bool:
+        """Whether rows can be written as they came."""
+        return self.stage.binary and all(flow.direct is not None for flow in self.flows)
+
+    @property
     def whole_transactions_only(self) -> bool:
         """Whether a part of a transaction means nothing: keys may be double until its end."""
         return is_deferrable(self.leader)
@@ -122,12 +129,26 @@ class TableBatch:
 
     def __init__(self, to: Destination) -> None:
         self.to = to
-        self.messages: list[bytes] = []  # that are not among the changes yet
-        self.changes: NetChanges | NetRows = NetChanges() if to.key else NetRows()
+        self.messages: list[Messages] = []  # that are not among the changes yet
+        self.net: Net | None = None  # all of the changes, if they could be netted side by side
+        self._changes: NetChanges | NetRows = NetChanges() if to.key else NetRows()
         self.emptied = False  # by TRUNCATE, before the changes
+
+    @property
+    def changes(self) -> NetChanges | NetRows:
+        """The changes, netted one by one."""
+        if self.net is not None:
+            walked, self.net = self.net.walked, None
+            self._changes.take_in(read_rows(walked, self.to.key))
+        return self._changes
 
     def gone(self) -> Iterator[Row]:
         """Rows, with the key at least, that the followers may have and that are not there now."""
+        if self.net is not None:
+            yield from self.net.rows(self.net.gone)
+            if self.to.of_several_moments:
+                yield from self.net.rows(self.net.passed)
+            return
         assert isinstance(self.changes, NetChanges)  # noqa: S101
         yield from self.changes.gone()
         if self.to.of_several_moments:
@@ -142,7 +163,9 @@ class TableBatch:
     @property
     def touched(self) -> bool:
         """Whether there is anything to write."""
-        return self.emptied or bool(self.messages) or bool(len(self.changes))
+        return (
+            self.emptied or bool(self.messages) or self.net is not None or bool(len(self._changes))
+        )
 
     def numbered(self) -> bool:
         """Whether its rows can be written to the followers as they came.
@@ -151,22 +174,27 @@ class TableBatch:
         """
         return (
             isinstance(self.changes, NetChanges)
-            and self.to.stage.binary
-            and all(flow.direct is not None for flow in self.to.flows)
+            and self.to.is_direct
             and self.to.number(self.changes.partial().values())
         )
 
     def take_in(self) -> None:
         """Read the row messages."""
-        if self.messages:
-            width = len(self.to.stage.columns)
-            self.changes.take_in(decode_rows(self.messages, width, self.to.key))
-            self.messages.clear()
+        if not self.messages:
+            return
+        walked = walk(Messages.joined(self.messages), len(self.to.stage.columns))
+        self.messages.clear()
+        if self.to.is_direct and self.net is None and not len(self._changes):
+            self.net = net(walked, self.to.key)
+            if self.net is not None:
+                return
+        self.changes.take_in(read_rows(walked, self.to.key))
 
     def empty(self) -> None:
         """Take in a TRUNCATE: whatever came before it does not matter any more."""
         self.messages.clear()
-        self.changes.clear()
+        self.net = None
+        self._changes.clear()
         self.emptied = True
 
 

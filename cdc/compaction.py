@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from cdc.row_messages import DELETE, INSERT, RowChanges
+from cdc.messages import DELETE, INSERT
+from cdc.row_messages import RowChanges
 from cdc.rows import Key, Row, Unchanged, fill, has_unchanged, take, unchanged_of
 
 

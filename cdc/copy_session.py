@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.connect import Connection, connect
+from cdc.copy_transfer import without_gss
 from cdc.replication import ReplicationConnection
 from plans.names import APPLIER_SETTING
 
@@ -65,7 +64,7 @@ class Worker:
         """A session of a target; it is in no transaction."""
         session = self._targets.get(dsn)
         if session is None or session.closed:
-            session = self._targets[dsn] = connect(_unwrapped(dsn), name="dbsplit copy")
+            session = self._targets[dsn] = connect(without_gss(dsn), name="dbsplit copy")
             _set(session, _TARGET_SETTINGS)
             session.execute("SELECT set_config(%s, %s, false)", [APPLIER_SETTING, self._split])
         return session
@@ -106,7 +105,7 @@ class Snapshot:
 
     def session(self) -> Connection:
         """A session of the source that sees the snapshot."""
-        session = connect(_unwrapped(self._dsn), name="dbsplit copy", autocommit=False)
+        session = connect(without_gss(self._dsn), name="dbsplit copy", autocommit=False)
         try:
             _set(session, _SOURCE_SETTINGS)
             session.commit()
@@ -124,13 +123,6 @@ class Snapshot:
     def close(self) -> None:
         """Give it up; sessions that see it keep it."""
         self._exporter.close()
-
-
-def _unwrapped(dsn: str) -> str:
-    """`dsn` without GSSAPI encryption, unless it is wanted: frames can be passed on then."""
-    if "gssencmode" in conninfo_to_dict(dsn) or "PGGSSENCMODE" in os.environ:
-        return dsn
-    return make_conninfo(dsn, gssencmode="disable")
 
 
 def _set(session: Connection, settings: Mapping[str, str]) -> None:

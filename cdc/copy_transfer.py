@@ -23,6 +23,7 @@ from struct import Struct
 
 import psycopg
 from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq.abc import PGconn, PGresult
 
 from cdc.connect import Connection
@@ -40,6 +41,7 @@ A peer that is gone is noticed by TCP's keepalives long before.
 """
 
 _LENGTH = Struct("!I")
+_KIND_AND_LENGTH = Struct("!BI")
 _HEAD = 5  # the kind, and the length of all but the kind
 _DATA, _DONE, _COMPLETE, _READY, _ERROR = b"dcCZE"
 _COPY_DONE = b"c\0\0\0\4"
@@ -78,12 +80,19 @@ def transfer(source: Connection, target: Connection, exchange: Exchange) -> list
     whatever a server objects to, and OperationalError if one falls silent or goes
     away: both connections are of no more use then.
     """
-    if _is_plain(source.pgconn) and _is_plain(target.pgconn):
+    if is_plain(source.pgconn) and is_plain(target.pgconn):
         return _Sockets(source, target, exchange).run()
     return _Libpq(source.pgconn, target.pgconn, exchange).run()
 
 
-def _is_plain(connection: PGconn) -> bool:
+def without_gss(dsn: str) -> str:
+    """`dsn` without GSSAPI encryption, unless it is wanted: frames can be passed on then."""
+    if "gssencmode" in conninfo_to_dict(dsn) or "PGGSSENCMODE" in os.environ:
+        return dsn
+    return make_conninfo(dsn, gssencmode="disable")
+
+
+def is_plain(connection: PGconn) -> bool:
     """Whether what goes over the socket is the protocol itself.
 
     libpq does not tell whether GSSAPI encrypts, so it must have been forbidden.
@@ -97,8 +106,8 @@ class _Sockets:
     """From socket to socket."""
 
     def __init__(self, source: Connection, target: Connection, exchange: Exchange) -> None:
-        self._source = _duplicate(source.pgconn)
-        self._target = _duplicate(target.pgconn)
+        self._source = duplicate(source.pgconn)
+        self._target = duplicate(target.pgconn)
         self._exchange = exchange
         self._heard = bytearray()  # of what the target says, the beginning of a message
         self._target_ready = False
@@ -112,8 +121,8 @@ class _Sockets:
         """Send the statements, and move what comes until both servers are done."""
         with self._source, self._target:
             try:
-                self._source.sendall(_query(self._exchange.whole_reading))
-                self._target.sendall(_query(self._exchange.writing))
+                self._source.sendall(query_frame(self._exchange.whole_reading))
+                self._target.sendall(query_frame(self._exchange.writing))
                 self._pump()
                 while not self._target_ready:
                     self._hear()
@@ -157,9 +166,12 @@ class _Sockets:
 
     def _walk(self, buffer: bytearray, at: int, have: int) -> int:
         """Where the frames of rows that begin at `at` end: beyond `have`, or where another is."""
-        length_at, last, rows = _LENGTH.unpack_from, have - _HEAD, 0
-        while at <= last and buffer[at] == _DATA:
-            at += 1 + length_at(buffer, at + 1)[0]
+        head_at, last, rows = _KIND_AND_LENGTH.unpack_from, have - _HEAD, 0
+        while at <= last:
+            kind, length = head_at(buffer, at)
+            if kind != _DATA:
+                break
+            at += 1 + length
             rows += 1
         self._rows += rows
         return at
@@ -182,7 +194,7 @@ class _Sockets:
             self._sizes.append(self._size)
             self._rows = self._size = 0
         elif kind == _ERROR:
-            raise _error_of(body)
+            raise error_of(body)
         return kind == _READY
 
     def _hear(self) -> None:
@@ -199,7 +211,7 @@ class _Sockets:
             kind, body = heard[0], bytes(heard[_HEAD:end])
             del heard[:end]
             if kind == _ERROR:
-                raise _error_of(body)
+                raise error_of(body)
             if kind == _COMPLETE and body.startswith(_COPY_TAG):
                 self._written.append(_rows_of(body))
             elif kind == _READY:
@@ -316,14 +328,15 @@ def _wait(reading: list[int], writing: list[int]) -> bool:
     return bool(readable)
 
 
-def _duplicate(connection: PGconn) -> socket.socket:
+def duplicate(connection: PGconn) -> socket.socket:
     """The connection's socket, for us beside libpq, which must not be in the middle of anything."""
     duplicate = socket.socket(fileno=os.dup(connection.socket))
     duplicate.settimeout(SILENCE_S_MAX)
     return duplicate
 
 
-def _query(text: bytes) -> bytes:
+def query_frame(text: bytes) -> bytes:
+    """A statement as it is sent."""
     return b"Q" + _LENGTH.pack(len(text) + _HEAD) + text + b"\0"
 
 
@@ -331,7 +344,7 @@ def _rows_of(tag: bytes) -> int:
     return int(tag.removeprefix(_COPY_TAG).rstrip(b"\0"))
 
 
-def _error_of(body: bytes) -> psycopg.Error:
+def error_of(body: bytes) -> psycopg.Error:
     """An ErrorResponse as psycopg would raise it; the manual, 55.8 "Error and Notice"."""
     fields = {part[:1]: part[1:].decode(errors="replace") for part in body.split(b"\0") if part}
     said = fields.get(b"M", "the server refused the copy")

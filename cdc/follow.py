@@ -23,7 +23,7 @@ from cdc.link import Link
 from cdc.lsn import LSN, confirmable
 from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
-from cdc.reader import Messages, Reader
+from cdc.reader import Reader, Stream
 from cdc.replication import ReplicationConnection
 from cdc.sink import TRANSIENT, Behind, Sink
 from cdc.slot import Server, require_unbroken
@@ -33,7 +33,7 @@ from cdc.watch import Watch
 from plans.catalog import TableName
 from plans.errors import NotReady, SplitError, StreamBroken
 
-PULL_BYTES_MIN = 1 << 25
+PULL_BYTES_MIN = 1 << 23
 """A log longer than this is pulled before the stream begins."""
 
 RETRY_S_MAX = 60.0
@@ -179,7 +179,7 @@ class Follower(threading.Thread):
         if len(failures) == len(sinks):
             raise failures[0]
 
-    def _reader(self, messages: Messages, watch: Watch, sinks: Sequence[Sink]) -> Reader:
+    def _reader(self, messages: Stream, watch: Watch, sinks: Sequence[Sink]) -> Reader:
         def confirmed(position: LSN) -> None:
             self.position = position
 

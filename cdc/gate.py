@@ -44,6 +44,11 @@ class Gate:
             self._standing.clear()
             self._changed.notify_all()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it may stop something."""
+        return self._before is not None
+
     def stops(self, at: LSN) -> bool:
         """Whether what was committed there may not pass now."""
         before = self._before

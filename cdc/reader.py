@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from cdc.apply import ROWS, Announcement, Item
+import numpy as np
+
+from cdc.apply import BEGIN, COMMIT, NO_ROWS, Announcement, Item, Part
 from cdc.crash import crash_point
 from cdc.lsn import LSN, confirmable
+from cdc.messages import IS_ROW, NONE, Messages, Places
 from cdc.pgoutput import Relation, decode
-from cdc.replication import ConnectionLost, Keepalive
+from cdc.replication import ConnectionLost, Keepalive, Received
 from cdc.sink import TRANSIENT, Sink
+from cdc.spool import count_of
 from cdc.watch import Watch
 from plans.errors import StreamBroken
 
@@ -26,18 +30,18 @@ AWAY_S_MAX = 600.0
 """How long the others go on without a follower that cannot be reached: the leader keeps
 all of its log for it."""
 
-_BEGIN, _RELATION = b"BR"
-_BOUNDS = frozenset(b"BC")
+_RELATION = ord("R")
+_BOUNDS = frozenset((BEGIN, COMMIT))
 
 
-class Messages(Protocol):
+class Stream(Protocol):
     """Where messages come from."""
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing more will come."""
 
-    def read(self, timeout_s: float) -> list[bytes | Keepalive]:
+    def read(self, timeout_s: float) -> Received:
         """What has arrived, or arrives within so many seconds."""
 
     def confirm(self, flushed: LSN, received: LSN) -> None:
@@ -49,7 +53,7 @@ class Reader:
 
     def __init__(
         self,
-        connection: Messages,
+        connection: Stream,
         watch: Watch,
         sinks: Sequence[Sink],
         confirmed: Callable[[LSN], None],
@@ -59,25 +63,25 @@ class Reader:
         self._sinks = sinks
         self._tell = confirmed
         self._stop = threading.Event()
-        self._wanted: dict[bytes, Sequence[Sink]] = {}
+        self._wanted: dict[int, Sequence[Sink]] = {}
         self._received = LSN(0)
         self._confirmed = LSN(0)
         self._confirm_at = 0.0
         self._in_transaction = False
-        self._commit = LSN(0)  # of the transaction that is being read
+        self._begun = b""  # the message by which the transaction that is being read began
 
     def run(self, stop: threading.Event) -> None:
         """Follow until `stop` is set or nothing more comes; raises what an applier met, too."""
         self._stop = stop
         while not (stop.is_set() or self._connection.exhausted):
-            messages = self._connection.read(0)
-            if not messages:
+            received = self._connection.read(0)
+            if not received:
                 # Nothing waits: let the appliers have what there is, then rest.
                 self._distribute()
                 self._check()
-                messages = self._connection.read(READ_TIMEOUT_S)
-            self._take_in(messages)
-            self._confirm(now=not messages and self._has_advanced())
+                received = self._connection.read(READ_TIMEOUT_S)
+            self._take_in(received)
+            self._confirm(now=not received and self._has_advanced())
         self._distribute()
         self._confirm(now=True)
 
@@ -89,48 +93,72 @@ class Reader:
             time.sleep(DRAIN_S)
         self._confirm(now=True)
 
-    def _take_in(self, messages: Sequence[bytes | Keepalive]) -> None:
-        wanted = self._wanted
-        for message in messages:
-            if isinstance(message, bytes):
-                if message[0] in ROWS:
-                    for sink in wanted[message[1:5]]:
-                        sink.block.append(message)
-                else:
-                    self._control(message)
-            else:
-                self._keepalive(message)
+    def _take_in(self, received: Received) -> None:
+        if len(received.messages):
+            self._divide(received.messages)
+        if received.alive is not None:
+            self._keepalive(received.alive)
         for sink in self._sinks:
-            if len(sink.block) >= BLOCK_MESSAGES_MIN:
+            if count_of(sink.block) >= BLOCK_MESSAGES_MIN:
                 self._hand_over(sink)
 
-    def _control(self, message: bytes) -> None:
-        """Take in what is no row."""
-        item: Item = message
-        sinks = self._sinks
-        kind = message[0]
-        if kind == _RELATION:
+    def _divide(self, messages: Messages) -> None:
+        """Give each applier the rows of its tables, and what else comes in between."""
+        is_row = IS_ROW[messages.kinds]
+        rows = messages.only(is_row)
+        others: list[list[tuple[int, Item]]] = [[] for _ in self._sinks]
+        given = 0
+        for number, place in enumerate(np.flatnonzero(~is_row).tolist()):
+            message, before = messages[place], place - number
+            if message[0] != _RELATION:
+                if message[0] in _BOUNDS:
+                    self._bound(message)
+                for some in others:
+                    some.append((before - given, message))
+                continue
             relation = decode(message)
             assert isinstance(relation, Relation)  # noqa: S101
-            place = self._watch.place_of(relation, self._commit)
-            if place is None:
-                self._wanted[message[1:5]] = ()
-                return
-            item = Announcement(relation, place.root, place.past)
-            sinks = tuple(sink for sink in self._sinks if item.root in sink.tables)
-            self._wanted[message[1:5]] = sinks
-        elif kind in _BOUNDS:
-            self._in_transaction = kind == _BEGIN
-            if self._in_transaction:
-                self._commit = LSN(int.from_bytes(message[1:9], "big"))
-        for sink in sinks:
-            sink.block.append(item)
+            if relation.oid in self._wanted:  # rows so far may be for others than those behind it
+                self._give(rows.only(slice(given, before)), others)
+                given, others = before, [[] for _ in self._sinks]
+            item = self._announcement(relation)
+            for some, sink in zip(others, self._sinks, strict=True):
+                if item is not None and item.root in sink.tables:
+                    some.append((before - given, item))
+        self._give(rows.only(slice(given, None)), others)
+
+    def _bound(self, message: bytes) -> None:
+        self._in_transaction = message[0] == BEGIN
+        if self._in_transaction:
+            self._begun = message
+
+    def _announcement(self, relation: Relation) -> Announcement | None:
+        """What is told of a table, and note who wants its rows; None if nobody does."""
+        place = self._watch.place_of(relation, LSN(int.from_bytes(self._begun[1:9], "big")))
+        if place is None:
+            self._wanted[relation.oid] = ()
+            return None
+        item = Announcement(relation, place.root, place.past)
+        self._wanted[relation.oid] = tuple(sink for sink in self._sinks if item.root in sink.tables)
+        return item
+
+    def _give(self, rows: Messages, others: Sequence[list[tuple[int, Item]]]) -> None:
+        relations = rows.relations
+        wanted = {oid: self._wanted[oid] for oid in np.unique(relations).tolist()}
+        for sink, items in zip(self._sinks, others, strict=True):
+            theirs = [oid for oid, sinks in wanted.items() if sink in sinks]
+            if len(theirs) == len(wanted):
+                part = Part(rows, relations, items)
+            else:
+                part = _only(rows, relations, items, theirs)
+            if len(part):
+                sink.block.append(part)
 
     def _keepalive(self, keepalive: Keepalive) -> None:
         self._received = max(self._received, keepalive.wal_end)
         if not self._in_transaction:
             for sink in self._sinks:
-                sink.block.append(keepalive)
+                sink.block.append(Part(NONE, NO_ROWS, ((0, keepalive),)))
             self._distribute()
         self._confirm(now=keepalive.reply_requested)
 
@@ -176,6 +204,18 @@ class Reader:
         self._tell(self._confirmed)
         self._connection.confirm(self._confirmed, max(self._received, self._confirmed))
         crash_point("stream.confirmed")
+
+
+def _only(
+    rows: Messages, relations: Places, others: Sequence[tuple[int, Item]], oids: Sequence[int]
+) -> Part:
+    """The part of one who wants these relations' rows."""
+    chosen = np.isin(relations, oids)
+    before = np.concatenate((np.zeros(1, np.int64), np.cumsum(chosen)))
+    # Without the text of the others: it would be held as long as this part waits.
+    own = Messages.joined([rows.only(chosen)])
+    moved = [(int(before[place]), item) for place, item in others]
+    return Part(own, relations[chosen], moved)
 
 
 def _gone(sink: Sink) -> StreamBroken:

@@ -20,6 +20,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from cdc.connect import CONNECT_TIMEOUT_S, PINNED_SETTINGS, describe, session_conninfo
 from cdc.lsn import LSN
+from cdc.messages import NONE, Messages
 from plans.errors import NotReady, StreamBroken
 
 _DATA, _ALIVE = b"wk"
@@ -37,7 +38,7 @@ _SILENT = (
     "a firewall or a pooler, which must pass replication connections on"
 )
 
-MESSAGES_MAX = 2_000
+MESSAGES_MAX = 8_000
 BYTES_MAX = 1 << 20
 
 NAP_S = 0.004
@@ -57,6 +58,17 @@ class Keepalive(NamedTuple):
 
     wal_end: LSN
     reply_requested: bool
+
+
+class Received(NamedTuple):
+    """What a read has brought."""
+
+    messages: Messages  # of the output plugin
+    alive: Keepalive | None = None
+    """What the keepalives among them say together; it holds after the messages, too."""
+
+    def __bool__(self) -> bool:
+        return bool(len(self.messages)) or self.alive is not None
 
 
 def plugin_options(publication: str, *, binary: bool) -> dict[str, sql.Literal]:
@@ -112,6 +124,7 @@ class ReplicationConnection:
                 hint=_REFUSED if "FATAL" in reason else _SILENT,
             )
         self._busy = False
+        self._alive: Keepalive | None = None
         self.exhausted = False
         """A stream has no end."""
 
@@ -186,39 +199,39 @@ class ReplicationConnection:
                 "start again",
             )
 
-    def read(self, timeout_s: float) -> list[bytes | Keepalive]:
-        """The messages that have arrived, some at least unless none came within `timeout_s`.
+    def read(self, timeout_s: float) -> Received:
+        """What has arrived, something at least unless nothing came within `timeout_s`.
 
-        Those of the output plugin are bytes.  At most `MESSAGES_MAX`, and about
-        `BYTES_MAX` bytes.
+        At most about `MESSAGES_MAX`, and about `BYTES_MAX` bytes.
         """
-        messages: list[bytes | Keepalive] = []
-        size = self._take(messages)
-        if not messages:
+        frames: list[memoryview] = []
+        self._alive = None
+        size = self._take(frames)
+        if not frames and self._alive is None:
             if self._busy:
                 time.sleep(NAP_S)
             self._busy = self._wait_readable(timeout_s)
         # libpq reads some kilobytes at a time; the nap is worth all that has arrived.
-        while self._wait_readable(0) and len(messages) < MESSAGES_MAX and size < BYTES_MAX:
+        while self._wait_readable(0) and len(frames) < MESSAGES_MAX and size < BYTES_MAX:
             try:
                 self._connection.consume_input()
             except psycopg.OperationalError as error:
                 raise ConnectionLost(str(error)) from None
-            size += self._take(messages)
-        return messages
+            size += self._take(frames)
+        return Received(Messages.of(frames, _DATA_HEAD) if frames else NONE, self._alive)
 
-    def _take(self, messages: list[bytes | Keepalive]) -> int:
-        """Add the messages that libpq has; returns their size."""
+    def _take(self, frames: list[memoryview]) -> int:
+        """Add the messages that libpq has, each behind its head; returns their size."""
         get, size = self._connection.get_copy_data, 0
         while True:
             length, data = get(1)
             if length <= 0:
                 break
             if data[0] == _DATA:
-                messages.append(bytes(data[_DATA_HEAD:]))
+                frames.append(data)
+                size += length
             else:
-                messages.append(_keepalive(data))
-            size += length
+                self._alive = _together(self._alive, _keepalive(data))
         if length < 0:
             raise ConnectionLost(self._error(self._connection.get_result()))
         return size
@@ -240,6 +253,12 @@ class ReplicationConnection:
         if result is not None and (text := result.get_error_message()):
             return text.strip()
         return self._connection.get_error_message().strip()
+
+
+def _together(one: Keepalive | None, other: Keepalive) -> Keepalive:
+    if one is None:
+        return other
+    return Keepalive(max(one.wal_end, other.wal_end), one.reply_requested or other.reply_requested)
 
 
 def _keepalive(data: memoryview) -> Keepalive:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdc.messages import HEAD_MAX, UPDATE, Messages
 from cdc.rows import LENGTH, NULL, UNCHANGED, Key, Row, Unchanged, fill, key_of
-
-INSERT: Final = 0x49
-UPDATE: Final = 0x55
-DELETE: Final = 0x44
 
 _HEAD = 6  # the message's kind, the relation's OID, and what the tuple is
 _NEW = 0x4E
@@ -30,6 +27,14 @@ _IS_SIZED = np.zeros(256, np.int64)
 _IS_SIZED[[_TEXT, _BINARY]] = 1
 _IS_KIND = np.zeros(256, bool)
 _IS_KIND[[_TEXT, _BINARY, _NULL, _UNCHANGED]] = True
+
+_NUMBERS = {
+    2: ((2, ">i2"),),
+    4: ((4, ">i4"),),
+    8: ((8, ">i8"),),
+    16: ((8, ">i8"), (8, ">i8")),
+}
+"""How many bytes are which numbers."""
 
 _Array = NDArray[Any]
 
@@ -45,40 +50,58 @@ class RowChanges:
     partial: Mapping[int, Unchanged]  # of rows, by their place, that have UNCHANGED values
 
 
-def decode_rows(messages: Sequence[bytes], width: int, key: Sequence[int]) -> RowChanges:
-    """Read messages of one relation with `width` columns, of which those at `key` are the key.
+@dataclass(frozen=True, slots=True, eq=False)
+class Walked:
+    """Row messages of one relation, of which it is known where their values lie."""
+
+    kinds: _Array  # INSERT, UPDATE or DELETE
+    first: Tuples  # the only tuple of each, or the old one of an update that tells it
+    renewed: _Array  # the places of those updates
+    second: Tuples | None  # their new tuples
+
+
+def walk(messages: Messages, width: int) -> Walked:
+    """Find the values of messages of one relation with `width` columns, side by side.
 
     Raises ValueError for a message that is not of this form: guessing on would mean
     guessing rows.
     """
-    text = b"".join((*messages, b"\0" * LENGTH))  # a length is looked for behind the end, too
+    # A length is looked for behind the end, too.
+    text = messages.text + b"\0" * LENGTH
     data = np.frombuffer(text, np.uint8)
-    ends = np.cumsum(np.fromiter(map(len, messages), np.int64, len(messages)))
-    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
+    starts, ends = messages.starts, messages.ends
     kinds = data[starts]
     walk = _Walk(text, data, width)
     first = walk.tuples(starts + _HEAD)
     renewed = np.flatnonzero((kinds == UPDATE) & (data[starts + _HEAD - 1] != _NEW))
     if not len(renewed):
         _require_ends(first.end, ends)
-        rows, keys = first.rows(), first.keys(key)
-        return RowChanges(kinds.tolist(), keys, rows, {}, first.partial())
+        return Walked(kinds, first, renewed, None)
     second = walk.tuples(first.end[renewed] + 1)
     last = first.end.copy()
     last[renewed] = second.end
     _require_ends(last, ends)
+    return Walked(kinds, first, renewed, second)
+
+
+def read_rows(walked: Walked, key: Sequence[int]) -> RowChanges:
+    """What the messages say, one by one; the key is at these columns."""
+    first, second, kinds = walked.first, walked.second, walked.kinds.tolist()
     rows, keys = first.rows(), first.keys(key)
     partial = first.partial()
+    if second is None:
+        return RowChanges(kinds, keys, rows, {}, partial)
     old = {}
-    news = zip(renewed.tolist(), second.keys(key), second.rows(), strict=True)
+    renewed = walked.renewed.tolist()
+    news = zip(renewed, second.keys(key), second.rows(), strict=True)
     for place, new_key, new in news:
         old[place] = keys[place], rows[place]
         if UNCHANGED in new_key:  # a long key that was not touched, or bytes that look like it
             new_key = key_of(fill(new, rows[place]), key)
         keys[place], rows[place] = new_key, new
         partial.pop(place, None)
-    partial |= {int(renewed[place]): which for place, which in second.partial().items()}
-    return RowChanges(kinds.tolist(), keys, rows, old, partial)
+    partial |= {renewed[place]: which for place, which in second.partial().items()}
+    return RowChanges(kinds, keys, rows, old, partial)
 
 
 def rearranged(message: bytes, order: Sequence[int | bytes]) -> bytes:
@@ -128,7 +151,7 @@ class _Walk:
         # Any four bytes of the text as a number.
         self._lengths = np.ndarray((len(text) - LENGTH + 1,), ">i4", text, strides=(1,))
 
-    def tuples(self, start: _Array) -> _Tuples:
+    def tuples(self, start: _Array) -> Tuples:
         """The tuples that begin at these positions."""
         data, lengths, last = self._data, self._lengths, len(self._lengths) - 1
         at = np.empty((self._width + 1, len(start)), np.int64)
@@ -147,10 +170,10 @@ class _Walk:
             place = at[column + 1] = place + size
         if not _IS_KIND.take(kinds).all():
             raise ValueError(f"unknown kinds of values: {bytes(set(kinds.reshape(-1).tolist()))!r}")
-        return _Tuples(self._text, data, at, kinds)
+        return Tuples(self._text, data, at, kinds)
 
 
-class _Tuples:
+class Tuples:
     """Tuples that were walked through: where their values begin, and of which kind they are."""
 
     def __init__(self, text: bytes, data: _Array, at: _Array, kinds: _Array) -> None:
@@ -161,31 +184,67 @@ class _Tuples:
         self._sized = _IS_SIZED.take(kinds).astype(bool)
         self.end = at[-1]
 
+    def __len__(self) -> int:
+        return len(self.end)
+
     def rows(self) -> list[Row]:
         """Their values, without the kinds, joined."""
+        joined, cuts = self.copied()
+        ends = cuts.tolist()
+        starts = (cuts[:-1] + _COUNT).tolist()
+        return [joined[a:b] for a, b in zip(starts, ends[1:], strict=True)]
+
+    def copied(self) -> tuple[bytes, _Array]:
+        """They, as COPY's binary format has rows, one behind the other; and where they meet.
+
+        UNCHANGED stands for a length there.
+        """
         at, sized = self._at, self._sized
-        if not len(self._kinds):
-            return [b""] * len(self.end)
+        count = len(self.end)
         given = self._data[self._kept()]
         if sized.all():
             joined = given.tobytes()
-            ends = np.cumsum(at[-1] - at[0] - len(sized))
+            sizes = at[-1] - at[0] - len(sized) + _COUNT
         else:
             # Row by row, where each value goes; what has no bytes keeps the ones of NULL.
-            sizes = np.where(sized, at[1:] - at[:-1] - 1, LENGTH).T.reshape(-1)
-            after = np.cumsum(sizes)
-            ends = after[len(sized) - 1 :: len(sized)]
-            absent = (after - sizes)[~sized.T.reshape(-1)]
+            each = np.empty((count, len(sized) + 1), np.int64)
+            each[:, 0] = _COUNT
+            each[:, 1:] = np.where(sized, at[1:] - at[:-1] - 1, LENGTH).T
+            sizes = each.sum(axis=1)
+            after = np.cumsum(each.reshape(-1))
+            begins = (after - each.reshape(-1)).reshape(each.shape)[:, 1:]
+            absent = begins[~sized.T]
             into = np.full(int(after[-1]), 0xFF, np.uint8)
             to = np.ones(len(into), bool)
             for byte in range(LENGTH):
                 to[absent + byte] = False
             into[to] = given
-            unchanged = (self._kinds == _UNCHANGED).T.reshape(-1)
-            into[(after - 1)[unchanged]] = UNCHANGED[-1]
+            into[begins[(self._kinds == _UNCHANGED).T] + LENGTH - 1] = UNCHANGED[-1]
             joined = into.tobytes()
-        cuts = ends.tolist()
-        return [joined[a:b] for a, b in zip([0, *cuts[:-1]], cuts, strict=True)]
+        return joined, np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
+
+    def numbers(self, key: Sequence[int]) -> list[_Array] | None:
+        """The values at these columns as numbers, whose order means nothing.
+
+        None unless they are all in binary form and of the same few sizes.
+        """
+        found = []
+        for place in key:
+            size = self._at[place + 1] - self._at[place] - 1 - LENGTH
+            of = int(size[0])
+            if of not in _NUMBERS or (size != of).any() or (self._kinds[place] != _BINARY).any():
+                return None
+            begin = self._at[place] + 1 + LENGTH
+            for word, form in _NUMBERS[of]:
+                any_ = np.ndarray((len(self._text) - word - 1,), form, self._text, strides=(1,))
+                found.append(any_[begin].astype(np.int64))
+                begin = begin + word
+        return found
+
+    @property
+    def has_unchanged(self) -> bool:
+        """Whether some values are UNCHANGED."""
+        return bool((self._kinds == _UNCHANGED).any())
 
     def keys(self, key: Sequence[int]) -> list[Key]:
         """The values at these columns, joined."""
@@ -224,18 +283,19 @@ class _Tuples:
         return found
 
     def _kept(self) -> _Array:
-        """Which bytes of the text are values."""
+        """Which bytes of the text are values, or the count of them before each tuple."""
         at, size = self._at, len(self._text)
         gaps = at[0] - np.concatenate((np.zeros(1, np.int64), at[-1][:-1]))
-        if gaps.max() == _HEAD + _COUNT and size - at[-1][-1] == LENGTH:
+        gap = int(gaps[0])
+        if gap < HEAD_MAX and (gaps == gap).all() and size - at[-1][-1] == LENGTH:
             # Between the tuples there is nothing but heads.
             kept = np.ones(size, bool)
             kept[-LENGTH:] = False
-            for byte in range(_HEAD + _COUNT):
+            for byte in range(_COUNT, gap):
                 kept[at[0] - byte - 1] = False
         else:
             marks = np.zeros(size, np.int8)
-            marks[at[0]] = 1
+            marks[at[0] - _COUNT] = 1
             marks[at[-1]] -= 1
             kept = np.cumsum(marks, dtype=np.int8).view(bool)
         kept[at[:-1].reshape(-1)] = False

@@ -15,14 +15,24 @@ import threading
 from collections import deque
 from typing import IO
 
-from cdc.apply import Item, size_of
+from cdc.apply import Part
 
 QUEUE_BYTES_MAX = 1 << 23
 QUEUE_MESSAGES_MAX = 100_000
 SPILL_BYTES_MAX = 1 << 30
 """Of one follower; what it lags behind beyond that, all of them wait for."""
 
-Block = list[Item]
+Block = list[Part]
+
+
+def size_of(block: Block) -> int:
+    """Bytes that it holds."""
+    return sum(part.size for part in block)
+
+
+def count_of(block: Block) -> int:
+    """How many messages."""
+    return sum(map(len, block))
 
 
 class Spool:
@@ -67,7 +77,7 @@ class Spool:
             else:
                 self._blocks.append(block)
                 self._bytes += size_of(block)
-                self._messages += len(block)
+                self._messages += count_of(block)
             self._changed.notify_all()
         return True
 
@@ -80,12 +90,12 @@ class Spool:
             if self._blocks:
                 block = self._blocks.popleft()
                 self._bytes -= size_of(block)
-                self._messages -= len(block)
+                self._messages -= count_of(block)
             elif self.spilled_bytes:
                 block = self._fetch()
             else:
                 return []
-            self._unwritten = len(block)
+            self._unwritten = count_of(block)
             return block
 
     def close(self) -> None:

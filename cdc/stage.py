@@ -6,7 +6,7 @@ come as text; then the table's columns are text, and a view gives them their typ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import pack
 
@@ -19,6 +19,9 @@ from plans.catalog import Column, Table
 
 BLOCK_BYTES = 1 << 18
 """Rows are joined to blocks of about this size: one call of libpq per row would cost more."""
+
+JOINED_ROWS = 1_000
+"""So many rows are joined at once."""
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + pack("!ii", 0, 0)
 _END = pack("!h", -1)
@@ -91,10 +94,18 @@ class Stage:
         )
         return table, view
 
-    def fill(self, connection: Connection, rows: Iterable[bytes]) -> int:
-        """Stage rows that `row` has written; returns their number."""
+    def fill(self, connection: Connection, lines: Iterable[bytes]) -> int:
+        """Stage lines that `lines` or a writer has made; returns the number of rows."""
         names = [*map(sql.Identifier, self.columns), OP, COUNT, UNCHANGED_NAMES]
-        return copy_in(connection, self.table, names, rows)
+        return copy_in(connection, self.table, names, lines)
+
+    def lines(self, op: bytes, rows: Sequence[Row]) -> Iterator[bytes]:
+        """Complete rows in COPY's binary format, many at a time; as `writer` has them."""
+        head, tail = self._frame(op, None)
+        tail += NULL
+        between = tail + head
+        for at in range(0, len(rows), JOINED_ROWS):
+            yield head + between.join(rows[at : at + JOINED_ROWS]) + tail
 
     def writer(self, op: bytes, count: int | None = None) -> Callable[[Row], bytes]:
         """What writes complete rows in COPY's binary format (manual, COPY, "Binary Format").
@@ -144,18 +155,18 @@ def copy_in(
     connection: Connection,
     table: sql.Identifier,
     columns: Iterable[sql.Identifier],
-    rows: Iterable[bytes],
+    lines: Iterable[bytes],
 ) -> int:
-    """Copy rows in COPY's binary format into a table; returns their number."""
+    """Copy what is in COPY's binary format into a table; returns the number of rows."""
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
         table, sql.SQL(", ").join(columns)
     )
     block, size = [_SIGNATURE], 0
     with connection.cursor() as cursor:
         with cursor.copy(statement) as copy:
-            for row in rows:
-                block.append(row)
-                size += len(row)
+            for line in lines:
+                block.append(line)
+                size += len(line)
                 if size > BLOCK_BYTES:
                     copy.write(b"".join(block))
                     block, size = [], 0

@@ -14,9 +14,10 @@ from cdc.batch import CompiledFlow, Direct, TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.crash import crash_point
 from cdc.lsn import LSN
+from cdc.net import Net
 from cdc.progress import Session
 from cdc.readback import read_back
-from cdc.rows import Key, Row, Unchanged
+from cdc.rows import Key, Unchanged
 from cdc.stage import copy_in, plain_writer
 from plans.routes import Kind
 
@@ -74,7 +75,7 @@ class _Staged:
     renamed: int = 0  # rows that have another key than before
     changing: Mapping[Unchanged, int] = field(default_factory=dict)
     """How many rows are to be updated, if direct, by the values that they lack."""
-    appearing: Sequence[Row] = ()  # rows to be copied straight into the table
+    appearing: Sequence[bytes] = ()  # rows to be copied straight into the table, in its format
 
 
 class BatchWriter:
@@ -128,21 +129,25 @@ class BatchWriter:
                 raise Unexpected(str(staged.batch.to.leader.name))
 
     def _stage(self, batch: TableBatch, manner: Manner) -> _Staged:
-        changes = batch.changes
-        if isinstance(changes, NetRows):
-            staged, rows = _of_multiset(batch, changes)
-        else:
-            self._complete(batch, changes)
-            if manner.way is Way.DIRECT and batch.numbered():
-                staged, rows = _of_plain(batch, changes, manner)
-            else:
-                staged, rows = _of_keyed(batch, changes)
-        first = next(rows, None)
+        staged, lines = self._lines(batch, manner)
+        first = next(lines, None)
         if first is None:
             return staged
-        count = batch.to.stage.fill(self._connection, chain((first,), rows))
+        count = batch.to.stage.fill(self._connection, chain((first,), lines))
         batch.to.staged += count
         return replace(staged, rows=count)
+
+    def _lines(self, batch: TableBatch, manner: Manner) -> tuple[_Staged, Iterator[bytes]]:
+        """What is to be staged."""
+        if batch.net is not None and manner.way is Way.DIRECT:
+            return _of_net(batch, batch.net, manner)
+        changes = batch.changes
+        if isinstance(changes, NetRows):
+            return _of_multiset(batch, changes)
+        self._complete(batch, changes)
+        if manner.way is Way.DIRECT and batch.numbered():
+            return _of_plain(batch, changes, manner)
+        return _of_keyed(batch, changes)
 
     def _complete(self, batch: TableBatch, changes: NetChanges) -> None:
         """Fetch the values that the log lacks and that the follower cannot have."""
@@ -208,8 +213,7 @@ class BatchWriter:
             self._send_all(flow.add_partial if staged.partial else flow.add)
 
     def _copy(self, staged: _Staged, direct: Direct) -> None:
-        rows = map(plain_writer(len(direct.columns)), staged.appearing)
-        copy_in(self._connection, direct.into, direct.columns, rows)
+        copy_in(self._connection, direct.into, direct.columns, staged.appearing)
 
     def _clear(self, staged: _Staged) -> None:
         if not staged.rows:
@@ -230,6 +234,20 @@ class BatchWriter:
         return self._session.send(statement)
 
 
+def _of_net(batch: TableBatch, net: Net, manner: Manner) -> tuple[_Staged, Iterator[bytes]]:
+    stage = batch.to.stage
+    gone, changing = list(batch.gone()), net.rows(net.change)
+    lines = [stage.lines(b"g", gone), stage.lines(b"u", changing)]
+    if _is_tracked(batch, manner):
+        lines.append(stage.lines(APPEARING, net.rows(net.appear)))
+    return _direct(
+        batch,
+        removed=bool(gone),
+        changing={(): len(changing)} if changing else {},
+        appearing=[net.copied()] if net.appearing else [],
+    ), chain.from_iterable(lines)
+
+
 def _of_plain(
     batch: TableBatch, changes: NetChanges, manner: Manner
 ) -> tuple[_Staged, Iterator[bytes]]:
@@ -237,23 +255,44 @@ def _of_plain(
     stage = batch.to.stage
     gone = [*batch.gone(), *(old for old, _ in changes.renamed())]
     # An old row may be an update that came in part.
-    rows = [map(stage.partial_writer(b"g"), gone)]
+    lines: list[Iterator[bytes]] = [map(stage.partial_writer(b"g"), gone)]
     for lacking, some in changing.items():
-        number = batch.to.parts.get(lacking, 0)
-        write = stage.blank_writer(b"p", number, lacking) if lacking else stage.writer(b"u")
-        rows.append(map(write, some))
-    if any(flow.flow.route in manner.tracked for flow in batch.to.flows):
-        rows.append(map(stage.writer(APPEARING), appearing))
-    staged = _Staged(
+        if lacking:
+            write = stage.blank_writer(b"p", batch.to.parts.get(lacking, 0), lacking)
+            lines.append(map(write, some))
+        else:
+            lines.append(stage.lines(b"u", some))
+    if _is_tracked(batch, manner):
+        lines.append(stage.lines(APPEARING, appearing))
+    return _direct(
+        batch,
+        removed=bool(gone),
+        changing={lacking: len(some) for lacking, some in changing.items()},
+        appearing=list(map(plain_writer(len(stage.columns)), appearing)),
+    ), chain.from_iterable(lines)
+
+
+def _is_tracked(batch: TableBatch, manner: Manner) -> bool:
+    return any(flow.flow.route in manner.tracked for flow in batch.to.flows)
+
+
+def _direct(
+    batch: TableBatch,
+    *,
+    removed: bool,
+    changing: Mapping[Unchanged, int],
+    appearing: Sequence[bytes],
+) -> _Staged:
+    """What is written as it came."""
+    return _Staged(
         batch,
         0,
         present=False,
-        removed=bool(gone),
+        removed=removed,
         partial=False,
-        changing={lacking: len(some) for lacking, some in changing.items()},
+        changing=changing,
         appearing=appearing,
     )
-    return staged, chain.from_iterable(rows)
 
 
 def _of_keyed(batch: TableBatch, changes: NetChanges) -> tuple[_Staged, Iterator[bytes]]:

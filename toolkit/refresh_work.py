@@ -26,8 +26,8 @@ from toolkit.refresh_ddl import Revision, Wanted, revision
 from toolkit.refresh_past import Facts, fills_of, past_of_leaders, past_of_log
 from toolkit.refresh_seen import Noted, Seen
 from toolkit.schema_numbers import read_labels
-from toolkit.service_schema import digest_of, schema_of
-from toolkit.target_server import ask_server
+from toolkit.service_schema import digest_of
+from toolkit.target_server import ask_server, schema_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from cdc.connect import Connection, connect
 from plans import names
-from plans.schema.ddl import Statement, Target, TargetSchema
-from plans.schema.target import target_schema
+from plans.schema.ddl import Statement, TargetSchema
 from toolkit import migrations
 from toolkit.opened import Split
 from toolkit.revisions import further_script, render, revision_ids
-from toolkit.target_server import TargetServer, ask_server
+from toolkit.target_server import ask_server, noted_line, schema_of
 
 LOCK_WAIT_S = 30
 
@@ -25,28 +23,20 @@ def build_schema(split: Split, source: Connection, service: str) -> list[dict[st
     plan = split.plan.services[service]
     schema = schema_of(split, source, service, ask_server(split.dsn(service)))
     _keep_undoing(split, service, schema)
-    _upgrade(split, service, schema, after_data=False)
+    _upgrade(split, service, schema)
     if plan.revisions is not None:
         migrations.upgrade(plan.dsn, plan.revisions, version_table_schema="public")
     return [{"object": one.object, "reason": one.reason} for one in schema.left_out]
 
 
-def complete_schema(split: Split, service: str, schema: TargetSchema) -> None:
-    """Create what comes after the data, but for what was built apart (`toolkit.after_data`).
-
-    From then on the database is at the revision after the data, as if that had made all.
-    """
-    rest = tuple(one for one in schema.after_data if one.build is None)
-    _upgrade(split, service, replace(schema, after_data=rest), after_data=True)
-
-
-def _upgrade(split: Split, service: str, schema: TargetSchema, *, after_data: bool) -> None:
+def _upgrade(split: Split, service: str, schema: TargetSchema) -> None:
+    """Run the revision before the data."""
     with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
-        before, after, *_ = render_line(split, service, schema, Path(directory))
+        before, *_ = render_line(split, service, schema, Path(directory))
         migrations.upgrade(
             split.dsn(service),
             Path(directory),
-            after if after_data else before,
+            before,
             version_table_schema=names.CONTROL_SCHEMA,
         )
 
@@ -103,12 +93,7 @@ def render_line(
 def _line(split: Split, service: str) -> tuple[str, list[str]]:
     """The plan's digest that the schema was first made for, and what refreshed it since."""
     with connect(split.dsn(service), name="dbsplit prepare") as target:
-        row = target.execute(
-            "SELECT plan_digest, coalesce(settings -> 'refreshes', '[]')"
-            " FROM dbsplit.split WHERE split = %s",
-            [split.name],
-        ).fetchone()
-    return (row[0], row[1]) if row else (split.plan.digest, [])
+        return noted_line(target, split.name) or (split.plan.digest, [])
 
 
 def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
@@ -144,26 +129,3 @@ def _undoing(split: Split, service: str) -> TargetSchema | None:
         for when in ("before", "after")
     )
     return TargetSchema(before, after)
-
-
-def schema_of(
-    split: Split,
-    source: Connection,
-    service: str,
-    server: TargetServer,
-) -> TargetSchema:
-    """A service's schema on such a server."""
-    replaced = split.plan.foreign_keys.items()
-    return target_schema(
-        source,
-        split.plan.source.schemas,
-        split.routes,
-        Target(
-            service=service,
-            version=server.version,
-            roles=tuple(r for r in split.plan.services[service].roles if r in server.roles),
-            reference_keys=frozenset(n for n, cut in replaced if cut.replace_with == "reference"),
-            checked_keys=frozenset(n for n, cut in replaced if cut.replace_with == "orphan_check"),
-            extensions=server.extensions,
-        ),
-    )

@@ -174,9 +174,11 @@ class Scan:
         for place, unit in enumerate(units):
             if place in proven:
                 continue
-            is_opened = self.share > OPENED_FROM
-            parts = pieces(unit, self.course.rows_per_unit) if is_opened else [unit]
+            # At first pieces, too: they tell how all that follows is best read.
+            whole = self.sums and self.share <= OPENED_FROM
+            parts = [unit] if whole else pieces(unit, self.course.rows_per_unit)
             for part in parts:
+                is_opened = self.share > OPENED_FROM
                 yield _Part(place, part, is_opened=is_opened, is_last=part is parts[-1])
 
     def _buckets(self, buckets: int) -> tuple[Chunks, Chunks]:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.compaction import NetChanges, NetRows
-from cdc.row_messages import DELETE, INSERT, UPDATE, RowChanges
+from cdc.messages import DELETE, INSERT, UPDATE
+from cdc.row_messages import RowChanges
 from cdc.rows import NULL, UNCHANGED, Row, Value, fill, take, value, values
 
 KEYS = [value(b"1"), value(b"2"), value(b"3"), value(b"4")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import pack
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.row_messages import DELETE, INSERT, UPDATE, decode_rows, rearranged
+from cdc.messages import DELETE, INSERT, UPDATE, Messages
+from cdc.row_messages import RowChanges, read_rows, rearranged, walk
 from cdc.rows import NULL, UNCHANGED, Value, fill, has_unchanged, key_of, take, value, values
 
 RELATION = pack("!I", 70_000)
@@ -60,6 +62,12 @@ def said(draw: st.DrawFn) -> tuple[int, list[Said]]:
         st.builds(Said, st.just(DELETE), old, st.none()),
     )
     return width, draw(st.lists(one, min_size=1, max_size=12))
+
+
+def decode_rows(messages: Sequence[bytes], width: int, key: Sequence[int]) -> RowChanges:
+    """What is read of messages that lie apart, as they came."""
+    apart = Messages.of([b"head" + message for message in messages], 4)
+    return read_rows(walk(Messages.joined([apart]), width), key)
 
 
 @given(said(), st.data())

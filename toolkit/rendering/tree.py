@@ -29,8 +29,7 @@ from toolkit.rendering import text
 from toolkit.rendering.handwritten import Handwritten, following
 from toolkit.rendering.text import ServiceTree
 from toolkit.revisions import revision_ids, scripts_of
-from toolkit.service_schema import schema_of
-from toolkit.target_server import TargetServer, ask_server
+from toolkit.target_server import TargetServer, ask_server, schema_of
 
 MANIFEST = "rendered.json"
 _COPIED = ("env.py", "script.py.mako")
