@@ -113,9 +113,12 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
     with connect(dsn, name="dbsplit refresh", autocommit=False) as target:
         target.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
         gone = _attached(target, wanted)
-        known = [*gone.drops, *drops, *turns[Turn.RENAME]]
+        # A partition's constraint goes with its parent's, and is refused by itself.
+        loosened_first = [statement for statement in gone.drops if _try(target, statement)]
+        known = [*drops, *turns[Turn.RENAME]]
         for statement in known:
             _run(target, statement)
+        known = [*loosened_first, *known]
         before = list(_missing(target, wanted, wanted.schema.before_data))
         for statement in alters:
             _run(target, statement)
@@ -136,13 +139,16 @@ def _attached(target: Connection, wanted: Wanted) -> Attached:
     if wanted.only is not None:
         return Attached((), ())  # the service leads, and decides itself
     both = (*wanted.schema.before_data, *wanted.schema.after_data)
-    renamed = {c.table for c in wanted.changes if c.kind is Kind.RENAMED_COLUMN}
+    left = {c.table for c in wanted.changes if c.kind is Kind.RENAMED_COLUMN}
+    left |= {
+        TableName(*c.object.split(".", 1)) for c in wanted.changes if c.kind is Kind.LOST_PARTITION
+    }
     return attached(
         target,
         wanted.noted,
         wanted.made,
         {one.drop: digest_of(one.create) for one in both if one.drop},
-        frozenset(renamed | wanted.anew | set(wanted.gone)),
+        frozenset(left | wanted.anew | set(wanted.gone)),
     )
 
 

@@ -180,7 +180,7 @@ def _changed_by_the_leader_alone(line: Line) -> None:
     execute(
         line.targets[BOOKS],
         "ALTER TABLE account ADD hint text",
-        "UPDATE account SET hint = 'of ' || id",
+        "UPDATE account SET hint = 'of ' || name",
     )
     assert line.await_stream() == 7
     stopped = line.run("stream", "--until-caught-up")
@@ -207,4 +207,4 @@ def execute(dsn: str, *statements: str) -> None:
 
 def hints(dsn: str) -> list[tuple[object, ...]]:
     with psycopg.connect(dsn) as connection:
-        return connection.execute("SELECT id, hint FROM account ORDER BY 1").fetchall()
+        return connection.execute("SELECT name, hint FROM account ORDER BY 1").fetchall()
