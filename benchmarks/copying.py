@@ -7,9 +7,13 @@
 
 Theory of operation.  One source holds four tables of a shop, with ten indexes and three
 foreign keys.  Each contestant fills an empty database on the same other server, with two
-jobs, until all rows, indexes and keys are there; then the rows are compared, and the
-database is dropped.  Every second round goes in the opposite order.  What is measured
-is processes from start to end, as a user sees them.
+jobs, until all rows, indexes, keys and statistics are there; then the rows are compared,
+and the database is dropped.  Every second round goes in the opposite order.  What is
+measured is processes from start to end, as a user sees them.
+
+dbsplit and pgcopydb analyze the tables.  Who fills a database in another way is told by
+the manual (14.4.9 "Run ANALYZE Afterwards") to do that himself, so it is done for the
+others, and measured apart: the ratios are given with it and without.
 
 Only the ratios of one round mean something; on a busy machine CPU seconds mean more.
 """
@@ -50,6 +54,7 @@ from toolkit.servers import Server, start_server
 
 DBSPLIT: Final = Path(sys.executable).parent / "dbsplit"
 JOBS = 2
+NOTHING = Cost(0.0)
 DATABASE = "shop"
 
 OURS = "dbsplit"
@@ -59,6 +64,7 @@ PIPED = "COPY to COPY, then indexes"
 DUMP = "pg_dump, pg_restore"
 NATIVE = "native subscription, then indexes"
 PEERS = (PGCOPYDB, PIPED, DUMP, NATIVE)
+UNANALYZED = (PIPED, DUMP, NATIVE)
 ALL = (OURS, *PEERS)
 
 TABLES = ("customers", "products", "orders", "order_lines")
@@ -125,6 +131,13 @@ class Taken:
     round: int
     cost: Cost
     load: float  # the machine's, over the minute before
+    analyze: Cost = NOTHING
+    """Of analyzing the tables, where the contestant does not do that."""
+
+    @property
+    def ready(self) -> Cost:
+        """Until the database is as others find it when they begin."""
+        return self.cost + self.analyze
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +210,15 @@ class Place:
             f"{self.program('pg_dump')} -s -Fc --section=post-data --no-publications"
             f" -f post.dump '{source}'\n"
             f"{self.program('pg_restore')} -j{JOBS} --exit-on-error -d '{target}' post.dump",
+            self.directory,
+        )
+
+    def analyze(self) -> Ended:
+        """Analyze all tables, the largest first, with as many jobs as everybody has."""
+        tables = " ".join(reversed(self.tables))
+        psql = f"{self.program('psql')} -q '{self.dsns[1]}'"
+        return shell(
+            f"printf '%s\\n' {tables} | xargs -P {JOBS} -I TABLE {psql} -c 'ANALYZE TABLE'",
             self.directory,
         )
 
@@ -321,6 +343,9 @@ def take(place: Place, version: str, contestant: str, number: int) -> Taken:
         execute(server.dsn(), "CHECKPOINT")
     load = os.getloadavg()[0]
     cost = measured(place.source, place.target, work)
+    analyze = NOTHING
+    if contestant in UNANALYZED:
+        analyze = measured(place.source, place.target, lambda: [place.analyze()])
     source, target = (server.dsn(DATABASE) for server in (place.source, place.target))
     if fingerprint(source, place.tables) != fingerprint(target, place.tables):
         raise Failed(f"the rows of {contestant} differ from the source's")
@@ -330,8 +355,9 @@ def take(place: Place, version: str, contestant: str, number: int) -> Taken:
     tell(
         f"round {number}, PostgreSQL {version}{', TLS' if place.tls else ''}: {contestant}:"
         f" {cost.seconds:.2f} s, CPU {cost.cpu_s:.1f} s"
+        + (f"; ANALYZE {analyze.seconds:.2f} s, CPU {analyze.cpu_s:.1f} s" * bool(analyze.seconds))
     )
-    return Taken(version, place.tls, contestant, number, cost, round(load, 2))
+    return Taken(version, place.tls, contestant, number, cost, round(load, 2), analyze)
 
 
 _BUILT = """
@@ -436,30 +462,41 @@ def eta(version: str, rows: int) -> list[dict[str, float]]:
 def table(taken: Sequence[Taken]) -> str:
     """The result in Markdown, as it stands in docs/benchmarks.md."""
     head = (
-        "PostgreSQL | contestant | s | CPU s: client / source / target | peak MB | peer / dbsplit"
+        "PostgreSQL | contestant | s + ANALYZE | CPU s: client / source / target + ANALYZE"
+        " | peak MB | peer / dbsplit (CPU) | the same, without the peer's ANALYZE"
     )
-    lines = [f"| {head} |", "| --- " * 6 + "|"]
+    lines = [f"| {head} |", "| --- " * 7 + "|"]
     for version, tls, contestant in dict.fromkeys(
         (one.version, one.tls, one.contestant) for one in taken
     ):
         mine = [one for one in taken if (one.version, one.tls) == (version, tls)]
-        costs = {one.round: one.cost for one in mine if one.contestant == contestant}
+        theirs = [one for one in mine if one.contestant == contestant]
         base = {one.round: one.cost for one in mine if one.contestant == OURS}
-        best = min(costs.values(), key=lambda cost: cost.cpu_s)
-        ratios = [costs[n].seconds / base[n].seconds for n in costs]
-        cpu = [costs[n].cpu_s / base[n].cpu_s for n in costs]
-        against = (
-            f"{statistics.median(ratios):.2f} (CPU {statistics.median(cpu):.2f})"
-            if contestant in PEERS
-            else ""
+        best = min(theirs, key=lambda one: one.ready.cpu_s)
+        whole, bare = (
+            _against({one.round: cost for one, cost in zip(theirs, costs, strict=True)}, base)
+            for costs in ([one.ready for one in theirs], [one.cost for one in theirs])
         )
-        seconds = " · ".join(f"{cost.seconds:.1f}" for cost in costs.values())
-        used = f"{best.client_cpu_s:.1f} / {best.source_cpu_s:.1f} / {best.target_cpu_s:.1f}"
+        seconds = " · ".join(
+            f"{one.cost.seconds:.1f}" + f" + {one.analyze.seconds:.1f}" * bool(one.analyze.seconds)
+            for one in theirs
+        )
+        cost = best.cost
+        used = f"{cost.client_cpu_s:.1f} / {cost.source_cpu_s:.1f} / {cost.target_cpu_s:.1f}"
+        used += f" + {best.analyze.cpu_s:.1f}" * bool(best.analyze.seconds)
         lines.append(
             f"| {version}{', TLS' if tls else ''} | {contestant} | {seconds} | {used}"
-            f" | {best.client_peak_mb:.0f} | {against} |"
+            f" | {cost.client_peak_mb:.0f} | {whole if contestant in PEERS else ''}"
+            f" | {bare if contestant in UNANALYZED else ''} |"
         )
     return "\n".join(lines)
+
+
+def _against(costs: dict[int, Cost], base: dict[int, Cost]) -> str:
+    """The median of a peer's ratios to ours, round by round."""
+    ratios = [costs[n].seconds / base[n].seconds for n in costs]
+    cpu = [costs[n].cpu_s / base[n].cpu_s for n in costs]
+    return f"{statistics.median(ratios):.2f} ({statistics.median(cpu):.2f})"
 
 
 def contests(versions: Sequence[str], given: argparse.Namespace) -> list[Taken]:

@@ -11,7 +11,9 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 _PIECE = 1 << 16
 _Pieces = queue.SimpleQueue[tuple[float, bytes]]
@@ -22,6 +24,7 @@ class Proxy:
 
     def __init__(self, port: int, delay_ms: float = 0) -> None:
         self.bytes = 0
+        self.turns = 0  # how often the client spoke after the server had: round trips
         self._to = port
         self._delay_s = delay_ms / 1000
         self._lock = threading.Lock()
@@ -44,15 +47,25 @@ class Proxy:
             server = socket.create_connection(("127.0.0.1", self._to))
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._carry(client, server)
-            self._carry(server, client)
+            answered = threading.Event()
+            answered.set()
+            self._carry(client, server, partial(self._asked, answered))
+            self._carry(server, client, answered.set)
 
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+    def _asked(self, answered: threading.Event) -> None:
+        if answered.is_set():
+            answered.clear()
+            with self._lock:
+                self.turns += 1
+
+    def _carry(
+        self, source: socket.socket, target: socket.socket, note: Callable[[], None]
+    ) -> None:
         pieces: _Pieces = queue.SimpleQueue()
-        for work, end in ((self._receive, source), (self._send, target)):
-            threading.Thread(target=work, args=(end, pieces), daemon=True).start()
+        threading.Thread(target=self._receive, args=(source, pieces, note), daemon=True).start()
+        threading.Thread(target=self._send, args=(target, pieces), daemon=True).start()
 
-    def _receive(self, source: socket.socket, pieces: _Pieces) -> None:
+    def _receive(self, source: socket.socket, pieces: _Pieces, note: Callable[[], None]) -> None:
         data = b"-"
         while data:
             try:
@@ -61,6 +74,8 @@ class Proxy:
                 data = b""
             with self._lock:
                 self.bytes += len(data)
+            if data:
+                note()
             pieces.put((time.monotonic() + self._delay_s, data))
 
     def _send(self, target: socket.socket, pieces: _Pieces) -> None:

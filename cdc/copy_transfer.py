@@ -41,6 +41,7 @@ A peer that is gone is noticed by TCP's keepalives long before.
 """
 
 _LENGTH = Struct("!I")
+_KIND_AND_LENGTH = Struct("!BI")
 _HEAD = 5  # the kind, and the length of all but the kind
 _DATA, _DONE, _COMPLETE, _READY, _ERROR = b"dcCZE"
 _COPY_DONE = b"c\0\0\0\4"
@@ -165,9 +166,12 @@ class _Sockets:
 
     def _walk(self, buffer: bytearray, at: int, have: int) -> int:
         """Where the frames of rows that begin at `at` end: beyond `have`, or where another is."""
-        length_at, last, rows = _LENGTH.unpack_from, have - _HEAD, 0
-        while at <= last and buffer[at] == _DATA:
-            at += 1 + length_at(buffer, at + 1)[0]
+        head_at, last, rows = _KIND_AND_LENGTH.unpack_from, have - _HEAD, 0
+        while at <= last:
+            kind, length = head_at(buffer, at)
+            if kind != _DATA:
+                break
+            at += 1 + length
             rows += 1
         self._rows += rows
         return at

@@ -39,8 +39,8 @@ class Job(Generic[W]):
     needs: Collection[str] = ()
     shares: str = ""
     """What it works on beside others; "" is nothing."""
-    claims: str = ""
-    """What it must have alone, also against those that share it; "" is nothing."""
+    claims: Collection[str] = ()
+    """What it must have alone, also against those that share it."""
 
 
 class Crew(Generic[W]):
@@ -130,15 +130,15 @@ class Crew(Generic[W]):
             return None
 
     def _is_free(self, job: Job[W]) -> bool:
-        busy = {job.shares, job.claims} - {""}
-        return self._claimed.isdisjoint(busy) and not (job.claims and self._shared[job.claims])
+        return self._claimed.isdisjoint((job.shares, *job.claims)) and not any(
+            self._shared[claim] for claim in job.claims
+        )
 
     def _hold(self, job: Job[W], by: int) -> None:
         self._in_hand += by
         if job.shares:
             self._shared[job.shares] += by
-        if job.claims:
-            (self._claimed.add if by > 0 else self._claimed.discard)(job.claims)
+        (self._claimed.update if by > 0 else self._claimed.difference_update)(job.claims)
 
     def _lay_down(self, job: Job[W], *, done: bool = False) -> None:
         with self._changed:

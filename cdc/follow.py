@@ -25,7 +25,7 @@ from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
 from cdc.reader import Reader, Stream
 from cdc.replication import ReplicationConnection
-from cdc.sink import TRANSIENT, Sink
+from cdc.sink import TRANSIENT, Behind, Sink
 from cdc.slot import Server, require_unbroken
 from cdc.spool import SPILL_BYTES_MAX
 from cdc.stage import carries_binary
@@ -83,6 +83,12 @@ class Follower(threading.Thread):
         self.gate = Gate()
         self._reached: dict[str, LSN] = {}  # by stream, what its follower had when we last knew
         self._halt = threading.Event()
+        self._sinks: Sequence[Sink] = ()
+
+    @property
+    def behind(self) -> tuple[Behind, ...]:
+        """The followers that hold up nobody but themselves, and the log."""
+        return tuple(one for sink in self._sinks if (one := sink.behind) is not None)
 
     def stop(self) -> None:
         """Ask it to end after the batch in hand."""
@@ -116,7 +122,8 @@ class Follower(threading.Thread):
                 self.failure = StreamBroken(
                     f"stream {self.feed.name}: the follower refused a change: {_first_line(error)}",
                     hint="nothing of that batch was written; mend the cause and start "
-                    "`dbsplit stream` again",
+                    "`dbsplit stream` again. If the source has dropped what refuses it, "
+                    "`dbsplit plan refresh` drops it here, too",
                 )
                 return
             except Exception as error:  # noqa: BLE001  (a bug; told as such, not swallowed)
@@ -140,6 +147,7 @@ class Follower(threading.Thread):
             )
             for link in self.feed.links
         ]
+        self._sinks = sinks
         try:
             self._open(sinks)
             with (

@@ -29,6 +29,15 @@ _KEEPALIVE = Struct("!xQqB")
 _STATUS = Struct("!cQQQqB")
 _EPOCH_2000_S = 946_684_800
 
+_REFUSED = (
+    "if other connections are let in: the role needs REPLICATION, pg_hba.conf must let it in, and "
+    "max_wal_senders must leave a place free"
+)
+_SILENT = (
+    "the server did not answer: check that it runs, host and port, and what lies between, such as "
+    "a firewall or a pooler, which must pass replication connections on"
+)
+
 MESSAGES_MAX = 8_000
 BYTES_MAX = 1 << 20
 
@@ -106,11 +115,13 @@ class ReplicationConnection:
         self._dsn = dsn
         self._connection = _connected(conninfo)
         if self._connection.status != pq.ConnStatus.OK:
-            reason = self._connection.get_error_message().strip() or "timeout expired"
+            reason = self._connection.get_error_message().strip()
+            if self._connection.status != pq.ConnStatus.BAD:  # libpq would go on waiting
+                reason = "timeout expired"
             self._connection.finish()
             raise NotReady(
                 f"cannot open a replication connection to {describe(dsn)}: {reason}",
-                hint="the role needs REPLICATION, and pg_hba.conf must let it in",
+                hint=_REFUSED if "FATAL" in reason else _SILENT,
             )
         self._busy = False
         self._alive: Keepalive | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import psycopg
 
@@ -29,6 +31,20 @@ TRANSIENT = (
     ConnectionLost,
     NotReady,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A follower that is away, or whose changes wait on disk."""
+
+    service: str
+    away_s: float | None  # None: it is there, and slow
+    why: str
+    spilled_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
 
 class Sink(threading.Thread):
@@ -63,6 +79,17 @@ class Sink(threading.Thread):
     def idle(self) -> bool:
         """Whether everything handed over was written, or nothing will be."""
         return self.away or (self._spool.idle and not self.block and self.applier.idle)
+
+    @property
+    def behind(self) -> Behind | None:
+        """How it is behind; None if it keeps up, as far as others can tell."""
+        if self.away:
+            # What had been spilled was given up: it comes again from the slot.
+            away_s = round(time.monotonic() - self.away_since, 1)
+            said = str(self.failure).strip().partition("\n")[0]
+            return Behind(self.link.service, away_s, said, 0)
+        spilled = self._spool.spilled_bytes
+        return Behind(self.link.service, None, "", spilled) if spilled else None
 
     def open(self) -> None:
         """Connect; a follower that cannot be reached now is away."""

@@ -30,6 +30,9 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system,
   FROM (SELECT) AS one LEFT JOIN pg_replication_slots AS s ON s.slot_name = %s
 """
 
+FAILOVER_SLOTS = 170_000
+"""From this version on, standbys can have slots of ours."""
+
 AGAIN: Final = "`dbsplit abort` and start the split again"
 
 
@@ -80,6 +83,24 @@ def read_slot(connection: Connection, slot: str) -> SlotState:
         log_end=LSN.parse(log_end),
         server=Server(system, int(timeline)),
     )
+
+
+def standbys_behind(connection: Connection, slot: str) -> tuple[str, ...]:
+    """Slots of standbys, if `slot` is synchronized to standbys and waits for none of them.
+
+    If such a standby is promoted, followers may have what it lacks.  () before 17.
+    """
+    if connection.info.server_version < FAILOVER_SLOTS:
+        return ()
+    rows = connection.execute(
+        "SELECT s.slot_name::text FROM pg_replication_slots AS s"
+        " WHERE s.slot_type = 'physical'"
+        " AND current_setting('synchronized_standby_slots') = ''"
+        " AND EXISTS (SELECT FROM pg_replication_slots AS o WHERE o.slot_name = %s AND o.failover)"
+        " ORDER BY 1",
+        [slot],
+    ).fetchall()
+    return tuple(row[0] for row in rows)
 
 
 def require_unbroken(

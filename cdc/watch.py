@@ -15,6 +15,9 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, LiteralString, NamedTuple
 
+import psycopg
+from psycopg import sql
+
 from cdc.connect import Connection, connect
 from cdc.lsn import LSN
 from cdc.past import NO_PAST, Past, PastShape
@@ -24,6 +27,8 @@ from plans.errors import StreamBroken
 
 CHECK_S = 5.0
 """How often the catalog is read; some milliseconds of the leader each."""
+
+LOCK_S_MAX = 2.0
 
 _COLUMNS: Final[LiteralString] = """
 SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint, a.atttypmod,
@@ -160,10 +165,35 @@ class Watch:
         if expected is not None and announced != _numbers(expected):
             if at < self._horizons.get(root, LSN(0)):
                 return None
+            if self._has_only_lost(root, announced):
+                return Place(root, PastShape(table=root, until=at, columns=announced, values={}))
             if (past := self._past_of(root, announced, at)) is not None:
                 return Place(root, past)
         self._require_as_expected(name, root, announced)
         return Place(root)
+
+    def _has_only_lost(self, root: TableName, announced: dict[str, tuple[int, int]]) -> bool:
+        """Whether all that is announced too much are columns that came and went again.
+
+        The catalog is asked anew, behind the lock of whoever has altered the table: a commit
+        may be in the log before it is seen, but not before its locks are released.  So what
+        the catalog lacks then is gone.
+        """
+        expected = _numbers(self._columns[root])
+        if any(announced.get(name) != type_ for name, type_ in expected.items()):
+            return False
+        try:
+            with self._connection.transaction():
+                self._connection.execute(
+                    "SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_S_MAX:.0f}s"]
+                )
+                self._connection.execute(
+                    sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(root.identifier)
+                )
+                now = self._read_columns()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable):
+            return False
+        return _numbers(now.get(root, {})) == expected
 
     def _past_of(
         self, root: TableName, announced: dict[str, tuple[int, int]], at: LSN

@@ -34,8 +34,7 @@ def read_catalog(conn: psycopg.Connection[Any], schemas: Sequence[str]) -> Catal
     wanted = tuple(schema for schema in schemas if schema != CONTROL_SCHEMA)
     try:
         with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-            for setting in catalog_sql.SETTINGS:
-                cursor.execute(setting)
+            cursor.execute("; ".join(catalog_sql.SETTINGS))  # at once: servers may be far away
             return _Reader(cursor, wanted).catalog()
     except psycopg.errors.LockNotAvailable as error:
         raise NotReady(

@@ -29,6 +29,13 @@ SELECT p.pubname::text AS name, p.puballtables AS all_tables,
  GROUP BY p.pubname, p.puballtables ORDER BY p.pubname
 """
 
+# Since 17; a standby that has our slot follows by a physical slot of its own.
+AHEAD: Final[LiteralString] = """
+SELECT slot_name::text AS name FROM pg_replication_slots
+ WHERE slot_type = 'physical' AND current_setting('synchronized_standby_slots', true) = ''
+ ORDER BY 1
+"""
+
 SLOTS: Final[LiteralString] = """
 SELECT slot_name::text AS name, plugin::text AS plugin, active
   FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()
@@ -120,6 +127,15 @@ def _slots(subject: Subject, conn: Connection) -> Iterator[Finding]:
             " batches at a time, and after complete not at all",
             remedy="move its reader to the services' databases before complete, or drop the slot if"
             " nobody reads it",
+        )  # fmt: skip
+    for row in subject.held(conn, AHEAD) if subject.plan.slots.failover else ():
+        yield subject.finding(
+            Severity.WARNING, "slot-ahead", row["name"], ("source",),
+            f"a standby follows by slot {row['name']}, and synchronized_standby_slots is empty",
+            why="the stream may be ahead of it: once it is promoted, targets have changes that"
+            " the source lacks, which ends the stream for good",
+            remedy=f"ALTER SYSTEM SET synchronized_standby_slots = '{row['name']}', and reload, if"
+            " it may be promoted; else slots: {failover: false}",
         )  # fmt: skip
     for row in subject.held(conn, SUBSCRIPTIONS):
         yield subject.finding(

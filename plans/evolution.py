@@ -35,10 +35,14 @@ class Kind(Enum):
     NEW_TABLE = "new_tables"
     GONE_TABLE = "gone_tables"
     RENAMED_TABLE = "gone_tables:renamed"
+    REMADE_TABLE = "gone_tables:remade"
     NEW_PARTITION = "new_partitions"
     ATTACHED_PARTITION = "new_partitions:attached"
     LOST_PARTITION = "lost_partitions"
     ENUM_LABEL = "enum_labels"
+    ENUM_RENAMED = "changed_columns:label"  # of the type
+    RELABELLED = "changed_columns:labels"  # of each table with such a column
+    DOMAIN = "changed_columns:domain"
 
     @property
     def policy(self) -> str:
@@ -55,9 +59,12 @@ _IN_PLACE = frozenset(
         Kind.NEW_PARTITION,
         Kind.LOST_PARTITION,
         Kind.ENUM_LABEL,
+        Kind.ENUM_RENAMED,
+        Kind.DOMAIN,
         Kind.GONE_TABLE,
     }
 )
+_OF_TYPES = frozenset({Kind.ENUM_LABEL, Kind.ENUM_RENAMED, Kind.DOMAIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,17 @@ class Change:
             Kind.KEY: f"has the key ({self.now}) instead of ({self.was})",
             Kind.NEW_TABLE: "is new",
             Kind.GONE_TABLE: "is gone",
+            Kind.REMADE_TABLE: "was dropped and created again",
             Kind.RENAMED_TABLE: f"is renamed to {self.now}",
             Kind.NEW_PARTITION: f"has a new partition {self.object}",
             Kind.ATTACHED_PARTITION: f"has got partition {self.object}, which had rows before",
             Kind.LOST_PARTITION: f"has lost partition {self.object}",
             Kind.ENUM_LABEL: f"has a new value {self.object!r}",
+            Kind.ENUM_RENAMED: f"has the value {self.was!r} renamed to {self.object!r}",
+            Kind.RELABELLED: f"has column {self.object} of a type with a renamed value",
+            Kind.DOMAIN: "has other constraints, or another default",
         }[self.kind]
-        subject = "type" if self.kind is Kind.ENUM_LABEL else "table"
+        subject = "type" if self.kind in _OF_TYPES else "table"
         return f"{subject} {self.table} {said}"
 
 
@@ -168,6 +179,8 @@ def changes(
     for name, shape in sorted(shapes.items()):
         table, before = tables.get(name), noted.get(name)
         if table is not None and before is not None and name in now:
+            if before.oid != now[name].oid:
+                yield Change(Kind.REMADE_TABLE, table.name)
             yield from _of_columns(table, shape, before, now[name])
             yield from _of_partitions(table, before, now[name])
             continue
@@ -177,6 +190,42 @@ def changes(
             yield Change(Kind.RENAMED_TABLE, gone, now=moved)
         else:
             yield Change(Kind.GONE_TABLE, gone)
+
+
+def labels_changed(
+    name: TableName, ours: Sequence[str], theirs: Sequence[str]
+) -> tuple[list[Change], str]:
+    """How a source's enum has changed, seen from a target's; and what cannot be told, or "".
+
+    A value cannot be dropped.  So one that only the target has was renamed, or is its own;
+    between two values that both have, as many new ones as lost ones are those renamed.
+    """
+    common = [label for label in ours if label in theirs]
+    found: list[Change] = []
+    unclear = ""
+    for came, went in zip(_between(ours, common), _between(theirs, common), strict=True):
+        if not went:
+            found += [Change(Kind.ENUM_LABEL, name, label) for label in came]
+        elif len(came) == len(went):
+            pairs = zip(went, came, strict=True)
+            found += [Change(Kind.ENUM_RENAMED, name, new, was=old) for old, new in pairs]
+        elif came:
+            unclear = (
+                f"type {name} has {', '.join(map(repr, came))} where a target has "
+                f"{', '.join(map(repr, went))}: which of them was renamed cannot be told"
+            )
+    return found, unclear
+
+
+def _between(labels: Sequence[str], common: Sequence[str]) -> list[list[str]]:
+    """What stands before the first of the common ones, between them, and behind the last."""
+    found: list[list[str]] = [[]]
+    for label in labels:
+        if label in common:
+            found.append([])
+        else:
+            found[-1].append(label)
+    return found
 
 
 def _of_columns(
@@ -193,7 +242,7 @@ def _of_columns(
     for column in table.columns:
         old = old_names.get(column.name, column.name)
         if old in then:
-            yield from _of_column(table, column, then[old], before.columns[old], now)
+            yield from _of_column(table, column, then[old], before, now, old)
         else:
             filled = _is_filled(table, column.name, before, now)
             yield Change(Kind.ADDED_COLUMN, table.name, column.name, now=column.type, filled=filled)
@@ -203,14 +252,17 @@ def _of_columns(
 
 
 def _of_column(
-    table: Table, column: Column, then: Sequence[Any], before: ColumnNumbers, now: Numbers
+    table: Table, column: Column, then: Sequence[Any], before: Numbers, now: Numbers, old: str
 ) -> Iterator[Change]:
     type_, not_null, generated = then
-    name, numbers = column.name, now.columns[column.name]
-    if before.number != numbers.number:
+    name, numbers, was = column.name, now.columns[column.name], before.columns[old]
+    is_rewritten = _is_rewritten(before, now)
+    if was.number != numbers.number:
         yield Change(Kind.REMADE_COLUMN, table.name, name)
-    elif type_ != column.type or before.type != numbers.type:
-        kind = Kind.WIDENED_COLUMN if widens(type_, column.type) else Kind.RETYPED_COLUMN
+    elif type_ != column.type or was.type != numbers.type:
+        # What was written anew may hold other values, such as by USING.
+        kept = widens(type_, column.type) and not is_rewritten
+        kind = Kind.WIDENED_COLUMN if kept else Kind.RETYPED_COLUMN
         yield Change(kind, table.name, name, was=type_, now=column.type)
     if generated != column.generated:
         yield Change(Kind.GENERATED_COLUMN, table.name, name)
@@ -246,8 +298,13 @@ def _is_filled(table: Table, name: str, before: Numbers, now: Numbers) -> bool:
         return True
     if numbers.missing:
         return True
-    same_files = all(now.files.get(one, file) == file for one, file in before.files.items())
+    same_files = not _is_rewritten(before, now)
     return same_files and not numbers.has_default and not column.identity and not column.not_null
+
+
+def _is_rewritten(before: Numbers, now: Numbers) -> bool:
+    """Whether a table or a partition of it has other files than before."""
+    return any(now.files.get(one, file) != file for one, file in before.files.items())
 
 
 def _of_partitions(table: Table, before: Numbers, now: Numbers) -> Iterator[Change]:

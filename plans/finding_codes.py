@@ -82,6 +82,7 @@ CODES: Final[Mapping[str, Code]] = {
     "sequence-nearly-exhausted": Code("Most of a sequence's numbers are used.", "Widen column and sequence in time."),
     "sequence-shared": Code("Several services draw from a sequence; each will count in steps.", "See that nothing relies on numbers without gaps."),
     "sequence-unowned": Code("No column draws from a sequence; no service gets it.", "Let a column draw from it, or create it in the service's database."),
+    "slot-ahead": Code("A standby that would take our slot over may lack what the targets have by then.", "Set `synchronized_standby_slots` to the standby's slot, or `slots: {failover: false}`."),
     "slot-other": Code("Somebody else follows the source by a logical slot.", "Move its reader before `complete`, or drop the slot."),
     "subscription": Code("The source is a subscriber; a fence refuses what it receives.", "End the subscription for tables that move."),
     "switch-unsupported": Code("This version cannot switch traffic as the plan says.", "`kind: command` or `kind: none`."),

@@ -1,9 +1,10 @@
 """What a service's schema gets after the data, built by many hands.
 
 Indexes, keys and checks are built as soon as their table has its rows, beside the
-copies of other tables; then foreign keys, then everything else, in its order, by the
-revision after the data.  Each of the first is noted in the target's `dbsplit.built`
-in the transaction that builds it, so that a crash costs no more than what was in hand.
+copies of other tables; foreign keys as soon as both of their tables are whole; then
+everything else, in its order, as the revision after the data has it.  Each of the first
+is noted in the target's `dbsplit.built` in the transaction that builds it, so that a
+crash costs no more than what was in hand.
 
 Foreign keys are added without a look at the rows and then validated, which locks the
 referenced table against nobody.
@@ -25,12 +26,15 @@ from cdc.copy_pace import Tally
 from cdc.copy_session import Worker
 from cdc.crash import crash_point
 from cdc.crew import Job
+from plans import names
 from plans.catalog import TableName
 from plans.errors import NotReady
 from plans.routes import Route
 from plans.schema.ddl import Build, Statement, TargetSchema
+from toolkit import migrations
 from toolkit.opened import Split
-from toolkit.prepare import complete_schema
+from toolkit.revisions import revision_ids
+from toolkit.target_server import noted_line
 
 MEMORY_BYTES = 1 << 30
 """What all builds together may take of a target's memory; the manual, maintenance_work_mem."""
@@ -50,7 +54,7 @@ REST_WORK = 16 << 20
 """As measured by `python -m benchmarks.copying --eta`."""
 
 # Ranks in the crew: the source's snapshot is held until all copies (0) are done.
-BUILD, STATISTICS, ADD, VALIDATE, REST = 1, 2, 3, 4, 5
+BUILD, ADD, VALIDATE, STATISTICS, REST = 1, 2, 3, 4, 5
 
 Ready = Callable[[TableName], Collection[str]]
 """The names of the jobs after which a table has its rows."""
@@ -104,7 +108,7 @@ class AfterData:
 
     def keys(self) -> list[Job[Worker]]:
         """The jobs that build what the stream finds rows by; the rows are all there."""
-        return self._builds(self._keys(), lambda _: ())
+        return self._builds(self._keys(), lambda _: (), defaultdict(set))
 
     def lacks_key(self, route: Route) -> bool:
         """Whether what the stream finds the route's rows by is yet to be built."""
@@ -121,24 +125,32 @@ class AfterData:
 
     def jobs(self, ready: Ready) -> list[Job[Worker]]:
         """All jobs, but for what is done already."""
-        builds = self._builds([s for s in self._apart if s.build and not s.build.references], ready)
-        names = {job.name for job in builds}
-        statistics = [self._statistics(table, names, ready) for table in self._tables()]
-        before = names.union(job.name for job in statistics)
-        keys = self._foreign_keys(before)
+        built: dict[TableName, set[str]] = defaultdict(set)
+
+        def whole(*tables: TableName) -> set[str]:
+            """The jobs after which tables have their rows and what is built on them."""
+            return {name for one in tables for name in (*ready(one), *built[one])}
+
+        builds = [s for s in self._apart if s.build and not s.build.references]
+        jobs = self._builds(builds, ready, built)
+        jobs += self._foreign_keys(whole)
+        jobs += [self._statistics(table, whole(table)) for table in self._tables()]
         rest = f"{self._service}: the rest"
         self._tally.expect(rest, REST_WORK)
         last: Job[Worker] = Job(
             name=rest,
             run=lambda worker: self._complete(worker, rest),
             rank=REST,
-            needs=before.union(job.name for job in keys),
+            needs={job.name for job in jobs},
         )
-        return [*builds, *statistics, *keys, last]
+        return [*jobs, last]
 
     # ---------------------------------------------------------------- the jobs
 
-    def _builds(self, statements: Iterable[Statement], ready: Ready) -> list[Job[Worker]]:
+    def _builds(
+        self, statements: Iterable[Statement], ready: Ready, built: dict[TableName, set[str]]
+    ) -> list[Job[Worker]]:
+        """The jobs that build on tables, which are noted by the table at the root."""
         families: dict[TableName, _Family] = defaultdict(_Family)
         jobs = []
         for statement in statements:
@@ -146,6 +158,7 @@ class AfterData:
                 build, place = step.build, self._place(step.build.table)
                 alone = build.alone or build.gathers
                 needs = families[build.root].needs_of(self._name(step), gathers=build.gathers)
+                built[build.root].add(self._name(step))
                 jobs.append(
                     self._job(
                         step,
@@ -153,40 +166,45 @@ class AfterData:
                         {*needs, *ready(build.root)},
                         work=INDEX_WORK * build.size_bytes,
                         shares="" if alone else place,
-                        claims=place if alone else "",
+                        claims=[place] if alone else (),
                     )
                 )
         return jobs
 
-    def _foreign_keys(self, before: Collection[str]) -> list[Job[Worker]]:
-        """First all are added, which locks two tables for a moment; then their rows are checked."""
-        keys = [list(_steps(s)) for s in self._apart if s.build and s.build.references]
-        chain = self._place("foreign keys")
-        adding = [
-            self._job(step, ADD, before, claims=chain)
-            for steps in keys
-            for step in self._left(steps[:1])
-            if len(steps) > 1
-        ]
-        added = {*before, *(job.name for job in adding)}
-        checking = []
-        for steps in keys:
-            for step in self._left(steps[-1:]):
-                # What is added and checked at once locks the other table, too.
-                claims = self._place(step.build.table) if len(steps) > 1 else chain
-                work = VALIDATE_WORK * step.build.size_bytes
-                checking.append(self._job(step, VALIDATE, added, work=work, claims=claims))
+    def _foreign_keys(self, whole: Callable[..., set[str]]) -> list[Job[Worker]]:
+        """First all are added, which locks two tables for a moment; then their rows are checked.
+
+        Each is added as soon as both tables are whole, and checked beside other tables'.
+        """
+        adding, checking = [], []
+        for statement in self._apart:
+            if statement.build is None or statement.build.references is None:
+                continue
+            tables = (statement.build.root, statement.build.references)
+            first, *more = _steps(statement)
+            needs = whole(*tables)
+            places = [self._place(table) for table in tables]
+            work = VALIDATE_WORK * first.build.size_bytes
+            if more:
+                adding += [self._job(s, ADD, needs, claims=places) for s in self._left([first])]
+                needs = {*needs, self._name(first)}
+                # Only one of the tables is locked against others that we have in mind.
+                first, places = more[-1], places[:1]
+            checking += [
+                self._job(s, VALIDATE, needs, work=work, claims=places) for s in self._left([first])
+            ]
         return [*adding, *checking]
 
-    def _statistics(self, table: TableName, built: Collection[str], ready: Ready) -> Job[Worker]:
+    def _statistics(self, table: TableName, needs: Collection[str]) -> Job[Worker]:
         name = f"{self._service}: statistics of {table}"
         self._tally.expect(name, ANALYZE_WORK)
         return Job(
             name=name,
             run=lambda worker: self._analyze(worker, name, table),
             rank=STATISTICS,
-            needs={*built, *ready(table)},
+            needs=needs,
             weight=ANALYZE_WORK,
+            claims=[self._place(table)],
         )
 
     def _job(
@@ -197,7 +215,7 @@ class AfterData:
         *,
         work: float = 0.0,
         shares: str = "",
-        claims: str = "",
+        claims: Collection[str] = (),
     ) -> Job[Worker]:
         name = self._name(step)
         self._tally.expect(name, work)
@@ -279,8 +297,16 @@ class AfterData:
         worker.release_source()
         began = time.monotonic()
         crash_point("copy.rest")
-        complete_schema(self._split, self._service, self._schema)
-        target = worker.target(self._split.dsn(self._service))
+        dsn = self._split.dsn(self._service)
+        target = worker.target(dsn)
+        digest, refreshes = noted_line(target, self._split.name) or (self._split.plan.digest, [])
+        # From then on the database is at the revision after the data, as if that had made all.
+        migrations.step(
+            dsn,
+            [one.create for one in self._schema.after_data if one.build is None],
+            [*revision_ids(self._service, digest), *refreshes],
+            version_table_schema=names.CONTROL_SCHEMA,
+        )
         for (table,) in target.execute(_WITH_STATISTICS).fetchall():
             target.execute(sql.SQL("ANALYZE {}").format(sql.SQL(table)))
         self._tally.built(name, self._service, "views, triggers, rights", time.monotonic() - began)

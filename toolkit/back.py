@@ -18,8 +18,8 @@ from plans import names
 from plans.errors import NotReady
 from toolkit import markers
 from toolkit.opened import Split
-from toolkit.prepare import new_slot
 from toolkit.sides import Sides
+from toolkit.source_log import new_slot
 from toolkit.state import Direction
 
 SLOT_WAIT_S = 30

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from psycopg import sql
 
@@ -45,7 +47,8 @@ def compare_databases(
     changed on the left meanwhile.  Raises NotReady, with all that is wrong, for
     tables, columns and keys that are not on both sides.
     """
-    left, right = (_catalog(dsn, wish.schemas) for dsn in (left_dsn, right_dsn))
+    with ThreadPoolExecutor(2) as pool:
+        left, right = pool.map(partial(_catalog, schemas=wish.schemas), (left_dsn, right_dsn))
     routes, wrong = [], list[str]()
     for name in wish.tables or _all(left):
         try:

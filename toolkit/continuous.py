@@ -8,9 +8,10 @@ told once when it is found, and once when it is gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -70,7 +71,7 @@ def keep_validating(
     say: Say,
     *,
     every_s: float,
-    still: Callable[[], object],
+    still: Callable[[], None],
 ) -> Watched:
     """Compare routes again and again, until KeyboardInterrupt ends it.
 
@@ -95,6 +96,25 @@ def keep_validating(
         except KeyboardInterrupt:
             pass
         return Watched(split=split.name, rounds=watch.rounds, tables=tuple(watch.freshness()))
+
+
+def in_groups(routes: Sequence[Route], age_s: Mapping[str, float | None]) -> list[list[Route]]:
+    """Routes that are compared together, those first that were compared longest ago, or never."""
+    left = sorted(routes, key=lambda r: (age_s[r.id] is not None, -(age_s[r.id] or 0.0)))
+    groups = []
+    while left:
+        first = left[0]
+        group = [first]
+        if _is_small(first):
+            alike = (r for r in left if _is_small(r) and r.service == first.service)
+            group = list(islice(alike, TOGETHER_MAX))
+        left = [route for route in left if route not in group]
+        groups.append(group)
+    return groups
+
+
+def _is_small(route: Route) -> bool:
+    return route.source.rows_estimated <= SMALL_ROWS
 
 
 @dataclass(slots=True)
@@ -133,7 +153,8 @@ class _Watch:
         began = time.monotonic()
         number = self.rounds + 1
         results: list[TableResult] = []
-        for some in self._groups():
+        ages = {one.route: one.age_s for one in self.freshness()}
+        for some in in_groups(self.routes, ages):
             self._let_moves_pass()
             state.beat(self.source, self.split.name, "continuous", {"round": number})
             compared = self._compared(some)
@@ -151,24 +172,6 @@ class _Watch:
         """Wait until the next round."""
         while (left_s := until - time.monotonic()) > 0:
             time.sleep(min(REST_S, left_s))
-
-    def _groups(self) -> Iterator[list[Route]]:
-        """All routes, those first that were compared longest ago."""
-        age_s = {one.route: one.age_s for one in self.freshness()}
-        left = sorted(
-            self.routes, key=lambda r: -float("inf") if age_s[r.id] is None else -(age_s[r.id] or 0)
-        )
-        while left:
-            first = left[0]
-            group = [first]
-            if first.source.rows_estimated <= SMALL_ROWS:
-                group = [
-                    r
-                    for r in left
-                    if r.service == first.service and r.source.rows_estimated <= SMALL_ROWS
-                ][:TOGETHER_MAX]
-            left = [r for r in left if r not in group]
-            yield group
 
     def _let_moves_pass(self) -> None:
         """A cutover compares for itself, and wants the servers for it."""

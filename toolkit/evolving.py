@@ -14,13 +14,15 @@ from pathlib import Path
 
 from cdc.connect import connect
 from cdc.watch import UnknownShape
-from plans.errors import NotReady, PlanInvalid, SplitError, StreamBroken
+from plans.errors import GateClosed, NotReady, PlanInvalid, SplitError, StreamBroken
 from plans.evolution import Change, Kind
 from plans.load import Plan, load_plan
 from toolkit import state
-from toolkit.opened import Drifted, Split, open_split
-from toolkit.refresh import Say, refresh
+from toolkit.leading import require_agreement
+from toolkit.opened import Drifted, NoOwner, Split, open_split, require_begun
+from toolkit.refresh import refresh
 from toolkit.refresh_edits import Answers
+from toolkit.refresh_run import Say
 from toolkit.refresh_seen import read_noted, see
 from toolkit.state import Phase
 from toolkit.streaming import StreamProgress, stream
@@ -41,6 +43,7 @@ def follow(
     """Follow as `toolkit.streaming.stream`, and carry what the plan lets us carry."""
     for _ in range(REFRESHES_MAX):
         try:
+            _require_agreement(path)
             split = open_split(path)
             begun(split)
             return stream(split, stop=stop, until_caught_up=until_caught_up, report=report)
@@ -52,33 +55,64 @@ def follow(
     )
 
 
+def _require_agreement(path: Path) -> None:
+    """Check that moved services' databases are what the source has to follow.
+
+    Raises StreamBroken before a row is carried that would lack something.
+    """
+    plan = load_plan(path, os.environ)
+    with connect(plan.source.dsn, name="dbsplit stream") as source:
+        try:
+            require_begun(plan, source)
+            if moved := state.moved(source, plan.split):
+                require_agreement(plan, source, read_noted(plan, source), moved)
+        except NotReady:
+            return  # whoever opens the split tells, or tries again
+        except GateClosed as disagreement:
+            raise StreamBroken(str(disagreement), hint=disagreement.hint) from None
+
+
 def carry(path: Path, error: SplitError, say: Say) -> None:
     """Carry the changes that a stream has met; raises what ends it."""
     plan = load_plan(path, os.environ)
+    met, phases = _met(plan, error)
+    unknown = error.table if isinstance(error, UnknownShape) else None
+    anew = frozenset[str]()
+    if unknown is not None and plan.ddl.changed_columns == "carry":
+        anew = frozenset({str(unknown)})
+    if isinstance(error, NoOwner):
+        raise _broken(error) from None
+    if not met and not anew:
+        raise (_of_leader(plan, error) if Phase.MOVED in phases else _broken(error)) from None
+    stopping = [change for change in met if policy(plan, change) == "stop"]
+    if stopping or not phases <= {Phase.FOLLOWING, Phase.MOVED}:
+        raise stopped(plan, stopping or met) from error
+    say("schema changed", {"changes": [str(change) for change in met]})
+    try:
+        done = refresh(path, Answers(anew=anew), say)
+    except (PlanInvalid, NotReady, GateClosed) as refused:
+        raise StreamBroken(str(refused), hint=refused.hint) from error
+    if done.to_repair:
+        by = f"dbsplit validate {plan.path} --repair --direction source"
+        say("to repair", {"routes": list(done.to_repair), "by": by})
+
+
+def _met(plan: Plan, error: SplitError) -> tuple[tuple[Change, ...], frozenset[Phase]]:
+    """What has changed in the source, but for what is ignored, and where the services are."""
     try:
         with connect(plan.source.dsn, name="dbsplit refresh") as source:
             noted = read_noted(plan, source)
+            require_agreement(plan, source, noted, state.moved(source, plan.split))
             met = () if noted.work is not None else see(plan, source, noted).changes
-            phases = set(state.phases(source, plan.split).values())
+            phases = frozenset(state.phases(source, plan.split).values())
+    except GateClosed as disagreement:
+        raise StreamBroken(str(disagreement), hint=disagreement.hint) from error
     except SplitError:
         raise _broken(error) from None
     ignored = noted.past.get("ignored", ())
     hidden = {(s, t, c) for s, t, columns in ignored for c in columns}
     met = tuple(c for c in met if (c.table.schema, c.table.name, c.object) not in hidden)
-    unknown = error.table if isinstance(error, UnknownShape) else None
-    anew = frozenset[str]()
-    if unknown is not None and plan.ddl.changed_columns == "carry":
-        anew = frozenset({str(unknown)})
-    if not met and not anew:
-        raise _broken(error) from None
-    stopping = [change for change in met if policy(plan, change) == "stop"]
-    if stopping or phases != {Phase.FOLLOWING}:
-        raise stopped(plan, stopping or met) from error
-    say("schema changed", {"changes": [str(change) for change in met]})
-    try:
-        refresh(path, Answers(anew=anew), say)
-    except (PlanInvalid, NotReady) as refused:
-        raise StreamBroken(str(refused), hint=refused.hint) from error
+    return met, phases
 
 
 def policy(plan: Plan, change: Change) -> str:
@@ -102,6 +136,21 @@ def stopped(plan: Plan, changes: Iterable[Change]) -> StreamBroken:
         f"{'; '.join(map(str, changes))}",
         hint=f"nothing wrong was written. `dbsplit plan refresh {plan.path}` carries it over"
         f"{again}; then start the stream again{other}",
+    )
+
+
+def _of_leader(plan: Plan, error: SplitError) -> StreamBroken:
+    """The error, where a change in a moved service's database may be behind it."""
+    broken = _broken(error)
+    if "plan refresh" not in broken.hint:
+        return broken
+    return StreamBroken(
+        str(error),
+        hint="nothing is lost: the service that has moved leads. If the change was made in its "
+        f"database, make it on the source, too; then `dbsplit plan refresh {plan.path} --anew "
+        "TABLE` lets the stream go on behind it, and once it runs `dbsplit validate "
+        f"{plan.path} --table TABLE --repair --direction source` brings the source what was "
+        "written meanwhile",
     )
 
 

@@ -109,7 +109,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             not facts.drifted,
             ", ".join(facts.drifted) or "as prepared",
             "as prepared",
-            "undo the schema change, or abort and prepare again",
+            "run `dbsplit plan refresh PLAN`, undo the change, or make it on both sides",
         ),
         Gate(
             "publication",
@@ -121,6 +121,17 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
         *_verification(facts.verification_s, limits),
         *_boundary(facts.crossing, limits),
     ]
+
+
+def unknown(silent: Iterable[str]) -> Gate:
+    """The only gate that is known while targets do not answer."""
+    return Gate(
+        "targets",
+        False,  # noqa: FBT003
+        f"{', '.join(silent)} away",
+        "all answer",
+        "see to the servers; the other gates are not known until then",
+    )
 
 
 def _slots(slots: tuple[SlotHealth, ...], limits: Limits) -> list[Gate]:

@@ -34,9 +34,8 @@ from toolkit import locks, state
 from toolkit.after_data import AfterData
 from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
 from toolkit.opened import Split, open_split, require_prepared
-from toolkit.prepare import schema_of
 from toolkit.state import Phase
-from toolkit.target_server import ask_server
+from toolkit.target_server import ask_server, schema_of
 from toolkit.throttling import throttled
 
 CATCH_UP_POLL_S = 0.1

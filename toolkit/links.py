@@ -14,8 +14,9 @@ from cdc.slot import Server
 from cdc.stage import carries_binary
 from plans import names
 from plans.errors import NotReady
+from plans.routes import Kind
 from plans.schema.staging import staging_types
-from toolkit.opened import Split, past_of
+from toolkit.opened import Split, passed_of, past_of, past_of_leader
 from toolkit.slot_server import SOURCE, known_server
 
 
@@ -28,6 +29,8 @@ def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
     would not know which changes the copy has.
     """
     links = []
+    with connect(split.plan.source.dsn) as source:
+        passed = passed_of(source, split.name)
     server: Server | None = None
     for service in split.plan.services:
         routes = split.routes_of([service])
@@ -39,6 +42,10 @@ def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
             tables = {route.source.name: route.source for route in routes}
             types = staging_types(source, tables.values(), target).types
         _require_copied(split, service, [route.id for route in routes], horizons)
+        for route in routes:
+            # Nobody else writes what is its own as a whole: before it is only what came back.
+            if route.kind is Kind.WHOLE and route.id in passed:
+                horizons[route.id] = max(horizons[route.id], LSN.parse(passed[route.id][1]))
         links.append(
             Link(
                 split=split.name,
@@ -80,6 +87,12 @@ def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
 
 def back_feed(split: Split, service: str) -> Feed:
     """A target's slot and the link back to the source."""
+    mine = {route.id for route in split.owned([service])}
+    with connect(split.plan.source.dsn) as source:
+        server = known_server(source, split.name, service)
+        noted = passed_of(source, split.name)
+        past = past_of_leader(source, split.name, service)
+    passed = {route: LSN.parse(lsn) for route, (lsn, _) in noted.items() if route in mine}
     link = Link(
         split=split.name,
         service=service,
@@ -92,10 +105,9 @@ def back_feed(split: Split, service: str) -> Feed:
         leader_dsn=split.dsn(service),
         follower_dsn=split.plan.source.dsn,
         flows=tuple(split.back(route) for route in split.owned([service])),
+        horizons=passed,
         backwards=True,
     )
-    with connect(split.plan.source.dsn) as source:
-        server = known_server(source, split.name, service)
     return Feed(
         name=f"{split.name}/{service} back",
         leader_dsn=split.dsn(service),
@@ -103,6 +115,7 @@ def back_feed(split: Split, service: str) -> Feed:
         publication=names.back_publication(split.name, service),
         links=(link,),
         server=server,
+        past=Past.of(past, binary=carries_binary(flow.leader for flow in link.flows)),
     )
 
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import io
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from plans.errors import NotReady
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection
-    from sqlalchemy.exc import DBAPIError
 
 VERSION_TABLE = "alembic_version"
 HEADS = "heads"
@@ -85,6 +84,42 @@ def downgrade(
         return _heads(connection, table)
 
 
+def step(
+    dsn: str,
+    statements: Iterable[str],
+    line: Sequence[str],
+    *,
+    version_table_schema: str,
+    version_table: str = VERSION_TABLE,
+) -> None:
+    """Go from the first revision of a line to the second by its statements, as `upgrade` would.
+
+    For who has the statements at hand: Alembic, which takes long to import, is not needed.
+    From a later revision of the line nothing is done.
+
+    Raises NotReady if the database is at no revision of the line, if another run is at
+    work on it, and if a statement fails: then nothing was done.
+    """
+    table = sql.Identifier(version_table_schema, version_table)
+    update = sql.SQL("UPDATE {} SET version_num = {} WHERE version_num = {}").format(
+        table, sql.Literal(line[1]), sql.Literal(line[0])
+    )
+    with _alone(dsn) as connection:
+        if connection.execute(update).rowcount:
+            for statement in statements:
+                try:
+                    connection.execute(statement.encode())
+                except psycopg.Error as error:
+                    raise _refused(error, statement) from error
+        rows = connection.execute(sql.SQL("SELECT version_num FROM {}").format(table)).fetchall()
+        if len(rows) != 1 or rows[0][0] not in line[1:]:
+            raise NotReady(
+                f"{_database(dsn)} is at revision {', '.join(row[0] for row in rows) or 'none'},"
+                f" and not at one of {', '.join(line)}",
+                hint="use the revisions that the database was made with",
+            )
+
+
 def as_sql(
     directory: Path, *, version_table_schema: str, version_table: str = VERSION_TABLE
 ) -> str:
@@ -139,10 +174,19 @@ def scripts(directory: Path) -> ScriptDirectory:
 
 @contextmanager
 def _connection(dsn: str) -> Iterator[Connection]:
-    """A connection that nobody else migrates through, with a limit to every wait."""
+    """The same for Alembic."""
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
+    with _alone(dsn) as raw:
+        engine = create_engine("postgresql+psycopg://", creator=lambda: raw, poolclass=NullPool)
+        with engine.connect() as connection:
+            yield connection
+
+
+@contextmanager
+def _alone(dsn: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection that nobody else migrates through, with a limit to every wait."""
     raw = psycopg.connect(dsn, client_encoding="UTF8")
     try:
         raw.execute("SELECT set_config('lock_timeout', %s, false)", [str(LOCK_TIMEOUT_MS)])
@@ -154,9 +198,8 @@ def _connection(dsn: str) -> Iterator[Connection]:
             f"another run is changing the schema of {_database(dsn)}",
             hint="wait for it to end, then try again",
         ) from None
-    engine = create_engine("postgresql+psycopg://", creator=lambda: raw, poolclass=NullPool)
-    with raw, engine.connect() as connection:
-        yield connection
+    with raw:
+        yield raw
 
 
 def _database(dsn: str) -> str:
@@ -198,13 +241,14 @@ def _run(
             hint="use the revisions that the database was made with",
         ) from None
     except DBAPIError as error:
-        raise _refused(error) from error.orig
+        statement = (error.statement or "").replace("%%", "%")
+        raise _refused(error.orig, statement) from error.orig
 
 
-def _refused(error: DBAPIError) -> NotReady:
+def _refused(error: BaseException | None, statement: str) -> NotReady:
     """What the server said, and to which statement."""
-    said = str(error.orig).partition("\n")[0]
-    statement = " ".join((error.statement or "").replace("%%", "%").split())
+    said = str(error).partition("\n")[0]
+    statement = " ".join(statement.split())
     return NotReady(
         f"a revision failed: {said} (in: {statement[:_SHOWN_MAX]})",
         hint="that revision was undone as a whole; remove the cause, then try again",

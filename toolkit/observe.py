@@ -10,11 +10,11 @@ from cdc.slot import read_slot
 from plans import names
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
-from toolkit import locks
+from toolkit import locks, slot_health
 from toolkit.gates import Crossing, Readiness
 from toolkit.opened import Split, schemas_of
 from toolkit.sides import Sides
-from toolkit.slot_health import SlotHealth, growth, health, noted_growth, noted_retained
+from toolkit.slot_health import SlotHealth, growth, health
 from toolkit.slot_server import SOURCE
 from toolkit.state import Direction, Phase
 
@@ -65,15 +65,15 @@ def slots_of(
 ) -> tuple[SlotHealth, ...]:
     """The source's slot, and those of the ways back of services that have moved."""
     live = locks.is_held(source, split.name, locks.STREAM)
-    measured = noted_growth(source, split.name) if live else {}
-    before = {} if live else noted_retained(source, split.name)
+    before = slot_health.noted(source, split.name)
 
     def one(connection: Connection, where: str, slot: str) -> SlotHealth:
         state = read_slot(connection, slot)
-        rate = measured.get(slot)
-        if slot in before:
-            then, ago_s = before[slot]
-            rate = growth(state.retained_bytes - then, ago_s)
+        then = before.get(slot)
+        rate = None
+        if then is not None:
+            measured = growth(state.retained_bytes - then.retained_bytes, then.ago_s)
+            rate = then.growth_bytes_s if live else measured
         return health(where, state, split.plan.limits, rate)
 
     found = [one(source, SOURCE, names.slot(split.name))]
@@ -157,7 +157,24 @@ def drifted(sides: Sides) -> tuple[str, ...]:
     for service in sides.movers:
         now = _read(split, sides.targets[service], service)
         found += _drift(split.targets[service], now, split, (service,), service)
+        if sides.direction is Direction.CUTOVER:
+            found += _own_columns(split, service, now)
     return tuple(found)
+
+
+def _own_columns(split: Split, service: str, there: Catalog) -> list[str]:
+    """Columns of what a service is to lead that could not come back to the source."""
+    carried: dict[TableName, set[str]] = {}
+    for route in split.routes_of([service]):
+        names = {*(column.name for column in route.columns), *route.generated}
+        carried.setdefault(route.target, set()).update(names)
+    owned = sorted({route.target for route in split.owned([service])} & there.tables.keys())
+    return [
+        f"{service}:{name}.{column.name} is not on the source"
+        for name in owned
+        for column in there.tables[name].columns
+        if column.name not in carried[name]
+    ]
 
 
 def _read(split: Split, connection: Connection, service: str | None) -> Catalog:

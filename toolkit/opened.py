@@ -77,6 +77,10 @@ class Drifted(PlanInvalid):
     """The source's tables are not what the split was prepared for."""
 
 
+class NoOwner(Drifted):
+    """The source has tables that came after `prepare`, and the plan wants to know whose."""
+
+
 def open_split(
     path: Path,
     *,
@@ -104,6 +108,7 @@ def open_split(
             catalog = without_ignored(catalog, plan, source)
         if prepared and not tolerant and not refreshing:
             _require_prepared(plan, catalog, source)
+            require_owned(plan, catalog, source)
     targets: dict[str, Catalog] = {}
     if with_targets:
         for service, target in plan.services.items():
@@ -130,6 +135,22 @@ def past_of(source: Connection, split: str) -> dict[str, Any]:
     return dict(row[0]) if row and row[0] else {}
 
 
+def passed_of(source: Connection, split: str) -> dict[str, list[str]]:
+    """By route of a moved service, where what comes back of it begins, see `refresh_work`."""
+    row = source.execute(
+        "SELECT settings -> 'passed' FROM dbsplit.split WHERE split = %s", [split]
+    ).fetchone()
+    return dict(row[0]) if row and row[0] else {}
+
+
+def past_of_leader(source: Connection, split: str, service: str) -> dict[str, Any]:
+    """The same for a moved service's own tables."""
+    row = source.execute(
+        "SELECT settings -> 'leaders' -> %s FROM dbsplit.split WHERE split = %s", [service, split]
+    ).fetchone()
+    return dict(row[0]) if row and row[0] else {}
+
+
 def without_ignored(catalog: Catalog, plan: Plan, source: Connection) -> Catalog:
     """The catalog as the split sees it: what the plan's `ddl:` lets it ignore is not there.
 
@@ -147,11 +168,35 @@ def without_ignored(catalog: Catalog, plan: Plan, source: Connection) -> Catalog
         kept = tuple(c for c in tables[name].columns if c.name not in ignored[name])
         tables[name] = replace(tables[name], columns=kept)
     if plan.ddl.new_tables == "ignore" and row[4] is not None:
-        known = {found.name for name in (*plan.tables, *row[4]) if (found := catalog.find(name))}
-        for name in catalog.tables:
-            if catalog.root(name) not in known:
-                del tables[name]
+        for name in _new_tables(plan, catalog, row[4]):
+            del tables[name]
     return replace(catalog, tables=tables)
+
+
+def require_owned(plan: Plan, catalog: Catalog, source: Connection) -> None:
+    """Check that no table has come since `prepare` that is nobody's, if the plan wants it so.
+
+    Raises NoOwner with their names.
+    """
+    row = _control_row(plan, source)
+    if plan.ddl.new_tables != "stop" or row is None or row[4] is None:
+        return
+    new = _new_tables(plan, catalog, row[4])
+    if new:
+        answers = " ".join(f"--owner {name}=SERVICE" for name in new)
+        raise NoOwner(
+            f"the source has changed since split {plan.split} was prepared: "
+            f"{'; '.join(f'table {name} is new and has no owner' for name in new)}",
+            hint=f"nothing wrong was written. `dbsplit plan refresh {plan.path} {answers}` gives "
+            "it to a service, =drop instead leaves it behind; then start the stream again. With "
+            "ddl.new_tables: ignore the stream goes on without it",
+        )
+
+
+def _new_tables(plan: Plan, catalog: Catalog, before: Iterable[str]) -> list[TableName]:
+    """The tables, and partitions of such, of which neither the plan nor `prepare` knew."""
+    known = {found.name for name in (*plan.tables, *before) if (found := catalog.find(name))}
+    return [name for name in catalog.tables if catalog.root(name) not in known]
 
 
 def schemas_of(connection: Connection) -> list[str]:

@@ -6,42 +6,28 @@ command goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import psycopg
-from psycopg import sql
 
 from cdc.connect import Connection, connect
 from cdc.crash import crash_point
 from plans import names
-from plans.catalog import Table, TableName
+from plans.catalog import Table
 from plans.check import check_source
-from plans.errors import NotReady, PlanInvalid
+from plans.errors import PlanInvalid
 from plans.findings import Finding, Severity
 from plans.load import Plan
-from plans.routes import Route
-from plans.schema.ddl import Statement, Target, TargetSchema
 from plans.schema.staging import staging_types
-from plans.schema.target import target_schema
-from toolkit import locks, migrations, state
+from toolkit import locks, state
 from toolkit.control.schema import install_control
 from toolkit.giving_up import require_not_given_up
 from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
-from toolkit.revisions import further_script, render, revision_ids
 from toolkit.schema_numbers import read_numbers
-from toolkit.target_server import TargetServer, ask_server
-
-SLOT_WAIT_S = 60
-LOCK_WAIT_S = 30
-FAILOVER_SLOTS = 170_000
+from toolkit.service_schema import build_schema
+from toolkit.source_log import create_slot, identify_rows, publish
 
 Say = Callable[[str, dict[str, Any]], None]
 
@@ -70,10 +56,10 @@ def prepare(path: Path, say: Say) -> Split:
         require_upsert_keys(split)
         create_staging_types(split, source)
         identify_rows(split, source)
-        _publish(split, source)
+        publish(split, source)
         say("publication", {"name": names.publication(split.name)})
         crash_point("prepare.publication")
-        _create_slot(split, source)
+        create_slot(split, source)
         say("slot", {"name": names.slot(split.name)})
         crash_point("prepare.slot")
         with source.transaction():
@@ -87,155 +73,6 @@ def prepare(path: Path, say: Say) -> Split:
             ]
             state.set_phase(source, split.name, planned, state.Phase.PREPARED)
     return split
-
-
-def build_schema(split: Split, source: Connection, service: str) -> list[dict[str, str]]:
-    """Create a service's schema up to the data; returns what was left out."""
-    plan = split.plan.services[service]
-    schema = schema_of(split, source, service, ask_server(split.dsn(service)))
-    _keep_undoing(split, service, schema)
-    _upgrade(split, service, schema, after_data=False)
-    if plan.revisions is not None:
-        migrations.upgrade(plan.dsn, plan.revisions, version_table_schema="public")
-    return [{"object": one.object, "reason": one.reason} for one in schema.left_out]
-
-
-def complete_schema(split: Split, service: str, schema: TargetSchema) -> None:
-    """Create what comes after the data, but for what was built apart (`toolkit.after_data`).
-
-    From then on the database is at the revision after the data, as if that had made all.
-    """
-    rest = tuple(one for one in schema.after_data if one.build is None)
-    _upgrade(split, service, replace(schema, after_data=rest), after_data=True)
-
-
-def _upgrade(split: Split, service: str, schema: TargetSchema, *, after_data: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
-        before, after, *_ = render_line(split, service, schema, Path(directory))
-        migrations.upgrade(
-            split.dsn(service),
-            Path(directory),
-            after if after_data else before,
-            version_table_schema=names.CONTROL_SCHEMA,
-        )
-
-
-def remove_schema(split: Split, service: str) -> None:
-    """Undo what `build_schema` has made, the hand-written revisions included.
-
-    By what was noted when it was made: the source may have changed since.
-    """
-    plan = split.plan.services[service]
-    if plan.revisions is not None:
-        migrations.downgrade(plan.dsn, plan.revisions, version_table_schema="public")
-        with connect(plan.dsn, name="dbsplit abort") as target:
-            target.execute("DROP TABLE IF EXISTS public.alembic_version")
-    schema = _undoing(split, service)
-    if schema is None:
-        return
-    _remove_built(split, service)
-    with tempfile.TemporaryDirectory(prefix="dbsplit-") as directory:
-        render_line(split, service, schema, Path(directory))
-        migrations.downgrade(plan.dsn, Path(directory), version_table_schema=names.CONTROL_SCHEMA)
-
-
-def _remove_built(split: Split, service: str) -> None:
-    """Undo what was built apart, if the revision that it belongs to was not reached."""
-    dsn = split.dsn(service)
-    digest, refreshes = _line(split, service)
-    _, after = revision_ids(service, digest)
-    if {after, *refreshes}.intersection(
-        migrations.current(dsn, version_table_schema=names.CONTROL_SCHEMA)
-    ):
-        return
-    with connect(dsn, name="dbsplit abort") as target, target.transaction():
-        target.execute("SELECT set_config('lock_timeout', %s, true)", [str(LOCK_WAIT_S * 1000)])
-        rows = target.execute('SELECT "drop" FROM dbsplit.built ORDER BY id DESC').fetchall()
-        for (drop,) in rows:
-            if drop:
-                target.execute(drop)
-        target.execute("DELETE FROM dbsplit.built")
-
-
-def render_line(
-    split: Split, service: str, schema: TargetSchema, directory: Path
-) -> tuple[str, ...]:
-    """Write all revisions that the target has, and return their ids: two, and each refresh's."""
-    digest, refreshes = _line(split, service)
-    line = [*render(service, schema, digest, directory)]
-    for revision in refreshes:
-        further_script(service, revision, line[-1], (), directory)
-        line.append(revision)
-    return tuple(line)
-
-
-def _line(split: Split, service: str) -> tuple[str, list[str]]:
-    """The plan's digest that the schema was first made for, and what refreshed it since."""
-    with connect(split.dsn(service), name="dbsplit prepare") as target:
-        row = target.execute(
-            "SELECT plan_digest, coalesce(settings -> 'refreshes', '[]')"
-            " FROM dbsplit.split WHERE split = %s",
-            [split.name],
-        ).fetchone()
-    return (row[0], row[1]) if row else (split.plan.digest, [])
-
-
-def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
-    """Note in the target how what is about to be made there is undone."""
-    undoing = {
-        "before": [statement.drop for statement in schema.before_data],
-        "after": [statement.drop for statement in schema.after_data],
-    }
-    made = {digest_of(s.create): 1 for s in (*schema.before_data, *schema.after_data)}
-    with connect(split.dsn(service), name="dbsplit prepare") as target:
-        target.execute(
-            "UPDATE dbsplit.split SET settings = settings"
-            " || jsonb_build_object('undoing', %s::jsonb, 'made', %s::jsonb)"
-            " WHERE split = %s AND NOT settings ? 'undoing'",
-            [json.dumps(undoing), json.dumps(sorted(made)), split.name],
-        )
-
-
-def digest_of(statement: str) -> str:
-    """By which a statement that was run is noted."""
-    return hashlib.sha256(statement.encode()).hexdigest()[:16]
-
-
-def _undoing(split: Split, service: str) -> TargetSchema | None:
-    with connect(split.dsn(service), name="dbsplit abort") as target:
-        row = target.execute(
-            "SELECT settings -> 'undoing' FROM dbsplit.split WHERE split = %s", [split.name]
-        ).fetchone()
-    if row is None or row[0] is None:
-        return None  # nothing was made yet
-    before, after = (
-        tuple(Statement(create="", drop=drop) for drop in row[0][when])
-        for when in ("before", "after")
-    )
-    return TargetSchema(before, after)
-
-
-def schema_of(
-    split: Split,
-    source: Connection,
-    service: str,
-    server: TargetServer,
-) -> TargetSchema:
-    """A service's schema on such a server."""
-    replaced = split.plan.foreign_keys.items()
-    return target_schema(
-        source,
-        split.plan.source.schemas,
-        split.routes,
-        Target(
-            service=service,
-            version=server.version,
-            roles=tuple(r for r in split.plan.services[service].roles if r in server.roles),
-            reference_keys=frozenset(n for n, cut in replaced if cut.replace_with == "reference"),
-            checked_keys=frozenset(n for n, cut in replaced if cut.replace_with == "orphan_check"),
-            extensions=server.extensions,
-        ),
-    )
 
 
 def create_staging_types(split: Split, source: Connection) -> None:
@@ -334,140 +171,3 @@ def noted_of(split: Split, source: Connection) -> dict[str, Any]:
 def entries_of(plan: Plan) -> dict[str, Any]:
     """The plan's entries, for JSON."""
     return {name: table.model_dump(mode="json") for name, table in plan.tables.items()}
-
-
-def identify_rows(split: Split, source: Connection) -> None:
-    """Let the log tell old rows in full where a key alone would not do.
-
-    Without a replica identity an application's updates and deletes would fail as
-    soon as the table is published, so this comes before the publication.
-    """
-    for relation in unidentified(split):
-
-        def identify(relation: TableName = relation) -> None:
-            source.execute(
-                "INSERT INTO dbsplit.identity_before"
-                " (split, table_schema, table_name, replica_identity, index_name)"
-                " SELECT %s, n.nspname, c.relname, c.relreplident,"
-                " (SELECT x.relname FROM pg_index AS i JOIN pg_class AS x"
-                " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident)"
-                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-                " WHERE n.nspname = %s AND c.relname = %s ON CONFLICT DO NOTHING",
-                [split.name, relation.schema, relation.name],
-            )
-            source.execute(identity_statement(relation))
-
-        with_locks(source, identify, f"the replica identity of {relation} could not be set")
-
-
-def unidentified(split: Split) -> list[TableName]:
-    """The source's relations whose old rows the log does not tell in full, and has to."""
-    tables = {r.source.name: r.source for r in split.routes if needs_full(r)}
-    return [
-        relation
-        for table in tables.values()
-        if table.replica_identity != "f"
-        for relation in (table.name, *table.leaves)
-    ]
-
-
-def identity_statement(relation: TableName) -> sql.Composed:
-    """Let the log tell a relation's old rows in full."""
-    return sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(relation.identifier)
-
-
-def needs_full(route: Route) -> bool:
-    """Whether the route's source must log old rows in full.
-
-    A deferrable key is no replica identity, and NOTHING logs no old rows.
-    """
-    table = route.source
-    unlogged = table.replica_identity == "n" or (
-        table.replica_identity == "d" and table.key_deferrable
-    )
-    return route.needs_full_identity or unlogged
-
-
-def _publish(split: Split, source: Connection) -> None:
-    publication = names.publication(split.name)
-    row = source.execute("SELECT FROM pg_publication WHERE pubname = %s", [publication]).fetchone()
-    if row is not None:
-        return
-    with_locks(
-        source,
-        lambda: source.execute(publication_statement(split)),
-        "the tables could not be published",
-    )
-
-
-def with_locks(source: Connection, change: Callable[[], object], failed: str) -> None:
-    """Make a change that needs locks, in a transaction, without making writers wait long."""
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            with source.transaction():
-                source.execute("SET LOCAL lock_timeout = '500ms'")
-                change()
-        except psycopg.errors.LockNotAvailable:
-            if time.monotonic() > deadline:
-                raise NotReady(
-                    f"{failed} within {LOCK_WAIT_S} s",
-                    hint="end long transactions that lock it (pg_locks), and repeat",
-                ) from None
-        else:
-            return
-
-
-def publication_statement(split: Split) -> sql.Composed:
-    """The publication of all tables that a route reads."""
-    tables = sorted({route.source.name for route in split.routes})
-    return sql.SQL(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
-    ).format(
-        sql.Identifier(names.publication(split.name)),
-        sql.SQL(", ").join(table.identifier for table in tables),
-    )
-
-
-def slot_statement(split: Split) -> sql.Composed:
-    """The slot that the stream will read."""
-    return new_slot(split, names.slot(split.name), split.catalog.server_version)
-
-
-def new_slot(split: Split, slot: str, version: int) -> sql.Composed:
-    """A slot on a server of this version; standbys get it where the server can give it."""
-    wanted = split.plan.slots.failover and version >= FAILOVER_SLOTS
-    more = sql.SQL(", failover => true" if wanted else "")
-    return sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput'{})").format(
-        sql.Literal(slot), more
-    )
-
-
-def _create_slot(split: Split, source: Connection) -> None:
-    slot = names.slot(split.name)
-    row = source.execute(
-        "SELECT database FROM pg_replication_slots WHERE slot_name = %s", [slot]
-    ).fetchone()
-    if row is not None:
-        _require_our_slot(split, source, slot, row[0])
-        return
-    try:
-        with source.transaction():
-            source.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000))
-            source.execute(slot_statement(split))
-    except psycopg.errors.QueryCanceled:
-        raise NotReady(
-            f"slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for every "
-            "transaction in progress on the source's server",
-            hint="end the oldest transactions (pg_stat_activity, xact_start) and repeat",
-        ) from None
-    state.note(source, split.name, "slot", {"slot": slot})
-
-
-def _require_our_slot(split: Split, source: Connection, slot: str, database: str) -> None:
-    row = source.execute("SELECT current_database()").fetchone()
-    if row is None or row[0] != database:
-        raise NotReady(
-            f"slot {slot} exists, for database {database}: another split has the name {split.name}",
-            hint="choose another name in the plan's `split:`",
-        )

@@ -15,49 +15,25 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from psycopg import sql
-
-from cdc.connect import Connection, connect
-from cdc.copy_pace import Tally
-from cdc.copy_record import latest_horizon, routes_of_several_moments
-from cdc.copy_session import equipped
-from cdc.copy_sql import without_doubles
-from cdc.copying import Copying
+from cdc.connect import Connection
 from cdc.crash import crash_point
-from cdc.crew import Crew
-from cdc.follow import Follower
-from cdc.lsn import LSN
 from cdc.watch import UnknownShape
-from plans import names
 from plans.catalog import TableName
-from plans.errors import GateClosed, NotReady, PlanInvalid
+from plans.errors import GateClosed, PlanInvalid
 from plans.load import Plan, load_plan
 from plans.revision import revise
-from plans.schema.ddl import TargetSchema
-from toolkit import locks, migrations, state
-from toolkit.initial import copy_tasks
-from toolkit.links import forward_feed
-from toolkit.opened import Split, open_split
-from toolkit.prepare import create_staging_types, identify_rows, render_line, with_locks
+from toolkit import locks, state
+from toolkit.leading import require_agreement
 from toolkit.refresh_edits import Answers, edits_of, entry_key, to_ignore
+from toolkit.refresh_run import Say, carry_out
 from toolkit.refresh_seen import Seen, read_noted, see
-from toolkit.refresh_work import ServiceWork, Work, decide
-from toolkit.revisions import further_script
+from toolkit.refresh_work import Work, decide
 from toolkit.state import Phase
-
-JOBS = 2
-SNAPSHOTS_MAX = 5
-POLL_S = 0.1
-CATCH_UP_S_MAX = 24 * 3600.0
-
-Say = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +45,10 @@ class Refreshed:
     statements: Mapping[str, list[str]] = field(default_factory=dict)  # by service
     copied: tuple[str, ...] = ()  # routes that were copied anew
     unassigned: tuple[str, ...] = ()  # new tables that the plan ignores
+    kept: Mapping[str, list[str]] = field(default_factory=dict)
+    """By service, how to drop indexes that the source has no more."""
+
+    to_repair: tuple[str, ...] = ()  # routes of which the source may lack what was written
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -78,6 +58,8 @@ class Refreshed:
             "statements": dict(self.statements),
             "copied": list(self.copied),
             "unassigned": list(self.unassigned),
+            "kept": dict(self.kept),
+            "to_repair": list(self.to_repair),
         }
 
 
@@ -99,7 +81,7 @@ def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) ->
             if not dry_run:
                 _finish(path, source, work, say)
             return _told(work)
-        _require_following(plan, source)
+        require_agreement(plan, source, noted, moved_services(plan, source))
         return _begin(path, plan, source, answers, say, dry_run=dry_run)
 
 
@@ -117,6 +99,7 @@ def _begin(
             file.write(text)
         try:
             revised = load_plan(Path(file.name), os.environ)
+            require_agreement(revised, source, noted, seen.moved)
             work, unassigned = _decide(revised, source, anew)
             if not dry_run:
                 Path(file.name).chmod(path.stat().st_mode)
@@ -128,7 +111,7 @@ def _begin(
         work, unassigned = _decide(plan, source, anew)
     told = _told(work, edits=tuple(str(edit) for edit in edits), unassigned=unassigned)
     same = work.digest == noted.digest and work.past == noted.past
-    if dry_run or (same and not work.said and not work.copied):
+    if dry_run or (same and not work.is_something):
         return told
     _note_work(plan.split, source, work)
     crash_point("refresh.noted")
@@ -151,7 +134,7 @@ def _finish(path: Path, source: Connection, work: Work, say: Say) -> tuple[str, 
     anew = frozenset[TableName]()
     while True:
         try:
-            _carry_out(path, work, say)
+            carry_out(path, work, say)
         except UnknownShape as unknown:
             if unknown.table in anew:
                 raise
@@ -174,7 +157,13 @@ def _with_rest(work: Work, before: Work) -> Work:
         rest = (*one.revision.rest, *(s for s in left if s not in one.revision.rest))
         routes = tuple(sorted({*one.routes, *old.routes}))
         services[service] = replace(one, revision=replace(one.revision, rest=rest), routes=routes)
-    return replace(work, services=services, said=(*before.said, *work.said))
+    return replace(
+        work,
+        services=services,
+        said=(*before.said, *work.said),
+        passed={**before.passed, **work.passed},
+        repaired=tuple(sorted({*before.repaired, *work.repaired})),
+    )
 
 
 def _decide(
@@ -210,201 +199,21 @@ def _told(work: Work, edits: tuple[str, ...] = (), unassigned: tuple[str, ...] =
         },
         copied=work.copied,
         unassigned=unassigned,
+        kept={s: list(one.revision.kept) for s, one in work.services.items() if one.revision.kept},
+        to_repair=work.repaired,
     )
 
 
-def _require_following(plan: Plan, source: Connection) -> None:
-    for service, phase in sorted(state.phases(source, plan.split).items()):
-        if phase is not Phase.FOLLOWING:
+def moved_services(plan: Plan, source: Connection) -> frozenset[str]:
+    """The services that have moved; GateClosed if one neither follows nor has moved."""
+    now = state.phases(source, plan.split)
+    for service, phase in sorted(now.items()):
+        if phase not in (Phase.FOLLOWING, Phase.MOVED):
             raise GateClosed(
-                f"service {service} is {phase.value}: a split is refreshed while all of its "
-                "services follow",
-                hint=f"roll back with `dbsplit rollback {plan.path}` first, or undo the change"
-                if phase is Phase.MOVED
-                else f"bring it there first: `dbsplit copy {plan.path}`",
+                f"service {service} is {phase.value}: a split is refreshed while each of its "
+                "services follows, or has moved",
+                hint=f"bring it there first: `dbsplit copy {plan.path}`"
+                if phase in (Phase.PLANNED, Phase.PREPARED, Phase.COPYING)
+                else "let the cutover or rollback that is under way end first",
             )
-
-
-# ------------------------------------------------------------------ carrying out
-
-
-def _carry_out(path: Path, work: Work, say: Say) -> None:
-    split = open_split(path, with_targets=False, refreshing=True)
-    with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
-        _publish(split, source, work)
-        crash_point("refresh.published")
-        for service, one in work.services.items():
-            _first(split, service, work, one)
-            say("schema", {"service": service, "statements": len(one.revision.first)})
-            crash_point("refresh.target")
-        _note(split, source, work)
-        crash_point("refresh.decided")
-        split = open_split(path, refreshing=True)
-        identify_rows(split, source)
-        create_staging_types(split, source)
-        if work.copied:
-            _copy(split, work, say)
-            crash_point("refresh.copied")
-        for service, one in work.services.items():
-            _upgrade(split, service, work, "keys", one.revision.keys)
-        split = open_split(path, refreshing=True)
-        if work.copied or any(one.revision.rest for one in work.services.values()):
-            _catch_up(split, work, say)
-            crash_point("refresh.caught_up")
-        for service, one in work.services.items():
-            _upgrade(split, service, work, "rest", one.revision.rest)
-            _note_made(split, service, one)
-        _end(split, source, work)
-    say("refreshed", {"changes": list(work.said)})
-
-
-def _publish(split: Split, source: Connection, work: Work) -> None:
-    publication = sql.Identifier(names.publication(split.name))
-    rows = source.execute(
-        "SELECT n.nspname, c.relname FROM pg_publication_rel AS r"
-        " JOIN pg_publication AS p ON p.oid = r.prpubid AND p.pubname = %s"
-        " JOIN pg_class AS c ON c.oid = r.prrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace",
-        [names.publication(split.name)],
-    ).fetchall()
-    published = set(rows)
-    statements = [
-        sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(publication, sql.Identifier(*name))
-        for name in work.publish
-        if tuple(name) not in published
-    ]
-    statements += [
-        sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(publication, sql.Identifier(*name))
-        for name in work.unpublish
-        if tuple(name) in published
-    ]
-    for statement in statements:
-        with_locks(
-            source, partial(source.execute, statement), "the publication could not be altered"
-        )
-
-
-def _first(split: Split, service: str, work: Work, one: ServiceWork) -> None:
-    """The schema up to the data, and no word of routes that are copied anew."""
-    forgotten = [*one.routes, *one.forgotten]
-    forgetting = [
-        sql.SQL("DELETE FROM dbsplit.{} WHERE route = ANY ({})")
-        .format(sql.Identifier(table), sql.Literal(forgotten))
-        .as_string(None)
-        for table in ("copied", "copied_chunk", "dirty", "tracked")
-    ]
-    statements = (*one.revision.first, *(forgetting if forgotten else ()))
-    _upgrade(split, service, work, "first", statements)
-
-
-def _upgrade(
-    split: Split, service: str, work: Work, part: str, statements: tuple[str, ...] | list[str]
-) -> None:
-    """Run a revision, if there is something to run and it was not."""
-    if not statements:
-        return
-    revision = f"{work.id}_{part}"
-    noting = (
-        sql.SQL(
-            "UPDATE dbsplit.split SET settings = settings || jsonb_build_object('refreshes',"
-            " coalesce(settings -> 'refreshes', '[]') || to_jsonb({}::text)) WHERE split = {}"
-        )
-        .format(sql.Literal(revision), sql.Literal(split.name))
-        .as_string(None)
-    )
-    with tempfile.TemporaryDirectory(prefix="dbsplit-") as name:
-        directory = Path(name)
-        line = render_line(split, service, TargetSchema((), ()), directory)
-        if revision in line:
-            return
-        further_script(service, revision, line[-1], (*statements, noting), directory)
-        migrations.upgrade(
-            split.dsn(service), directory, revision, version_table_schema=names.CONTROL_SCHEMA
-        )
-
-
-def _note(split: Split, source: Connection, work: Work) -> None:
-    """From here on the split is that of the new plan."""
-    noted = {
-        "shapes": work.shapes,
-        "numbers": work.numbers,
-        "entries": work.entries,
-        "past": work.past,
-    }
-    source.execute(
-        "UPDATE dbsplit.split SET plan_digest = %s, settings = settings || %s::jsonb"
-        " WHERE split = %s",
-        [work.digest, json.dumps(noted), split.name],
-    )
-
-
-def _copy(split: Split, work: Work, say: Say) -> None:
-    tally = Tally(lambda _progress: None, workers=JOBS)
-    wanted = set(work.copied)
-    tasks = [task for task in copy_tasks(split, split.plan.services) if task.route.id in wanted]
-    changed: frozenset[TableName] = frozenset()
-    for _ in range(SNAPSHOTS_MAX):
-        with Copying(split.plan.source.dsn, split.name, tasks, workers=JOBS) as copying:
-            Crew(copying.jobs(tally)).work(JOBS, copying.equip)
-        changed = copying.changed
-        if not changed:
-            break
-    else:
-        raise NotReady(
-            f"{', '.join(map(str, sorted(changed)))} was rewritten or truncated each time "
-            "before it could be copied",
-            hint="stop whoever does that for a while, then run the same command again",
-        )
-    for service in work.services:
-        with connect(split.dsn(service), name="dbsplit refresh") as target:
-            several = routes_of_several_moments(target)
-        for route in split.routes_of([service]):
-            if route.id in several & wanted and route.key:
-                with equipped(split.name) as worker:
-                    worker.target(split.dsn(service)).execute(without_doubles(route))
-    say("copied", {"routes": list(work.copied)})
-
-
-def _catch_up(split: Split, work: Work, say: Say) -> None:
-    """Let the stream pass the change, and every row that was copied."""
-    goal = LSN.parse(work.until)
-    for service in work.services:
-        with connect(split.dsn(service), name="dbsplit refresh") as target:
-            goal = max(goal, latest_horizon(target))
-    with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
-        # An idle source would not tell for a while that there is nothing more.
-        source.execute("SELECT pg_logical_emit_message(true, 'dbsplit refresh', '')")
-    follower = Follower(forward_feed(split))
-    follower.start()
-    deadline = time.monotonic() + CATCH_UP_S_MAX
-    try:
-        while follower.position < goal and time.monotonic() < deadline:
-            if follower.failure is not None:
-                raise follower.failure
-            time.sleep(POLL_S)
-    finally:
-        follower.stop()
-        follower.join(timeout=30)
-    say("caught up", {"position": str(follower.position)})
-
-
-def _note_made(split: Split, service: str, one: ServiceWork) -> None:
-    """How all of the schema is undone, as it is from now on."""
-    with connect(split.dsn(service), name="dbsplit refresh") as target:
-        target.execute(
-            "UPDATE dbsplit.split SET settings = settings"
-            " || jsonb_build_object('undoing', %s::jsonb, 'made', %s::jsonb) WHERE split = %s",
-            [json.dumps(one.undoing), json.dumps(one.made), split.name],
-        )
-
-
-def _end(split: Split, source: Connection, work: Work) -> None:
-    with source.transaction():
-        source.execute(
-            "DELETE FROM dbsplit.validated WHERE split = %s AND route = ANY (%s)",
-            [split.name, list(work.copied)],
-        )
-        source.execute(
-            "UPDATE dbsplit.split SET settings = settings - 'refreshing' WHERE split = %s",
-            [split.name],
-        )
-        state.note(source, split.name, "refreshed", {"changes": work.said, "copied": work.copied})
+    return frozenset(service for service, phase in now.items() if phase is Phase.MOVED)

@@ -23,7 +23,16 @@ from plans.routes import Kind as Kinds
 from plans.routes import Route
 from plans.schema.ddl import Statement, TargetSchema
 from toolkit.migrations import LOCK_TIMEOUT_MS
-from toolkit.prepare import digest_of
+from toolkit.refresh_attached import (
+    Attached,
+    Domain,
+    attached,
+    default_statement,
+    defaults,
+    loosened,
+    tightened,
+)
+from toolkit.service_schema import digest_of
 
 _THERE = (
     psycopg.errors.DuplicateTable,
@@ -55,6 +64,7 @@ class Revision:
     first: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()  # what is there, and no more on the source: how to drop it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +85,11 @@ class Wanted:
 
     enums_there: frozenset[TableName] = frozenset()
     made: frozenset[str] = frozenset()  # digests of what was run there before
+    noted: tuple[str, ...] = ()  # what undoes that
+    domains: Mapping[TableName, Domain] = field(default_factory=dict)  # of the source
+    domains_there: Mapping[TableName, Domain] = field(default_factory=dict)
+    only: frozenset[TableName] | None = None
+    """What else the schema has is not ours to make: the service leads."""
 
 
 def revision(dsn: str, wanted: Wanted) -> Revision:
@@ -97,12 +112,14 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
     first_keys = [s for s in after if s.build and (s.build.root, s.build.unique) in keys]
     with connect(dsn, name="dbsplit refresh", autocommit=False) as target:
         target.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
-        known = [*drops, *turns[Turn.RENAME]]
+        gone = _attached(target, wanted)
+        known = [*gone.drops, *drops, *turns[Turn.RENAME]]
         for statement in known:
             _run(target, statement)
         before = list(_missing(target, wanted, wanted.schema.before_data))
         for statement in alters:
             _run(target, statement)
+        alters += _defaults(target, wanted)
         made_keys = list(_missing(target, wanted, first_keys))
         rest = list(_missing(target, wanted, [s for s in after if s not in first_keys]))
         tried = [statement for statement in turns[Turn.LATER] if _try(target, statement)]
@@ -111,7 +128,44 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
         first=_meaningful([*known, *before, *alters]),
         keys=tuple(made_keys),
         rest=_meaningful([*rest, *tried]),
+        kept=gone.kept,
     )
+
+
+def _attached(target: Connection, wanted: Wanted) -> Attached:
+    if wanted.only is not None:
+        return Attached((), ())  # the service leads, and decides itself
+    both = (*wanted.schema.before_data, *wanted.schema.after_data)
+    renamed = {c.table for c in wanted.changes if c.kind is Kind.RENAMED_COLUMN}
+    return attached(
+        target,
+        wanted.noted,
+        wanted.made,
+        {one.drop: digest_of(one.create) for one in both if one.drop},
+        frozenset(renamed | wanted.anew | set(wanted.gone)),
+    )
+
+
+def _defaults(target: Connection, wanted: Wanted) -> list[str]:
+    """Run what sets defaults; those that the server writes as before need not be set."""
+    found = []
+    for table, column, default in defaults(wanted.routes, wanted.there, wanted.anew):
+        before = _default(target, table, column)
+        statement = default_statement(table, column, default)
+        _run(target, statement)
+        if _default(target, table, column) != before:
+            found.append(statement)
+    return found
+
+
+def _default(target: Connection, table: TableName, column: str) -> str | None:
+    row = target.execute(
+        "SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef AS d JOIN pg_attribute AS a"
+        " ON a.attrelid = d.adrelid AND a.attnum = d.adnum"
+        " WHERE d.adrelid = %s::regclass AND a.attname = %s",
+        [table.identifier.as_string(None), column],
+    ).fetchone()
+    return str(row[0]) if row else None
 
 
 class Turn(Enum):
@@ -125,9 +179,8 @@ class Turn(Enum):
 def in_place(wanted: Wanted) -> Iterator[tuple[Turn, str]]:
     """What changes tables that keep their rows."""
     for change in wanted.changes:
-        if change.kind is Kind.ENUM_LABEL:
-            if change.table in wanted.enums_there:
-                yield Turn.ALTER, _label(change, wanted)
+        if change.kind in (Kind.ENUM_LABEL, Kind.ENUM_RENAMED, Kind.DOMAIN):
+            yield from _of_type(change, wanted)
             continue
         if change.kind is Kind.LOST_PARTITION:
             leaf = TableName(*change.object.split(".", 1))
@@ -141,6 +194,21 @@ def in_place(wanted: Wanted) -> Iterator[tuple[Turn, str]]:
         ]
         if there is not None and routes and change.table not in wanted.anew:
             yield from _alter(change, there, routes, wanted)
+
+
+def _of_type(change: Change, wanted: Wanted) -> Iterator[tuple[Turn, str]]:
+    name = change.table
+    if change.kind is Kind.ENUM_LABEL and name in wanted.enums_there:
+        yield Turn.ALTER, _label(change, wanted)
+    if change.kind is Kind.ENUM_RENAMED and name in wanted.enums_there:
+        names = f"{_quoted(change.was)} TO {_quoted(change.object)}"
+        yield Turn.RENAME, _text(f"ALTER TYPE {{}} RENAME VALUE {_literally(names)}", name)
+    if change.kind is not Kind.DOMAIN:
+        return
+    ours, theirs = wanted.domains.get(name), wanted.domains_there.get(name)
+    if ours is not None and theirs is not None:
+        yield from ((Turn.ALTER, one) for one in loosened(name, ours, theirs))
+        yield from ((Turn.LATER, one) for one in tightened(name, ours, theirs))
 
 
 def _alter(
@@ -215,6 +283,8 @@ def _missing(target: Connection, wanted: Wanted, statements: Iterable[Statement]
         known = digest_of(text) in wanted.made and not text.startswith("SET LOCAL")
         if known and not any(name.name in text for name in wanted.anew):
             continue  # it was made once, and nothing that it speaks of is made anew
+        if wanted.only is not None and not any(name.name in text for name in wanted.only):
+            continue
         if _try(target, text):
             yield statement.create
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cdc.connect import Connection, connect
 from plans.catalog import Catalog, TableName
 from plans.catalog_read import read_catalog
-from plans.errors import NotReady
-from plans.evolution import Change, Kind, Numbers, changes
+from plans.errors import NotReady, PlanInvalid
+from plans.evolution import Change, Kind, Numbers, changes, labels_changed
 from plans.load import Plan
+from toolkit import state
+from toolkit.refresh_attached import domain_changes, read_domains
 from toolkit.schema_numbers import read_labels, read_numbers
 
 
@@ -25,6 +27,8 @@ class Noted:
     entries: Mapping[str, Any]  # of the plan
     past: Mapping[str, Any]
     work: Mapping[str, Any] | None  # of a refresh that was begun
+    passed: Mapping[str, Sequence[str]] = field(default_factory=dict)  # see `Work.passed`
+    leaders: Mapping[str, Any] = field(default_factory=dict)  # see `Work.leaders`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,7 @@ class Seen:
     changes: tuple[Change, ...]
     unassigned: tuple[TableName, ...]  # new tables of which the plan says nothing
     until: str  # the end of the log, behind all that was seen
+    moved: frozenset[str] = frozenset()  # services that lead
 
 
 def read_noted(plan: Plan, source: Connection) -> Noted:
@@ -64,6 +69,8 @@ def read_noted(plan: Plan, source: Connection) -> Noted:
         entries=settings["entries"],
         past=settings.get("past") or {},
         work=settings.get("refreshing"),
+        passed=settings.get("passed") or {},
+        leaders=settings.get("leaders") or {},
     )
 
 
@@ -80,7 +87,7 @@ def see(plan: Plan, source: Connection, noted: Noted) -> Seen:
         for name, entry in plan.tables.items()
         if entry.dropped and (table := catalog.find(name))
     }
-    moved = {change.now for change in found if change.kind is Kind.RENAMED_TABLE}
+    renamed = {change.now for change in found if change.kind is Kind.RENAMED_TABLE}
     unassigned = []
     for name, table in sorted(catalog.tables.items()):
         if table.is_partition or table.parent or str(name) in followed:
@@ -89,9 +96,10 @@ def see(plan: Plan, source: Connection, noted: Noted) -> Seen:
             continue
         if name in entries - left:
             found.append(Change(Kind.NEW_TABLE, name))
-        elif name not in entries and str(name) not in moved:
+        elif name not in entries and str(name) not in renamed:
             unassigned.append(name)
-    found += _labels(plan, source)
+    moved = state.moved(source, plan.split)
+    found += _of_types(plan, source, catalog, followed, moved)
     row = source.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
     assert row is not None  # noqa: S101
     return Seen(
@@ -100,6 +108,7 @@ def see(plan: Plan, source: Connection, noted: Noted) -> Seen:
         changes=tuple(found),
         unassigned=tuple(unassigned),
         until=row[0],
+        moved=moved,
     )
 
 
@@ -119,15 +128,41 @@ def _unfilled(change: Change, noted: Noted) -> Change:
     return change
 
 
-def _labels(plan: Plan, source: Connection) -> list[Change]:
-    """Values that enums of the source have, and those of the targets lack."""
-    ours = read_labels(source)
-    found: dict[tuple[TableName, str], Change] = {}
-    for service in plan.services:
+def _of_types(
+    plan: Plan,
+    source: Connection,
+    catalog: Catalog,
+    followed: Container[str],
+    moved: frozenset[str],
+) -> list[Change]:
+    """Enums and domains of the targets that are not as the source's; each change once.
+
+    Raises PlanInvalid if it cannot be told how an enum has changed.
+    """
+    labels, domains = read_labels(source), read_domains(source)
+    found: dict[Change, None] = {}
+    for service in sorted(plan.services.keys() - moved):
         with connect(plan.services[service].dsn, name="dbsplit refresh") as target:
             theirs = read_labels(target)
-        for name in ours.keys() & theirs.keys():
-            for label in ours[name]:
-                if label not in theirs[name]:
-                    found[name, label] = Change(Kind.ENUM_LABEL, name, label)
-    return list(found.values())
+            found |= dict.fromkeys(domain_changes(domains, read_domains(target)))
+        for name in sorted(labels.keys() & theirs.keys()):
+            some, unclear = labels_changed(name, labels[name], theirs[name])
+            if unclear:
+                raise PlanInvalid(
+                    unclear,
+                    hint=f"rename it in the database of {service} as on the source (ALTER TYPE "
+                    f"{name} RENAME VALUE … TO …), then repeat; nothing was changed",
+                )
+            found |= dict.fromkeys(some)
+    renamed = {change.table for change in found if change.kind is Kind.ENUM_RENAMED}
+    for table in sorted(catalog.tables) if renamed else ():
+        for column in catalog.tables[table].columns if str(table) in followed else ():
+            if any(_is_of(column.type, one) for one in renamed):
+                found[Change(Kind.RELABELLED, table, column.name)] = None
+    return list(found)
+
+
+def _is_of(type_: str, enum: TableName) -> bool:
+    """Whether a column's type is an enum, or an array of it."""
+    bare = type_.removesuffix("[]")
+    return bare in (enum.identifier.as_string(None), str(enum), enum.name)

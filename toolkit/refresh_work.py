@@ -6,26 +6,28 @@ Whoever finds the note, goes on from it: nothing is decided a second time.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-
-from psycopg import pq, sql
 
 from cdc.connect import Connection, connect
 from plans.catalog import Catalog, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_routes
-from plans.evolution import Change, Kind, Numbers
+from plans.errors import GateClosed
+from plans.evolution import Kind, Numbers
 from plans.load import Plan
 from plans.routes import Kind as Kinds
+from plans.routes import Route
 from toolkit.opened import Split, schemas_of, shape_of
-from toolkit.prepare import digest_of, entries_of, schema_of
+from toolkit.prepare import entries_of
+from toolkit.refresh_attached import read_domains
 from toolkit.refresh_ddl import Revision, Wanted, revision
-from toolkit.refresh_seen import Noted, Seen, ignored_columns
+from toolkit.refresh_past import Facts, fills_of, past_of_leaders, past_of_log
+from toolkit.refresh_seen import Noted, Seen
 from toolkit.schema_numbers import read_labels
-from toolkit.target_server import ask_server
+from toolkit.service_schema import digest_of
+from toolkit.target_server import ask_server, schema_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,14 @@ class Work:
     publish: tuple[tuple[str, str], ...]
     unpublish: tuple[tuple[str, str], ...]
     until: str
+    passed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By route of a moved service, where what comes back begins anew: in its log, and in
+    the source's, where only what came back is."""
+
+    leaders: Mapping[str, Any] = field(default_factory=dict)
+    """By moved service, what its log may tell in another way than its catalog."""
+
+    repaired: tuple[str, ...] = ()  # routes of which the source may not have all
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -67,6 +77,13 @@ class Work:
             for service, one in noted["services"].items()
         }
         return cls(**{**noted, "services": services})
+
+    @property
+    def is_something(self) -> bool:
+        """Whether there is anything to do."""
+        revisions = [one.revision for one in self.services.values()]
+        runs = any(one.first or one.keys or one.rest for one in revisions)
+        return bool(self.said or self.copied or self.repaired or runs)
 
     @property
     def copied(self) -> tuple[str, ...]:
@@ -85,7 +102,9 @@ def decide(
 ) -> Work:
     """What brings the targets to where plan and source are; `ignored` columns stay behind.
 
-    `also_anew` are tables that are copied anew though it may not be necessary.
+    `also_anew` are tables that are copied anew though it may not be necessary.  Of what
+    moved services lead, nothing is changed or copied in their databases: they agree with
+    the source already (`toolkit.leading`).
 
     Tries the targets' DDL and rolls it back.  Raises PlanInvalid for a plan that does not
     fit the source, NotReady for a statement that a target refuses.
@@ -100,19 +119,31 @@ def decide(
         if not change.in_place
     )
     anew |= also_anew
-    facts = _Facts(
+    facts = Facts(
         noted=noted,
         seen=seen,
         changes=tuple(changes),
         anew=anew,
         ignored=ignored,
-        fills=_fills(source, catalog, changes, anew, seen.numbers),
+        fills=fills_of(source, catalog, changes, anew, seen.numbers),
         labels=read_labels(source),
+        moved=seen.moved,
+        domains=read_domains(source),
     )
+    _require_not_led(routes, noted, seen.moved)
     services = {service: _service(split, source, service, facts) for service in plan.services}
     followed = sorted({route.source.name for route in routes})
     tables = {route.source.name: route.source for route in routes}
     before = {TableName(*name.split(".", 1)) for name in noted.numbers}
+    remade = {change.table for change in changes if change.kind is Kind.REMADE_TABLE}
+    leaders, unknown = past_of_leaders(plan, routes, facts)
+    passed = _passed(plan, routes, facts, unknown)
+    shaped = {c.table for c in changes if c.kind in _SHAPE} | facts.anew
+    repaired = sorted(
+        route.id
+        for route in routes
+        if route.service in seen.moved and route.kind.owned and route.source.name in shaped
+    )
     work = Work(
         id="",
         said=tuple(str(change) for change in changes),
@@ -124,12 +155,80 @@ def decide(
             for name in followed
         },
         entries=entries_of(plan),
-        past=_past(facts, set(followed)),
-        publish=tuple((name.schema, name.name) for name in followed if name not in before),
+        past=past_of_log(facts, set(followed)),
+        publish=tuple(
+            (name.schema, name.name) for name in followed if name not in before or name in remade
+        ),
         unpublish=tuple((name.schema, name.name) for name in sorted(before - set(followed))),
         until=seen.until,
+        passed={**noted.passed, **passed},
+        leaders=leaders,
+        repaired=tuple(repaired),
     )
     return replace(work, id=digest_of(json.dumps(work.as_dict(), sort_keys=True))[:12])
+
+
+_SHAPE = frozenset(
+    {
+        Kind.ADDED_COLUMN,
+        Kind.DROPPED_COLUMN,
+        Kind.RENAMED_COLUMN,
+        Kind.WIDENED_COLUMN,
+        Kind.RETYPED_COLUMN,
+        Kind.GENERATED_COLUMN,
+        Kind.REMADE_COLUMN,
+        Kind.KEY,
+        Kind.REMADE_TABLE,
+    }
+)
+"""What changes how rows are told in the log."""
+
+
+_OTHERWISE = frozenset({Kind.RENAMED_COLUMN, Kind.RETYPED_COLUMN, Kind.GENERATED_COLUMN, Kind.KEY})
+"""What cannot be read in the shape of before."""
+
+
+def _require_not_led(routes: Iterable[Route], noted: Noted, moved: frozenset[str]) -> None:
+    """Check that no table is new whose rows a moved service would lead."""
+    new = sorted(
+        f"table {route.source.name} is new, and service {route.service}, which is to own it, "
+        "has moved"
+        for route in routes
+        if route.kind.owned and route.service in moved
+        if str(route.source.name) not in noted.numbers
+    )
+    if new:
+        raise GateClosed(
+            "; ".join(new),
+            hint="leave it behind for now (--owner TABLE=drop, or `drop` in the plan), and let "
+            "the service create it in its own database; or roll the service back first",
+        )
+
+
+def _passed(
+    plan: Plan, routes: Iterable[Route], facts: Facts, unknown: frozenset[TableName]
+) -> dict[str, list[str]]:
+    """Where what comes back of tables that have changed begins, by route.
+
+    What a moved service's log tells of before is in another shape.  It is passed over,
+    and a repair of the source brings what was in it.
+    """
+    by_change = {change.table for change in facts.changes if not change.in_place}
+    changed = {change.table for change in facts.changes if change.kind in _OTHERWISE}
+    changed |= unknown | (facts.anew - by_change)
+    found: dict[str, list[str]] = {}
+    for service in sorted(facts.moved):
+        mine = [
+            route.id
+            for route in routes
+            if route.service == service and route.kind.owned and route.source.name in changed
+        ]
+        if mine:
+            with connect(plan.services[service].dsn, name="dbsplit refresh") as target:
+                row = target.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+            assert row is not None  # noqa: S101
+            found |= {route: [str(row[0]), facts.seen.until] for route in mine}
+    return found
 
 
 def _without(seen: Seen, ignored: Mapping[TableName, set[str]]) -> Catalog:
@@ -150,46 +249,36 @@ def _visible(numbers: Numbers, ignored: set[str]) -> Numbers:
     )
 
 
-Fills = Mapping[tuple[TableName, str], Mapping[str, str] | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    """What the decision is made of."""
-
-    noted: Noted
-    seen: Seen
-    changes: tuple[Change, ...]
-    anew: frozenset[TableName]  # source tables that are copied anew
-    ignored: Mapping[TableName, set[str]]
-    fills: Fills
-    labels: Mapping[TableName, tuple[str, ...]]
-
-
-def _service(split: Split, source: Connection, service: str, facts: _Facts) -> ServiceWork:
+def _service(split: Split, source: Connection, service: str, facts: Facts) -> ServiceWork:
     dsn = split.dsn(service)
-    mine = split.routes_of([service])
+    leads = service in facts.moved
+    mine = tuple(r for r in split.routes_of([service]) if not (leads and r.kind.owned))
+    led = {r.target for r in split.owned([service])} if leads else frozenset[TableName]()
+    changes = tuple(c for c in facts.changes if c.table not in led)
     with connect(dsn, name="dbsplit refresh") as target:
         there = read_catalog(target, schemas_of(target))
         enums = frozenset(read_labels(target))
         row = target.execute(
-            "SELECT coalesce(settings -> 'made', '[]') FROM dbsplit.split WHERE split = %s",
+            "SELECT coalesce(settings -> 'made', '[]'), settings -> 'undoing'"
+            " FROM dbsplit.split WHERE split = %s",
             [split.name],
         ).fetchone()
+        domains_there = read_domains(target)
         copied = [r for (r,) in target.execute("SELECT route FROM dbsplit.copied").fetchall()]
     schema = schema_of(split, source, service, ask_server(dsn))
     made_for_us = {route.target for route in mine if route.kind is not Kinds.DERIVED}
     gone = tuple(
         change.table
-        for change in facts.changes
+        for change in changes
         if change.kind in (Kind.GONE_TABLE, Kind.RENAMED_TABLE)
         and change.table in there.tables
         and str(change.table) in facts.noted.shapes
     )
     wanted = Wanted(
         routes=mine,
-        changes=facts.changes,
+        changes=changes,
         anew=facts.anew & made_for_us,
+        only=frozenset(made_for_us & {c.table for c in changes}) if leads else None,
         gone=gone,
         schema=schema,
         there=there,
@@ -197,8 +286,11 @@ def _service(split: Split, source: Connection, service: str, facts: _Facts) -> S
         labels=facts.labels,
         enums_there=enums,
         made=frozenset(row[0]) if row else frozenset(),
+        noted=tuple(d for part in row[1].values() for d in part) if row and row[1] else (),
+        domains={} if leads else facts.domains,
+        domains_there=domains_there,
     )
-    ids = {route.id for route in mine}
+    ids = {route.id for route in split.routes_of([service])}
     statements = (*schema.before_data, *schema.after_data)
     return ServiceWork(
         revision=revision(dsn, wanted),
@@ -210,113 +302,3 @@ def _service(split: Split, source: Connection, service: str, facts: _Facts) -> S
         },
         made=tuple(sorted({digest_of(statement.create) for statement in statements})),
     )
-
-
-def _fills(
-    source: Connection,
-    catalog: Catalog,
-    changes: list[Change],
-    anew: frozenset[TableName],
-    numbers: Mapping[str, Numbers],
-) -> Fills:
-    """What the rows of before have in each column that was added; None is NULL."""
-    found: dict[tuple[TableName, str], Mapping[str, str] | None] = {}
-    for change in changes:
-        if change.kind is not Kind.ADDED_COLUMN or change.table in anew:
-            continue
-        column = catalog.tables[change.table].column(change.object)
-        if column.generated is not None:
-            continue
-        missing = numbers[str(change.table)].columns[change.object].missing
-        found[change.table, change.object] = (
-            _missing_value(source, change.table, change.object, column.type) if missing else None
-        )
-    return found
-
-
-def _missing_value(
-    source: Connection, table: TableName, column: str, type_: str
-) -> Mapping[str, str] | None:
-    """The constant that the server keeps for rows of before, in both forms, and as SQL."""
-    query = sql.SQL(
-        "SELECT (attmissingval::text::{type}[])[1] FROM pg_attribute"
-        " WHERE attrelid = {table}::regclass AND attname = {column}"
-    ).format(
-        type=sql.SQL(type_),  # of the source's own writing
-        table=sql.Literal(table.identifier.as_string(None)),
-        column=sql.Literal(column),
-    )
-    forms: dict[str, bytes | None] = {}
-    for form, number in (("text", pq.Format.TEXT), ("binary", pq.Format.BINARY)):
-        result = source.pgconn.exec_params(query.as_string(None).encode(), None, None, None, number)
-        forms[form] = result.get_value(0, 0)
-    text, binary = forms["text"], forms["binary"]
-    if text is None or binary is None:
-        return None
-    literal = sql.SQL("{}::").format(sql.Literal(text.decode())).as_string(None)
-    return {"text": text.hex(), "binary": binary.hex(), "sql": literal + type_}
-
-
-def _past(facts: _Facts, followed: set[TableName]) -> dict[str, Any]:
-    """What the log may still tell in another way than the catalog, see `cdc.past`."""
-    noted, seen, anew = facts.noted, facts.seen, facts.anew
-    gone = [list(one) for one in noted.past.get("gone", ())]
-    by_table: dict[TableName, list[Change]] = defaultdict(list)
-    for change in facts.changes:
-        by_table[change.table].append(change)
-        relation = change.object if change.kind is Kind.LOST_PARTITION else str(change.table)
-        if change.kind in (Kind.GONE_TABLE, Kind.RENAMED_TABLE, Kind.LOST_PARTITION):
-            gone.append([*relation.split(".", 1), seen.until])
-    shapes = [
-        one
-        for one in (dict(shape) for shape in noted.past.get("shapes", ()))
-        if TableName(*one["table"]) in followed - anew
-    ]
-    for table, some in sorted(by_table.items()):
-        if table not in followed - anew or str(table) not in noted.numbers:
-            continue
-        renamed = {c.object: c.was for c in some if c.kind is Kind.RENAMED_COLUMN}
-        filled = {
-            c.object: facts.fills.get((table, c.object))
-            for c in some
-            if c.kind is Kind.ADDED_COLUMN
-        }
-        for shape in shapes:
-            if TableName(*shape["table"]) == table:
-                _go_on(shape, renamed, filled)
-        shapes.append(
-            {
-                "table": [table.schema, table.name],
-                "until": seen.until,
-                "columns": dict(_announced(noted, table, facts.ignored)),
-                "renamed": renamed,
-                "filled": filled,
-            }
-        )
-    kept = [[t.schema, t.name, sorted(columns)] for t, columns in sorted(facts.ignored.items())]
-    return {"shapes": shapes, "gone": gone, "ignored": kept}
-
-
-def _announced(
-    noted: Noted, table: TableName, ignored: Mapping[TableName, set[str]]
-) -> Iterator[tuple[str, list[int]]]:
-    """A table's columns as the stream announced them; generated ones are not sent."""
-    shape = noted.shapes[str(table)]["columns"]
-    hidden = ignored.get(table, set()) | ignored_columns(noted).get(table, frozenset())
-    for name, one in noted.numbers[str(table)].columns.items():
-        if name in shape and shape[name][2] is None and name not in hidden:
-            yield name, [one.type_oid, one.type_mod]
-
-
-def _go_on(shape: dict[str, Any], renamed: Mapping[str, str], filled: Mapping[str, Any]) -> None:
-    """An older shape, seen from one change further on."""
-    before_renamed, before_filled = shape["renamed"], shape["filled"]
-    shape["renamed"] = {
-        **{name: old for name, old in before_renamed.items() if name not in renamed.values()},
-        **{new: before_renamed.get(old, old) for new, old in renamed.items()},
-    }
-    shape["filled"] = {
-        **{name: value for name, value in before_filled.items() if name not in renamed.values()},
-        **{new: before_filled[old] for new, old in renamed.items() if old in before_filled},
-        **filled,
-    }

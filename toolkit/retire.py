@@ -21,8 +21,8 @@ from plans.routes import Kind
 from toolkit import fence, locks, state
 from toolkit.control.schema import forget_split, remove_control
 from toolkit.opened import Split, require_prepared, require_same_plan
-from toolkit.prepare import remove_schema
 from toolkit.recovery import recover
+from toolkit.service_schema import remove_schema
 from toolkit.state import Phase
 
 RETIRED = "_retired"

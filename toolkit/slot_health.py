@@ -126,22 +126,24 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-def noted_retained(source: Connection, split: str) -> dict[str, tuple[int, float]]:
-    """By slot, what a stream process noted last of it, and how many seconds ago."""
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a stream process noted last of one slot."""
+
+    retained_bytes: int
+    growth_bytes_s: float | None
+    ago_s: float
+
+
+def noted(source: Connection, split: str) -> dict[str, Noted]:
+    """By slot, what a stream process noted last, whether it still runs or not."""
     row = source.execute(
-        "SELECT details -> 'slots', extract(epoch FROM clock_timestamp() - beat_at)"
+        "SELECT details -> 'slots', extract(epoch FROM clock_timestamp() - beat_at)::float8"
         " FROM dbsplit.heartbeat WHERE split = %s AND role = 'stream'",
         [split],
     ).fetchone()
-    if row is None or not row[0]:
-        return {}
-    return {one["slot"]: (int(one["retained_bytes"]), float(row[1])) for one in row[0]}
-
-
-def noted_growth(source: Connection, split: str) -> dict[str, float | None]:
-    """By slot, the growth that a live stream process measured last."""
-    row = source.execute(
-        "SELECT details -> 'slots' FROM dbsplit.heartbeat WHERE split = %s AND role = 'stream'",
-        [split],
-    ).fetchone()
-    return {one["slot"]: one["growth_bytes_s"] for one in (row[0] if row and row[0] else ())}
+    slots, ago_s = row or ((), 0.0)
+    return {
+        one["slot"]: Noted(one["retained_bytes"], one["growth_bytes_s"], ago_s)
+        for one in slots or ()
+    }

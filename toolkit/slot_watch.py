@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from cdc.connect import Connection, connect
-from cdc.slot import judge, read_slot
+from cdc.slot import judge, read_slot, standbys_behind
 from plans import names
 from plans.errors import NotReady
 from toolkit import state
@@ -50,7 +50,15 @@ class SlotWatch:
             except NotReady:
                 continue  # its own stream tells, and tries again
         self.health = tuple(found)
-        self.alerts = alerts(found, self._split.plan.limits)
+        behind = standbys_behind(self._source, names.slot(self._split.name))
+        self.alerts = (
+            *alerts(found, self._split.plan.limits),
+            *(
+                f"standby {one} is not in synchronized_standby_slots: promoted, it may lack what "
+                "targets have"
+                for one in behind
+            ),
+        )
         self._note()
         retained = found[0].retained_bytes
         return retained if is_over_budget(self._split, self._source, retained) else None

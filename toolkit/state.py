@@ -69,6 +69,11 @@ def phases(connection: Connection, split: str) -> dict[str, Phase]:
     return {service: Phase(phase) for service, phase in rows}
 
 
+def moved(connection: Connection, split: str) -> frozenset[str]:
+    """The services that lead."""
+    return frozenset(s for s, p in phases(connection, split).items() if p is Phase.MOVED)
+
+
 def settled_phases(connection: Connection, split: str) -> dict[str, Phase]:
     """The phases as they are once every attempt under way has been given up.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psycopg
 
 from cdc.connect import Connection, connect
 from plans import names
+from plans.errors import NotReady
 from toolkit import continuous, locks, state
 from toolkit.freshness import Freshness, read_freshness
-from toolkit.gates import Gate, Readiness, decide
+from toolkit.gates import Gate, Readiness, decide, unknown
 from toolkit.observe import (
     crossing,
     dirty_keys,
@@ -37,7 +39,10 @@ LATE_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service; `lag_s` is the age of the last change applied, 0 if nothing waits."""
+    """One service; `lag_s` is the age of the last change applied, 0 if nothing waits.
+
+    Of one that is away, `lag_bytes` is what the source's slot keeps for all.
+    """
 
     phase: str
     lag_bytes: int
@@ -45,6 +50,10 @@ class ServiceStatus:
     tables: int
     copied: int
     epoch: int
+    away: str = ""  # why its database cannot be reached, by us or by the stream
+    away_s: float | None = None  # for how long the stream has gone on without it
+    spilled_bytes: int = 0  # changes that wait for it on the stream's disk
+    silent: bool = False  # nothing could be asked of its database just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +96,28 @@ def read_status(split: Split) -> Status:
         now = state.phases(source, split.name)
         if not now:
             return _planned(split)
+        stream = _stream(split, source)
+        behind = {one["service"]: one for one in stream.get("behind") or () if stream["live"]}
         services = {
-            service: _service(split, source, service, now.get(service, Phase.PLANNED))
+            service: _beside(
+                _service(split, source, service, now.get(service, Phase.PLANNED)),
+                behind.get(service),
+            )
             for service in split.plan.services
         }
         gates: tuple[Gate, ...] = ()
         slots = _slots(split, source, now)
-        if all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
+        silent = [name for name, one in services.items() if one.silent]
+        if silent:
+            gates = (unknown(silent),)
+        elif all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
             gates = tuple(
                 decide(_readiness(split, source, now, services, slots), split.plan.limits)
             )
         return Status(
             split.name,
             min(now.values(), key=ORDER.index).value,
-            _stream(split, source),
+            stream,
             _copy(split, source),
             services,
             gates,
@@ -130,7 +147,12 @@ def _service(split: Split, source: Connection, service: str, phase: Phase) -> Se
     ).fetchone()
     epoch = int(row[0]) if row else 0
     try:
-        with connect(split.dsn(service), name="dbsplit status") as target:
+        target = connect(split.dsn(service), name="dbsplit status")
+    except NotReady as error:
+        lag = _kept(source, split.name)
+        return ServiceStatus(phase.value, lag, 0.0, len(routes), 0, epoch, str(error), silent=True)
+    try:
+        with target:
             copied = target.execute(
                 "SELECT count(*) FROM dbsplit.copied WHERE route = ANY (%s)", [routes]
             ).fetchone()
@@ -146,6 +168,28 @@ def _service(split: Split, source: Connection, service: str, phase: Phase) -> Se
     return ServiceStatus(
         phase.value, lag, age if lag else 0.0, len(routes), int(copied[0]) if copied else 0, epoch
     )
+
+
+def _beside(one: ServiceStatus, behind: Mapping[str, Any] | None) -> ServiceStatus:
+    """With what the stream process tells of its target."""
+    if behind is None:
+        return one
+    return replace(
+        one,
+        away=one.away or behind["why"],
+        away_s=behind["away_s"],
+        spilled_bytes=behind["spilled_bytes"],
+    )
+
+
+def _kept(source: Connection, split: str) -> int:
+    """How much of the log the followers of the source's slot have not confirmed."""
+    row = source.execute(
+        "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint"
+        " FROM pg_replication_slots WHERE slot_name = %s",
+        [names.slot(split)],
+    ).fetchone()
+    return max(0, int(row[0])) if row and row[0] is not None else 0
 
 
 def _age(follower: Connection, stream: str) -> float:
@@ -250,11 +294,12 @@ def _slots(split: Split, source: Connection, now: dict[str, Phase]) -> tuple[Slo
     if all(phase in (Phase.PLANNED, Phase.COMPLETED) for phase in now.values()):
         return ()
     with ExitStack() as stack:
-        targets = {
-            service: stack.enter_context(connect(split.dsn(service), name="dbsplit status"))
-            for service, phase in now.items()
-            if phase is Phase.MOVED
-        }
+        targets = {}
+        for service, phase in now.items():
+            if phase is Phase.MOVED:
+                with suppress(NotReady):  # its service is told to be away
+                    target = connect(split.dsn(service), name="dbsplit status")
+                    targets[service] = stack.enter_context(target)
         return slots_of(split, source, targets, now)
 
 

@@ -16,15 +16,19 @@ import psycopg
 from cdc.connect import Connection
 from cdc.follow import Follower
 from cdc.lsn import LSN
+from cdc.sink import Behind
+from cdc.watch import CHECK_S
 from plans import names
+from plans.catalog_read import read_catalog
 from plans.errors import NotReady, SplitError, StreamBroken
 from toolkit import locks, state
 from toolkit.executed import Unreadable, Watcher
 from toolkit.giving_up import give_up, require_not_given_up
 from toolkit.links import back_feed, forward_feed
 from toolkit.observe import unpublished
-from toolkit.opened import Split, require_prepared
+from toolkit.opened import Split, require_owned, require_prepared
 from toolkit.recovery import recover
+from toolkit.slot_health import duration
 from toolkit.slot_server import require_back_slot, require_source_slot
 from toolkit.slot_watch import SlotWatch
 from toolkit.stopping import SOURCE, Stopper
@@ -46,6 +50,8 @@ class StreamProgress:
     back: tuple[str, ...]
     alerts: tuple[str, ...] = ()
     """What somebody should be woken for."""
+    behind: tuple[Behind, ...] = ()
+    """Targets that are away, or for which changes wait on disk."""
 
 
 def stream(
@@ -88,6 +94,7 @@ class _Supervisor:
         self._rounds = 0
         self._watcher = Watcher(split.plan, split.catalog, split.routes)
         self._looked_at = 0.0
+        self._owned_at = 0.0
         self._slots = SlotWatch(split, source)
         self._stopper = Stopper(split.plan.source.dsn, split.name, self._followers)
 
@@ -116,14 +123,17 @@ class _Supervisor:
 
     def _round(self) -> StreamProgress:
         self._check()
+        self._require_owned()
         self._start_back()
         self._look_after_slots()
+        behind = self._forward.behind
         progress = StreamProgress(
             lag_bytes=max(0, _log_end(self._source) - self._forward.position),
             position=str(self._forward.position),
             connected=self._forward.connected.is_set(),
             back=tuple(sorted(s for s, f in self._back.items() if f.connected.is_set())),
-            alerts=self._slots.alerts,
+            alerts=(*self._slots.alerts, *(_away(one) for one in behind if one.away_s)),
+            behind=behind,
         )
         state.beat(
             self._source,
@@ -134,6 +144,7 @@ class _Supervisor:
                 "connected": progress.connected,
                 "back": progress.back,
                 "alerts": progress.alerts,
+                "behind": [one.as_dict() for one in behind],
                 "slots": [one.as_dict() for one in self._slots.health],
             },
         )
@@ -174,6 +185,17 @@ class _Supervisor:
         now = state.phases(self._source, self._split.name)
         return bool(now) and set(now.values()) == {state.Phase.COMPLETED}
 
+    def _require_owned(self) -> None:
+        """Notice tables that are new, if the plan wants the stream to stop at them."""
+        if self._split.plan.ddl.new_tables != "stop" or time.monotonic() < self._owned_at:
+            return
+        self._owned_at = time.monotonic() + CHECK_S
+        require_owned(
+            self._split.plan,
+            read_catalog(self._source, self._split.plan.source.schemas),
+            self._source,
+        )
+
     def _check(self) -> None:
         for follower in (self._forward, *self._back.values()):
             if follower.failure is not None:
@@ -192,6 +214,10 @@ class _Supervisor:
             require_back_slot(self._split, self._source, service)
             follower = self._back[service] = Follower(back_feed(self._split, service))
             follower.start()
+
+
+def _away(one: Behind) -> str:
+    return f"service {one.service} is away for {duration(one.away_s or 0)}: {one.why}"
 
 
 def _require_publication(split: Split, source: Connection) -> None:

@@ -8,6 +8,7 @@ them cost one more.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -39,6 +40,9 @@ Settle = Callable[[Recheck, Sequence[Key]], Settled]
 
 NOT_CAUGHT_UP = "rows differ, and whether the follower has applied the leader's changes is unknown"
 TOO_MANY = "too many rows differ to recheck all of them"
+
+SETTLE_WITHIN_S = 5.0
+"""A key waits so long at most for others to be settled with: each time takes several waits."""
 
 UNREADABLE = (psycopg.Error, SplitError, UnicodeError, OSError)
 """What keeps a table from being compared, and is no bug of ours."""
@@ -195,7 +199,7 @@ def _equal(
     for (pair, _), tally, look in zip(group, tallies, looks, strict=True):
         if look.equal:
             tally.rows, tally.fingerprint = look.rows, digest_of(look.rows, look.total)
-            tally.chunks = 1
+            tally.sums = 1
             equal.append((pair, work.placed(tally.result())))
             work.report(Progress(pair.route, "done", rows=look.rows))
     return equal
@@ -224,14 +228,24 @@ class _Comparison:
         recheck = Recheck(self.ends, self.pair, extents, self.work.limits)
         units = units_of(self.ends, self.pair, extents, self.work.course.rows_per_unit)
         self._say("fingerprint")
+        waiting: list[Key] = []
+        since = time.monotonic()
         for keys in (
             scan.by_buckets(self.work.limits.candidates_held)
             if units is None
             else scan.by_units(units)
         ):
-            self.tally.rows, self.tally.chunks = scan.rows, scan.chunks
-            self._settle(recheck, keys)
+            self.tally.rows, self.tally.sums = scan.rows, scan.sums
+            since = since if waiting else time.monotonic()
+            waiting += keys
+            if waiting and (
+                len(waiting) >= self.work.limits.keys_per_round
+                or time.monotonic() - since >= SETTLE_WITHIN_S
+            ):
+                self._settle(recheck, waiting)
+                waiting.clear()
             self._say("fingerprint")
+        self._settle(recheck, waiting)
         self.tally.rows, self.tally.fingerprint = scan.rows, scan.digest
         self._say("done")
 

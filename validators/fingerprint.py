@@ -9,29 +9,33 @@ rows changes the sum (which record hashes, being linear, would let pass).
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
 from cdc.connect import Connection, describe
 from plans.errors import NotReady
-from validators.canonical import Hashing
-from validators.session import pinned
+from validators.session import Reader, read_rows
 from validators.sides import Side
-from validators.units import MODULUS
+from validators.units import MODULUS, Chunks
 
 ROWS_PER_BUCKET = 512
-BUCKETS_MAX = 2**20
+BUCKETS_MAX = 2**18  # 36 bytes each, a few times on each side
 _BYTES_PER_ROW_MAX = 512  # a guess, where the table has not been analyzed since it grew
 
-# COPY's binary format (manual, COPY, "Binary Format"): a header of 19 bytes, rows of
-# a field count and length-prefixed fields, and -1 as a field count at the end.
-_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER = b"\xff\xff"
-_ROW = struct.Struct(">hiiiqiq")
-_SHAPE = (3, 4, 8, 8)
+_EXTENTS = (
+    "SELECT c.relkind = 'r', (SELECT coalesce(sum(greatest(l.reltuples::int8,"
+    " pg_relation_size(l.oid) / $3)), 0)::int8 FROM pg_class AS l WHERE l.oid = c.oid"
+    " OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))),"
+    " EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
+    " JOIN pg_am AS m ON m.oid = x.relam AND m.amname = 'btree'"
+    " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
+    " WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL"
+    " AND a.attnotnull AND a.attname = w.first_column)"
+    " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(name, first_column, n)"
+    " LEFT JOIN pg_class AS c ON c.oid = to_regclass(w.name) ORDER BY w.n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +45,6 @@ class Extent:
     only: bool  # without the tables that inherit from it, which have routes of their own
     rows_estimated: int
     ranged: bool = False  # there is an index that begins with the key's first column
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """Rows and their summed hashes per bucket; buckets without rows are left out."""
-
-    buckets: dict[int, tuple[int, int]]
-
-    @property
-    def rows(self) -> int:
-        """All rows."""
-        return sum(count for count, _ in self.buckets.values())
-
-    @property
-    def digest(self) -> str:
-        """One text for the whole table, the same whatever the number of buckets."""
-        return digest_of(self.rows, sum(total for _, total in self.buckets.values()))
-
-    def differing(self, other: Fingerprint) -> frozenset[int]:
-        """The buckets that do not hold the same rows."""
-        numbers = self.buckets.keys() | other.buckets.keys()
-        return frozenset(n for n in numbers if self.buckets.get(n) != other.buckets.get(n))
 
 
 def digest_of(rows: int, total: int) -> str:
@@ -90,64 +72,52 @@ def read_extents(connection: Connection, sides: Sequence[Side]) -> list[Extent |
     """Look many tables up at once; None for one that does not exist."""
     if not sides:
         return []
-    with pinned(connection, ()) as cursor:
-        found = cursor.execute(
-            "SELECT c.relkind = 'r', (SELECT coalesce(sum(greatest(l.reltuples::int8,"
-            " pg_relation_size(l.oid) / $3)), 0)::int8 FROM pg_class AS l WHERE l.oid = c.oid"
-            " OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))),"
-            " EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
-            " JOIN pg_am AS m ON m.oid = x.relam AND m.amname = 'btree'"
-            " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
-            " WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL"
-            " AND a.attnotnull AND a.attname = w.first_column)"
-            " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(name, first_column, n)"
-            " LEFT JOIN pg_class AS c ON c.oid = to_regclass(w.name) ORDER BY w.n",
-            [
-                [side.table.identifier.as_string(connection) for side in sides],
-                [side.key[0].plain if side.key else "" for side in sides],
-                _BYTES_PER_ROW_MAX,
-            ],
-        ).fetchall()
+    found = read_rows(
+        connection,
+        (),
+        sql.SQL(_EXTENTS).format(),
+        [
+            [side.table.identifier.as_string(connection) for side in sides],
+            [side.key[0].plain if side.key else "" for side in sides],
+            _BYTES_PER_ROW_MAX,
+        ],
+    )
     return [
         None if only is None else Extent(only=only, rows_estimated=rows, ranged=ranged)
         for only, rows, ranged in found
     ]
 
 
-def read_fingerprint(
-    connection: Connection, side: Side, *, extent: Extent, hashing: Hashing, buckets: int
-) -> Fingerprint:
-    """One scan of the table."""
+def read_buckets(reader: Reader, side: Side, *, extent: Extent, buckets: int) -> Chunks:
+    """One scan of the table: the buckets are its chunks."""
     query = sql.SQL(
-        "COPY (SELECT b, count(*), mod(sum(h), {modulus})::int8 FROM"
+        "SELECT b::int8, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
         " (SELECT {bucket} AS b, {hash} AS h FROM {table} WHERE {where} OFFSET 0) AS r"
-        " GROUP BY b) TO STDOUT (FORMAT binary)"
+        " GROUP BY b ORDER BY b"
     ).format(
         modulus=sql.Literal(MODULUS),
-        bucket=side.bucket(hashing, buckets),
-        hash=side.row_hash(hashing),
+        bucket=side.bucket(reader.hashing, buckets),
+        hash=side.row_hash(reader.hashing),
         table=from_table(side, extent),
         where=side.scanned,
     )
-    with pinned(connection, side.schemas) as cursor, cursor.copy(query) as copy:
-        return Fingerprint(_parse(b"".join(copy)))
+    return read_chunks(reader, side, query, {})
+
+
+def read_chunks(
+    reader: Reader, side: Side, query: sql.Composed, planner: Mapping[str, str]
+) -> Chunks:
+    """What a query says of each chunk: its number `b`, its `n` rows and the sum `s`."""
+    whole = sql.SQL(
+        "SELECT array_agg(b), array_agg(n), array_agg(s), count(*), sum(n)::int8,"
+        " mod(sum(s), {})::int8 FROM ({}) AS g"
+    ).format(sql.Literal(MODULUS), query)
+    numbers, rows, sums, count, total, digest = reader.row(side, whole, planner)
+    if not count:  # array_agg() and sum() of no rows are NULL
+        return Chunks()
+    return Chunks(numbers, rows, sums, count, total, digest % MODULUS)
 
 
 def from_table(side: Side, extent: Extent) -> sql.Composed:
     """The table as it stands after FROM."""
     return sql.SQL("{}{}").format(sql.SQL("ONLY " if extent.only else ""), side.table.identifier)
-
-
-def _parse(data: bytes) -> dict[int, tuple[int, int]]:
-    if not data.startswith(_HEADER) or not data.endswith(_TRAILER):
-        raise ValueError("not a complete COPY in binary format")
-    rows = memoryview(data)[len(_HEADER) : -len(_TRAILER)]
-    return dict(_fields(_ROW.iter_unpack(rows)))
-
-
-def _fields(rows: Iterable[tuple[int, ...]]) -> Iterable[tuple[int, tuple[int, int]]]:
-    for fields, length_b, bucket, length_c, count, length_h, total in rows:
-        # An int4 that is read as an int8 would shift everything after it.
-        if (fields, length_b, length_c, length_h) != _SHAPE:
-            raise ValueError(f"unexpected row shape {(fields, length_b, length_c, length_h)}")
-        yield bucket, (count, total)

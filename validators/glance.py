@@ -96,7 +96,7 @@ def _totals(
         "SELECT array_agg(n ORDER BY i), array_agg(s ORDER BY i) FROM ({}) AS g"
     ).format(sql.SQL(" UNION ALL ").join(looks))
     rows, totals = read_row(connection, sides[0][0].schemas, query, {})
-    return list(zip(map(int, rows), map(int, totals), strict=True))
+    return list(zip(rows.numbers(), totals.numbers(), strict=True))
 
 
 def _extents(connection: Connection, sides: Iterable[Side]) -> Iterator[Extent | None]:

@@ -12,7 +12,7 @@ from cdc.connect import Connection
 from validators.canonical import Hashing, trusted
 from validators.evidence import Reading, by_key
 from validators.fingerprint import Extent, from_table
-from validators.session import pinned
+from validators.session import read_rows
 from validators.sides import Key, KeyColumn, Side
 
 BY_INDEX = MappingProxyType(
@@ -52,9 +52,16 @@ def read_keys(
     query = sql.SQL("SELECT k.n, r.h, count(*), sum(r.v)::int8 FROM {} GROUP BY 1, 2").format(
         matching(side, extent, keys, how, wanted)
     )
-    planner = BY_INDEX if side.key else {}
-    with pinned(connection, side.schemas, timeout_s=how.timeout_s, planner=planner) as cursor:
-        found = cursor.execute(query, parameters(keys)).fetchall()
+    found = read_rows(
+        connection,
+        side.schemas,
+        query,
+        parameters(keys),
+        planner={
+            **(BY_INDEX if side.key else {}),
+            "statement_timeout": f"{how.timeout_s * 1000:.0f}ms",
+        },
+    )
     rows = by_key((keys[n - 1], hashed, count) for n, hashed, count, _ in found)
     versions = dict.fromkeys(rows, 0)
     for n, _, _, version in found:

@@ -18,7 +18,7 @@ from validators.canonical import text_of
 from validators.evidence import Counts
 from validators.lookup import Lookup, matching, parameters
 from validators.results import ColumnDifference, Difference, How
-from validators.session import Ends, pinned
+from validators.session import Ends, read_rows
 from validators.sides import Key, Pair, Side
 
 KEYS_PER_GROUP = 500
@@ -140,8 +140,7 @@ class _Reader:
         query = sql.SQL("SELECT {} FROM {} {}").format(
             found, matching(side, self.extents.of(self.pair, side), keys, how, wanted), grouped
         )
-        with pinned(connection, side.schemas) as cursor:
-            yield from cursor.execute(query, parameters(keys))
+        yield from read_rows(connection, side.schemas, query, parameters(keys))
 
 
 def _difference(

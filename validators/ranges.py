@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from psycopg import sql
 
 from cdc.connect import Connection
-from validators.arrays import Integers
 from validators.candidates import Extents
-from validators.fingerprint import Extent, from_table
+from validators.fingerprint import Extent, from_table, read_chunks
 from validators.session import Ends, Reader, read_row
 from validators.sides import Key, Pair, Side
 from validators.units import (
     MODULUS,
+    ROWS_PER_CHUNK,
+    ROWS_PER_PIECE,
     Chunks,
     Span,
     Unit,
-    differing,
-    differing_rows,
     drilled,
     in_groups,
     plan_units,
@@ -38,20 +36,24 @@ BY_RANGE = {
 }
 
 
+ROWS_PER_PIECE_MAX = 2 * ROWS_PER_PIECE
+"""More than that, because keys are not spread evenly, is compared by chunks after all."""
+
+BYTES_PER_PAIR = 16
+
 _GROUPED = (
-    "SELECT array_agg(b), array_agg(n), array_agg(s) FROM"
-    " (SELECT b, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
+    "SELECT b, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
     " (SELECT {key}::int8 >> {shift} AS b, {hash} AS h FROM {table} WHERE {where} AND {bounds}"
-    " OFFSET 0) AS r GROUP BY b) AS g"
+    " OFFSET 0) AS r GROUP BY b ORDER BY b"
 )
-# To look each chunk up in the index costs a fifth of what grouping the rows by chunk does.
+# To look each chunk up in the index costs a tenth of what grouping the rows by chunk does.
 _CHUNK_BY_CHUNK = (
-    "SELECT array_agg(c.b), array_agg(g.n), array_agg(g.s)"
+    "SELECT c.b, g.n, g.s"
     " FROM generate_series({first}::int8, {last}::int8) AS c(b) CROSS JOIN LATERAL"
-    " (SELECT count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
-    " (SELECT {hash} AS h FROM {table} WHERE {where} AND {bounds}"
+    " (SELECT count(*) AS n, mod(sum({hash}), {modulus})::int8 AS s"
+    " FROM {table} WHERE {where} AND {bounds}"
     " AND {key} >= (c.b << {shift}) AND {key} <= (c.b << {shift}) + ((1::int8 << {shift}) - 1)"
-    " OFFSET 0) AS r) AS g WHERE g.n > 0"
+    ") AS g WHERE g.n > 0"
 )
 
 
@@ -71,13 +73,20 @@ class Spread:
 class Opened:
     """Rows of some spans."""
 
-    keys: Integers  # the first column
-    hashes: Integers
-    rest: tuple[Sequence[str | None], ...]  # the other columns of the key
+    rows: int
+    pairs: bytes  # of each row the key's first column and the hash, as int8send() has them
+    rest: tuple[Sequence[str | None], ...]  # the key's other columns
 
-    def key(self, row: int) -> Key:
-        """The key of one of the rows."""
-        return (str(int(self.keys[row])), *(column[row] for column in self.rest))
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What comparing a unit, or a piece of one, brought."""
+
+    rows: int  # of the leader
+    digest: int  # of their hashes
+    sums: int  # how many sums of hashes, or hashes, were compared
+    share: float  # of the rows, that lie in chunks that differ
+    keys: Iterable[list[Key]]  # that differ; iterating reads more
 
 
 def units_of(ends: Ends, pair: Pair, extents: Extents, rows_per_unit: int) -> list[Unit] | None:
@@ -107,8 +116,81 @@ def _planned(leader: Spread, follower: Spread, rows: int, rows_per_unit: int) ->
     return plan_units(rows, [min(ends), *fences, max(ends)], rows_per_unit)
 
 
-def read_chunks(reader: Reader, side: Side, extent: Extent, unit: Unit) -> Chunks:
-    """One unit's fingerprint on one side."""
+def begin_chunks(ends: Ends, pair: Pair, extents: Extents, unit: Unit) -> Callable[[], Look]:
+    """Begin to compare a unit by its chunks; what is returned waits for it."""
+
+    def read(connection: Connection, side: Side) -> Chunks:
+        reader = Reader(connection, ends.hashing)
+        return _read_chunks(reader, side, extents.of(pair, side), unit)
+
+    waiting = ends.begin(read, pair)
+
+    def look() -> Look:
+        ours, theirs = waiting()
+        spans = _spans(ours, theirs, unit)
+        return Look(
+            rows=ours.total,
+            digest=ours.digest,
+            sums=ours.count,
+            share=sum(span.rows for span in spans) / max(1, ours.total),
+            keys=_opened(ends, pair, extents, unit, spans),
+        )
+
+    return look
+
+
+def begin_rows(ends: Ends, pair: Pair, extents: Extents, piece: Unit) -> Callable[[], Look]:
+    """Begin to compare a piece of a unit row by row; what is returned waits for it."""
+
+    def read(connection: Connection, side: Side) -> Opened | None:
+        reader = Reader(connection, ends.hashing)
+        return _read_rows(reader, side, extents.of(pair, side), piece)
+
+    waiting = ends.begin(read, pair)
+
+    def look() -> Look:
+        from validators.differing import digest_of_pairs
+
+        ours, theirs = waiting()
+        if ours is None or theirs is None:
+            return begin_chunks(ends, pair, extents, piece)()
+        keys = _unlike(ours, theirs)
+        chunks = len({int(key[0] or 0) >> piece.shift for key in keys})
+        return Look(
+            rows=ours.rows,
+            digest=digest_of_pairs(ours.pairs),
+            sums=ours.rows,
+            share=chunks * ROWS_PER_CHUNK / max(1, ours.rows),
+            keys=[keys] if keys else [],
+        )
+
+    return look
+
+
+def _spans(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
+    if ours == theirs:
+        return []
+    from validators.differing import differing_spans
+
+    return differing_spans(ours, theirs, unit)
+
+
+def _unlike(ours: Opened, theirs: Opened) -> list[Key]:
+    """The keys of rows that the other side has not, or not as often."""
+    if ours == theirs:
+        return []
+    from validators.differing import differing_rows, pairs
+
+    (our_keys, _), (their_keys, _) = we, they = pairs(ours.pairs), pairs(theirs.pairs)
+    mine, others = differing_rows(we, they)
+    found: dict[Key, None] = {}
+    for opened, keys, rows in ((ours, our_keys, mine), (theirs, their_keys, others)):
+        for row in rows.tolist():
+            found[str(int(keys[row])), *(column[row] for column in opened.rest)] = None
+    return list(found)
+
+
+def _read_chunks(reader: Reader, side: Side, extent: Extent, unit: Unit) -> Chunks:
     columns = {
         "modulus": sql.Literal(MODULUS),
         "key": side.key[0].searched,
@@ -119,66 +201,92 @@ def read_chunks(reader: Reader, side: Side, extent: Extent, unit: Unit) -> Chunk
         "bounds": _bounds(side.key[0].searched, unit),
     }
     if unit.lower is None or unit.upper is None:
-        query = sql.SQL(_GROUPED).format(**columns)
+        chunks = sql.SQL(_GROUPED).format(**columns)
     else:
         first, last = (sql.Literal(n >> unit.shift) for n in (unit.lower, unit.upper - 1))
-        query = sql.SQL(_CHUNK_BY_CHUNK).format(**columns, first=first, last=last)
-    return Chunks(*map(_integers, reader.row(side, query, BY_RANGE)))
+        chunks = sql.SQL(_CHUNK_BY_CHUNK).format(**columns, first=first, last=last)
+    return read_chunks(reader, side, chunks, BY_RANGE)
 
 
-def opened_keys(
+def _opened(
     ends: Ends, pair: Pair, extents: Extents, unit: Unit, spans: Sequence[Span]
 ) -> Iterator[list[Key]]:
     """The keys in these spans of a unit whose rows are not the same on both sides."""
     for group in in_groups(spans):
         smaller = drilled(group[0]) if len(group) == 1 else None
         if smaller:
-            yield from _drill(ends, pair, extents, smaller)
+            yield from begin_chunks(ends, pair, extents, smaller)().keys
             continue
 
         def read(connection: Connection, side: Side, group: Sequence[Span] = group) -> Opened:
             reader = Reader(connection, ends.hashing)
             return _read_spans(reader, side, extents.of(pair, side), group)
 
-        ours, theirs = ends.both(read, pair)
-        mine, others = differing_rows((ours.keys, ours.hashes), (theirs.keys, theirs.hashes))
-        found = [ours.key(row) for row in mine] + [theirs.key(row) for row in others]
-        yield list(dict.fromkeys(found))
-
-
-def _drill(ends: Ends, pair: Pair, extents: Extents, unit: Unit) -> Iterator[list[Key]]:
-    def read(connection: Connection, side: Side) -> Chunks:
-        return read_chunks(Reader(connection, ends.hashing), side, extents.of(pair, side), unit)
-
-    spans = differing(*ends.both(read, pair), unit)
-    yield from opened_keys(ends, pair, extents, unit, spans)
+        yield _unlike(*ends.both(read, pair))
 
 
 def _read_spans(reader: Reader, side: Side, extent: Extent, spans: Sequence[Span]) -> Opened:
     key = side.key[0].searched
-    rest = side.key_texts[1:]
-    names = [sql.Identifier(f"k{number}") for number in range(len(rest))]
     query = sql.SQL(
         "SELECT {arrays} FROM unnest({firsts}::int8[], {lasts}::int8[]) AS c(first, last)"
         " CROSS JOIN LATERAL (SELECT {columns} FROM {table}"
         " WHERE {where} AND {key} >= c.first AND {key} <= c.last OFFSET 0) AS r"
     ).format(
-        arrays=_list([_array(n) for n in (sql.Identifier("k"), sql.Identifier("h"), *names)]),
+        arrays=_arrays(side),
         firsts=_numbers(span.first for span in spans),
         lasts=_numbers(span.last for span in spans),
-        columns=_list(
-            [
-                sql.SQL("{}::int8 AS k").format(key),
-                sql.SQL("{} AS h").format(side.row_hash(reader.hashing)),
-                *(sql.SQL("{} AS {}").format(t, n) for t, n in zip(rest, names, strict=True)),
-            ]
-        ),
+        columns=_columns(side, reader),
         table=from_table(side, extent),
         where=side.scanned,
         key=key,
     )
-    keys, hashes, *texts = reader.row(side, query, BY_RANGE)
-    return Opened(_integers(keys), _integers(hashes), tuple(text or () for text in texts))
+    return _as_opened(*reader.row(side, query, BY_RANGE))
+
+
+def _read_rows(reader: Reader, side: Side, extent: Extent, piece: Unit) -> Opened | None:
+    """All rows of a piece; None if they are too many."""
+    query = sql.SQL(
+        "SELECT {arrays} FROM"
+        " (SELECT {columns} FROM {table} WHERE {where} AND {bounds} LIMIT {most}) AS r"
+    ).format(
+        arrays=_arrays(side),
+        columns=_columns(side, reader),
+        table=from_table(side, extent),
+        where=side.scanned,
+        bounds=_bounds(side.key[0].searched, piece),
+        most=sql.Literal(ROWS_PER_PIECE_MAX + 1),
+    )
+    opened = _as_opened(*reader.row(side, query, BY_RANGE))
+    return None if opened.rows > ROWS_PER_PIECE_MAX else opened
+
+
+def _as_opened(rows: int, pairs: bytes | None, *texts: Sequence[str | None] | None) -> Opened:
+    if rows * BYTES_PER_PAIR != len(pairs or b""):
+        raise ValueError(f"{len(pairs or b'')} bytes are not the keys and hashes of {rows} rows")
+    return Opened(rows, pairs or b"", tuple(text or () for text in texts))
+
+
+def _arrays(side: Side) -> sql.Composed:
+    """All rows in one; an array of each would cost twice as much as a string of bytes."""
+    rest = [sql.Identifier(f"k{number}") for number in range(1, len(side.key))]
+    return _list(
+        [
+            sql.SQL("count(*), string_agg(int8send(r.k) || int8send(r.h), '')"),
+            *(sql.SQL("array_agg(r.{})").format(name) for name in rest),
+        ]
+    )
+
+
+def _columns(side: Side, reader: Reader) -> sql.Composed:
+    """A row's hash and key, by the names that `_arrays` has for them."""
+    rest = enumerate(side.key_texts[1:], 1)
+    return _list(
+        [
+            sql.SQL("{}::int8 AS k").format(side.key[0].searched),
+            sql.SQL("{} AS h").format(side.row_hash(reader.hashing)),
+            *(sql.SQL("{} AS {}").format(t, sql.Identifier(f"k{n}")) for n, t in rest),
+        ]
+    )
 
 
 def _read_spread(connection: Connection, side: Side, extent: Extent) -> Spread:
@@ -204,7 +312,7 @@ def _read_spread(connection: Connection, side: Side, extent: Extent) -> Spread:
     return Spread(
         first=first,
         last=last,
-        fences=tuple(_integers(fences).tolist()),
+        fences=tuple(fences.numbers()) if fences else (),
         # Never analyzed: a key of one column is likely to lie in its order.
         correlation=correlation if correlation is not None else 0.0 if several else 1.0,
         rows_per_value=rows_per_value or 1.0,
@@ -221,16 +329,8 @@ def _bounds(key: sql.Composable, unit: Unit) -> sql.Composed:
     return sql.SQL(" AND ").join(terms)
 
 
-def _integers(found: Integers | None) -> Integers:
-    return np.empty(0, np.int64) if found is None else found  # array_agg() of no rows is NULL
-
-
 def _numbers(numbers: Iterable[int]) -> sql.Literal:
     return sql.Literal("{" + ",".join(map(str, numbers)) + "}")
-
-
-def _array(name: sql.Identifier) -> sql.Composed:
-    return sql.SQL("array_agg(r.{})").format(name)
 
 
 def _list(items: Sequence[sql.Composable]) -> sql.Composed:

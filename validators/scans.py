@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Protocol
 
 from cdc.connect import Connection
 from validators.candidates import Extents, read_candidates
-from validators.fingerprint import Fingerprint, bucket_count, digest_of, read_fingerprint
+from validators.fingerprint import bucket_count, digest_of, read_buckets
 from validators.moment import Moment
-from validators.ranges import opened_keys, read_chunks
+from validators.ranges import Look, begin_chunks, begin_rows
 from validators.session import Ends, Reader
 from validators.sides import Key, Pair, Side
-from validators.units import FINER_FROM, ROWS_PER_UNIT, Chunks, Unit, differing, finer
+from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Chunks, Unit, pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,16 @@ class Course:
     moment: Moment | None = None  # that both sides are read at
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A unit, or a piece of one."""
+
+    place: int  # of the unit
+    unit: Unit
+    is_opened: bool  # all rows are read, not chunks
+    is_last: bool  # of the unit
+
+
 @dataclass(slots=True)
 class Scan:
     """One pair's way through its rows; iterating gives keys, `rows` and the rest come with it."""
@@ -89,8 +98,8 @@ class Scan:
     course: Course
     rows: int = 0  # of the leader
     digest: str = ""
-    is_fine: bool = False  # many rows differ
-    chunks: int = 0  # that were compared by a sum of hashes
+    share: float = 0.0  # of the rows read last, that lie in chunks that differ
+    sums: int = 0  # of hashes, that were compared
 
     def by_units(self, units: Sequence[Unit]) -> Iterator[Sequence[Key]]:
         """Keys that differ, unit by unit; after each unit an empty sequence at least."""
@@ -104,15 +113,20 @@ class Scan:
             memory.plan(route, units)
         total = sum(unit.digest for unit in proven.values())
         self.rows = sum(unit.rows for unit in proven.values())
-        for place, unit, ours, theirs in self._chunks(units, proven):
-            self.rows += ours.total
-            self.chunks += len(ours.numbers)
-            total += ours.digest
-            spans = differing(ours, theirs, unit)
-            self.is_fine = sum(span.rows for span in spans) > ours.total * FINER_FROM
-            yield from opened_keys(self.ends, self.pair, self.extents, unit, spans)
-            if not spans:
-                memory.prove(route, place, Proven(ours.total, ours.digest))
+        rows = digest = differing = 0  # of the unit's parts so far
+        for part, look in self._looks(units, proven):
+            self.rows += look.rows
+            self.sums += look.sums
+            total += look.digest
+            self.share = look.share
+            rows, digest = rows + look.rows, digest + look.digest
+            for keys in look.keys:
+                differing += len(keys)
+                yield keys
+            if part.is_last:
+                if not (differing or look.share):
+                    memory.prove(route, part.place, Proven(rows, digest % MODULUS))
+                rows = digest = differing = 0
             yield ()
         self.digest = digest_of(self.rows, total)
         memory.forget(route)
@@ -122,9 +136,10 @@ class Scan:
         self.course.pause()
         rows = max(self.extents.leader.rows_estimated, self.extents.follower.rows_estimated)
         buckets = bucket_count(rows)
-        leader, follower = self._fingerprints(buckets)
-        self.rows, self.digest, self.chunks = leader.rows, leader.digest, len(leader.buckets)
-        differ = tuple(sorted(leader.differing(follower)))
+        leader, follower = self._buckets(buckets)
+        self.rows, self.digest = leader.total, digest_of(leader.total, leader.digest)
+        self.sums = leader.count
+        differ = _differing(leader, follower)
         yield ()
         while differ:
             self.course.pause()
@@ -139,39 +154,46 @@ class Scan:
             yield batch.keys
             differ = batch.left
 
-    def _chunks(
+    def _looks(
         self, units: Sequence[Unit], proven: Mapping[int, Proven]
-    ) -> Iterator[tuple[int, Unit, Chunks, Chunks]]:
-        """Each unit's chunks on both sides; the next one is read while one is looked at."""
-
-        def begin(unit: Unit) -> Callable[[], tuple[Chunks, Chunks]]:
-            def read(connection: Connection, side: Side) -> Chunks:
-                reader = Reader(connection, self.ends.hashing)
-                return read_chunks(reader, side, self.extents.of(self.pair, side), unit)
-
+    ) -> Iterator[tuple[_Part, Look]]:
+        """Each part as it is on both sides; the next one is read while one is looked at."""
+        before: tuple[_Part, Callable[[], Look]] | None = None
+        for part in self._parts(units, proven):
             self.course.pause()
-            return self.ends.begin(read, self.pair)
+            begin = begin_rows if part.is_opened else begin_chunks
+            now = part, begin(self.ends, self.pair, self.extents, part.unit)
+            if before:
+                yield before[0], before[1]()
+            before = now
+        if before:
+            yield before[0], before[1]()
 
-        left = [place for place in range(len(units)) if place not in proven]
-        coming: Unit | None = units[left[0]] if left else None
-        waiting = begin(coming) if coming else None
-        for place, following in zip_longest(left, left[1:]):
-            assert coming is not None  # noqa: S101 -- there is one for each place
-            assert waiting is not None  # noqa: S101
-            unit, (ours, theirs) = coming, waiting()
-            if following is not None:
-                coming = finer(units[following]) if self.is_fine else units[following]
-                waiting = begin(coming)
-            yield place, unit, ours, theirs
+    def _parts(self, units: Sequence[Unit], proven: Mapping[int, Proven]) -> Iterator[_Part]:
+        """What is read by one statement: a unit's chunks, or all rows of a piece of it."""
+        for place, unit in enumerate(units):
+            if place in proven:
+                continue
+            # At first pieces, too: they tell how all that follows is best read.
+            whole = self.sums and self.share <= OPENED_FROM
+            parts = [unit] if whole else pieces(unit, self.course.rows_per_unit)
+            for part in parts:
+                is_opened = self.share > OPENED_FROM
+                yield _Part(place, part, is_opened=is_opened, is_last=part is parts[-1])
 
-    def _fingerprints(self, buckets: int) -> tuple[Fingerprint, Fingerprint]:
-        def read(connection: Connection, side: Side) -> Fingerprint:
-            return read_fingerprint(
-                connection,
-                side,
-                extent=self.extents.of(self.pair, side),
-                hashing=self.ends.hashing,
-                buckets=buckets,
+    def _buckets(self, buckets: int) -> tuple[Chunks, Chunks]:
+        def read(connection: Connection, side: Side) -> Chunks:
+            reader = Reader(connection, self.ends.hashing)
+            return read_buckets(
+                reader, side, extent=self.extents.of(self.pair, side), buckets=buckets
             )
 
         return self.ends.both(read, self.pair)
+
+
+def _differing(leader: Chunks, follower: Chunks) -> tuple[int, ...]:
+    if leader == follower:
+        return ()
+    from validators.differing import differing_chunks
+
+    return tuple(number for number, _ in differing_chunks(leader, follower))

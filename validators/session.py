@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -43,7 +43,7 @@ _TYPED_SAMPLES = (
     *(
         (f"timestamp {zone} time zone", text)
         for zone in ("with", "without")
-        for text in ("'2024-02-29 12:34:56.789012'", "'1699-01-01'", "'-infinity'")
+        for text in ("'2024-02-29 12:34:56.789012'", "'1699-01-01'", "'10000-01-01'", "'-infinity'")
     ),
 )
 """Values that take each way through the typed hashes."""
@@ -149,15 +149,18 @@ def connected(
     They see the snapshot of their DSN for good, if there is one.  Raises NotReady if the
     sides do not hash alike, or if a server does not let us in.
     """
-    with _open(leader_dsn) as leader, _open(follower_dsn) as follower:
-        ends = Ends(leader, follower, _agreed_hashing(leader, follower))
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        opening = [pool.submit(_open, dsn) for dsn in (leader_dsn, follower_dsn)]
+        for one in opening:
+            if not (one.exception() or one.cancelled()):
+                stack.callback(one.result().close)
+        leader, follower = (one.result() for one in opening)
+        ends = Ends(leader, follower, _agreed_hashing(leader, follower, pool))
+        stack.callback(ends.close)
         for connection, dsn in ((leader, leader_dsn), (follower, follower_dsn)):
             if dsn in snapshots:
                 join(connection, snapshots[dsn])
-        try:
-            yield ends
-        finally:
-            ends.close()
+        yield ends
 
 
 def join(connection: Connection, snapshot: str) -> None:
@@ -209,9 +212,23 @@ def read_row(
     query: sql.Composed,
     planner: Mapping[str, str],
 ) -> tuple[Any, ...]:
-    """The only row of a query, whose int8[] become numpy arrays, in a `pinned` transaction.
+    """The only row of a query, whose int8[] are left packed; see `read_rows`."""
+    (row,) = read_rows(connection, schemas, query, planner=planner, packed=True)
+    return row
 
-    One round trip, however far the server is.
+
+def read_rows(
+    connection: Connection,
+    schemas: Sequence[str],
+    query: sql.Composed,
+    parameters: Sequence[Any] = (),
+    *,
+    planner: Mapping[str, str] = MappingProxyType({}),
+    packed: bool = False,
+) -> list[tuple[Any, ...]]:
+    """What a query returns in a transaction like that of `pinned`.
+
+    One round trip, however far the server is.  `planner` is more settings.
     """
     settings = _settings(schemas, 0, planner)
     pins = sql.SQL(", ").join(
@@ -219,20 +236,20 @@ def read_row(
     )
     begin, end = _bounds(connection)
     try:
-        with connection.pipeline(), psycopg.RawCursor(connection) as cursor:
-            load_arrays(cursor)
-            connection.execute(begin)
-            connection.execute(sql.SQL("SELECT {}").format(pins))
-            cursor.execute(query, binary=True)
-            for statement in end:
-                connection.execute(statement)
-            row = cursor.fetchone()
+        with psycopg.RawCursor(connection) as cursor:
+            if packed:
+                load_arrays(cursor)
+            with connection.pipeline():  # its end, not its results, is what is waited for
+                connection.execute(begin)
+                connection.execute(sql.SQL("SELECT {}").format(pins))
+                cursor.execute(query, parameters, binary=True)
+                for statement in end:
+                    connection.execute(statement)
+            return cursor.fetchall()
     except psycopg.Error:
         if not connection.broken and not connection.closed:
             connection.execute(sql.SQL("; ").join(end))
         raise
-    assert row is not None  # noqa: S101 -- only such queries are given
-    return row
 
 
 def _bounds(connection: Connection) -> tuple[sql.SQL, tuple[sql.SQL, ...]]:
@@ -268,21 +285,18 @@ def _settings(
     }
 
 
-@contextmanager
-def _open(dsn: str) -> Iterator[Connection]:
+def _open(dsn: str) -> Connection:
     connection = connect(dsn, name="dbsplit compare")
-    try:
-        connection.prepare_threshold = None  # a plan for any array would be a bad one
-        yield connection
-    finally:
-        connection.close()
+    connection.prepare_threshold = None  # a plan for any array would be a bad one
+    return connection
 
 
-def _agreed_hashing(leader: Connection, follower: Connection) -> Hashing:
+def _agreed_hashing(leader: Connection, follower: Connection, pool: ThreadPoolExecutor) -> Hashing:
     encodings = {_encoding(leader), _encoding(follower)}
     typed = Hashing(by_bytes=encodings != {_UTF8})
     for hashing in (typed, replace(typed, typed=False)):
-        if _sample(leader, hashing) == _sample(follower, hashing):
+        ours, theirs = pool.map(_sample, (leader, follower), (hashing, hashing))
+        if ours == theirs:
             return hashing
     raise NotReady(
         f"{describe(leader.info.dsn)} and {describe(follower.info.dsn)}"
@@ -305,8 +319,4 @@ def _sample(connection: Connection, hashing: Hashing) -> tuple[Any, ...]:
             for type_, value in _TYPED_SAMPLES
             for never_null in (True, False)
         ]
-    query = sql.SQL("SELECT {}").format(sql.SQL(", ").join(hashes))
-    with pinned(connection, ()) as cursor:
-        found = cursor.execute(query).fetchone()
-    assert found is not None  # noqa: S101 -- a SELECT without FROM has one row
-    return found
+    return read_row(connection, (), sql.SQL("SELECT {}").format(sql.SQL(", ").join(hashes)), {})

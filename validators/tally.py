@@ -20,7 +20,7 @@ class Tally:
     def __init__(self, pair: Pair, limits: Limits) -> None:
         self.rows = 0
         self.fingerprint = ""
-        self.chunks = 0  # compared by their sums
+        self.sums = 0  # of hashes, that were compared
         self.found = 0  # keys that differed at first sight
         self.reason = ""  # set: no more rechecks
         self._pair = pair
@@ -73,8 +73,8 @@ class Tally:
 
     def _collision_bound(self) -> float:
         """See `TableResult.collision_bound`."""
-        by_chunk = self.chunks * 2.0**-62  # a sum modulo nearly 2**63, of hashes that may be equal
-        return by_chunk + self.found * (len(self._pair.columns) + 1) * 2.0**-64
+        by_sum = self.sums * 2.0**-62  # a sum modulo nearly 2**63, of hashes that may be equal
+        return by_sum + self.found * (len(self._pair.columns) + 1) * 2.0**-64
 
     def _state(self) -> State:
         if self._counts:

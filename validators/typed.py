@@ -6,7 +6,8 @@ column is hashed by its type, and only what has no sound hash of its own goes by
 * `hash_record_extended`, `jsonb_hash_extended`, `interval_hash_extended`: equal for
   values that differ (NaN and NULL, 1.0 and 1.00, 30 days and a month).
 * `hash_numeric_extended` leaves out the sign, and mixes the weight in after hashing.
-* `hashint8extended` and with it the timestamps' hashes fold 64 bits into 32.
+* `hashint8extended` and with it the timestamps' hashes fold 64 bits into 32: a timestamp
+  is hashed with the hash of its upper half as seed, which leaves the lower half to tell.
 * `hashfloat8extended` takes -0 for 0.
 
 The columns come together in one of two ways.  Hashes of columns that may be NULL are
@@ -23,6 +24,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from psycopg import sql
@@ -33,11 +35,21 @@ CHAIN_MAX = 64
 HashText = Callable[[sql.Composable, sql.Composable], sql.Composed]
 """The hash of a text with a seed."""
 
-# A timestamp's epoch is a float, exact to the microsecond as long as it is below 2**33 s.
-_EXACT_EPOCH = {
-    "timestamp without time zone": ("1700-01-01", "2240-01-01"),
-    "timestamp with time zone": ("1700-01-01+00", "2240-01-01+00"),
-}
+# A timestamp is microseconds since 2000 in 64 bits.  date_bin() cuts off the lower 32 of
+# them, if it counts from a multiple of 2**32 of them; before 2000 they are negative, and
+# folded in another way (src/backend/access/hash/hashfunc.c, hashint8extended).
+_LOWER_HALF = timedelta(microseconds=2**32)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_FIRST = datetime(1, 1, 1, tzinfo=UTC)
+_TIMESTAMPS_FROM = _EPOCH - (_EPOCH - _FIRST) // _LOWER_HALF * _LOWER_HALF
+_TIMESTAMPS_TO = "10000-01-01+00"
+_TIMESTAMPS = MappingProxyType(
+    {
+        "timestamp without time zone": "{v}",
+        # Neither the session's time zone nor a table of zones is looked at.
+        "timestamp with time zone": "timezone('0 s'::interval, {v})",
+    }
+)
 _BY_CAST = frozenset({"numeric", "interval", "json", "jsonb", "bytea", "time without time zone"})
 """Whose text is ``::text``; a cast of a builtin type that somebody redefined is not for us."""
 
@@ -118,19 +130,8 @@ def _by_type(
 ) -> sql.Composed:
     if _is_link(value):
         return _link(value, seed, hash_text)
-    if limits := _EXACT_EPOCH.get(value.type):
-        type_ = sql.SQL(value.type)
-        return sql.SQL(
-            "CASE WHEN {v} >= {low}::{type} AND {v} < {high}::{type}"
-            " THEN hashfloat8extended(date_part('epoch', {v}), {seed}) ELSE {text} END"
-        ).format(
-            v=value.value,
-            low=sql.Literal(limits[0]),
-            high=sql.Literal(limits[1]),
-            type=type_,
-            seed=seed,
-            text=by_text,
-        )
+    if value.type in _TIMESTAMPS:
+        return _timestamp(value, seed, by_text)
     if value.type == "date":
         return sql.SQL(
             "CASE WHEN isfinite({v}) THEN hashint4extended({v} - '2000-01-01'::date, {seed})"
@@ -142,6 +143,26 @@ def _by_type(
             v=value.value, hash=sql.SQL(hashed), seed=seed, text=by_text
         )
     return by_text
+
+
+def _timestamp(value: Value, seed: sql.Composable, by_text: sql.Composed) -> sql.Composed:
+    return sql.SQL(
+        "CASE WHEN {v} >= {low}::{type} AND {v} < {high}::{type}"
+        " THEN timestamp_hash_extended({utc}, timestamp_hash_extended("
+        "date_bin({half}::interval, {utc}, {low}::timestamp),"
+        " CASE WHEN {v} < {epoch}::{type} THEN ~{seed} ELSE {seed} END)) ELSE {text} END"
+    ).format(
+        v=value.value,
+        utc=sql.SQL(_TIMESTAMPS[value.type]).format(v=value.value),
+        type=sql.SQL(value.type),
+        # The zone is for the types that have one, and ignored by the other.
+        low=sql.Literal(str(_TIMESTAMPS_FROM)),
+        high=sql.Literal(_TIMESTAMPS_TO),
+        epoch=sql.Literal(str(_EPOCH)),
+        half=sql.Literal(f"{_LOWER_HALF.total_seconds()} s"),
+        seed=seed,
+        text=by_text,
+    )
 
 
 def _xor(terms: Sequence[sql.Composable]) -> sql.Composed:

@@ -3,8 +3,8 @@
 A unit is read by one short statement on each side, so no snapshot is held for long, and
 what was proven of a unit is not lost with the process.  A chunk is all keys that are the
 same when their last bits are cut off: so few rows that opening it costs nothing.  Where
-many rows differ chunks become smaller, so that most of them stay closed even if one row
-in a hundred differs.
+many rows differ nearly every chunk would be opened, so the rows of a unit are read right
+away, piece by piece.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
-from validators.arrays import Integers
+from validators.arrays import NOTHING, Packed
 
 ROWS_PER_UNIT: Final = 250_000
-ROWS_PER_CHUNK: Final = 128
-FINER_BITS: Final = 2
-"""Chunks are so much smaller where many rows differ: 32 rows instead of 128."""
-FINER_FROM: Final = 1 / 8
-"""The part of a unit's rows that lie in chunks that differ, from which on they are."""
+ROWS_PER_CHUNK: Final = 512
+OPENED_FROM: Final = 1 / 4
+"""The part of the rows that lie in chunks that differ, from which on chunks do not pay.
+
+A row that is read with its key and hash costs half as much again as one that is summed up.
+"""
+ROWS_PER_PIECE: Final = 50_000
 ROWS_OPENED_MAX: Final = 50_000
 """Rows that are held at a time while chunks are opened; about 60 bytes each."""
 DRILL_BITS: Final = 10
@@ -44,22 +44,14 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """Rows and summed hashes per chunk of a unit; chunks without rows are left out."""
+    """Rows and summed hashes per chunk of a unit, ascending; chunks without rows are left out."""
 
-    numbers: Integers
-    rows: Integers
-    sums: Integers
-
-    @property
-    def total(self) -> int:
-        """All rows."""
-        return int(self.rows.sum())
-
-    @property
-    def digest(self) -> int:
-        """The sum of all rows' hashes, whatever the chunks are."""
-        # Not numpy's sum: it would overflow, and the modulus is not 2**64.
-        return sum(map(int, self.sums)) % MODULUS
+    numbers: Packed = NOTHING
+    rows: Packed = NOTHING
+    sums: Packed = NOTHING
+    count: int = 0
+    total: int = 0  # of rows
+    digest: int = 0  # the sum of all rows' hashes, whatever the chunks are
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +90,12 @@ def plan_units(rows: int, fences: Sequence[int], rows_per_unit: int) -> list[Uni
     return [below, *units[:-1], replace(last, upper=marks[-1] + 1), above]
 
 
-def differing(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
-    """The keys of the chunks that do not hold the same rows, neighbours together.
-
-    No span holds more than about ROWS_OPENED_MAX rows, unless it is one chunk.
-    """
-    numbers = np.union1d(ours.numbers, theirs.numbers)
-    our_rows, our_sums = _spread(ours, numbers)
-    their_rows, their_sums = _spread(theirs, numbers)
-    differs = (our_rows != their_rows) | (our_sums != their_sums)
-    rows = np.maximum(our_rows, their_rows)[differs].tolist()
-    spans: list[Span] = []
-    for number, held in zip(numbers[differs].tolist(), rows, strict=True):
-        span = _span(number, held, unit)
-        if spans and spans[-1].last + 1 == span.first and spans[-1].rows + held <= ROWS_OPENED_MAX:
-            span = _join(spans.pop(), span)
-        spans.append(span)
-    return spans
-
-
-def finer(unit: Unit) -> Unit:
-    """The same keys in smaller chunks."""
-    return replace(unit, shift=max(0, unit.shift - FINER_BITS))
+def pieces(unit: Unit, rows_per_unit: int) -> list[Unit]:
+    """The unit in pieces whose rows are read one by one, without chunks before them."""
+    if unit.lower is None or unit.upper is None:
+        return [unit]
+    marks = _split([unit.lower, unit.upper], max(1, rows_per_unit // ROWS_PER_PIECE))
+    return [replace(unit, lower=lower, upper=upper) for lower, upper in itertools.pairwise(marks)]
 
 
 def in_groups(spans: Sequence[Span]) -> list[list[Span]]:
@@ -144,27 +120,14 @@ def drilled(span: Span) -> Unit | None:
     return Unit(span.first, upper, max(0, width.bit_length() - 1 - DRILL_BITS))
 
 
-def differing_rows(
-    ours: tuple[Integers, Integers], theirs: tuple[Integers, Integers]
-) -> tuple[Integers, Integers]:
-    """Which rows of either side the other has not, or not as often: their positions.
-
-    A row is a key and a hash.  Of rows that are there too often, all are named.
-    """
-    keys = np.concatenate([ours[0], theirs[0]])
-    hashes = np.concatenate([ours[1], theirs[1]])
-    if not len(keys):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    counts = np.ones(len(keys), np.int64)
-    counts[len(ours[0]) :] = -1
-    order = np.lexsort((hashes, keys))
-    keys, hashes = keys[order], hashes[order]
-    starts = np.ones(len(keys), np.bool_)
-    starts[1:] = (keys[1:] != keys[:-1]) | (hashes[1:] != hashes[:-1])
-    groups = np.cumsum(starts) - 1
-    surplus = np.add.reduceat(counts[order], np.flatnonzero(starts))
-    rows = order[surplus[groups] != 0]
-    return rows[rows < len(ours[0])], rows[rows >= len(ours[0])] - len(ours[0])
+def span_of(number: int, rows: int, unit: Unit) -> Span:
+    """A chunk's keys, as far as they are of the unit."""
+    first, last = number << unit.shift, ((number + 1) << unit.shift) - 1
+    if unit.lower is not None:
+        first = max(first, unit.lower)
+    if unit.upper is not None:
+        last = min(last, unit.upper - 1)
+    return Span(first, last, rows)
 
 
 def _split(marks: Sequence[int], parts: int) -> list[int]:
@@ -181,23 +144,3 @@ def _split(marks: Sequence[int], parts: int) -> list[int]:
 
 def _shift(width: int, rows: int) -> int:
     return max(0, (width * ROWS_PER_CHUNK // rows).bit_length() - 1)
-
-
-def _spread(chunks: Chunks, numbers: Integers) -> tuple[Integers, Integers]:
-    rows, sums = np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
-    at = np.searchsorted(numbers, chunks.numbers)
-    rows[at], sums[at] = chunks.rows, chunks.sums
-    return rows, sums
-
-
-def _span(number: int, rows: int, unit: Unit) -> Span:
-    first, last = number << unit.shift, ((number + 1) << unit.shift) - 1
-    if unit.lower is not None:
-        first = max(first, unit.lower)
-    if unit.upper is not None:
-        last = min(last, unit.upper - 1)
-    return Span(first, last, rows)
-
-
-def _join(left: Span, right: Span) -> Span:
-    return Span(left.first, right.last, left.rows + right.rows)

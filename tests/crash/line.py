@@ -307,12 +307,12 @@ class Line:
 
     def _start(self, verb: str, *args: str, **more: str) -> Running:
         self._number += 1
-        stem = self._directory / f"{self._number:03}-{verb}"
+        stem = self._directory / f"{self._number:03}-{verb.replace(' ', '-')}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
         if verb in ("cutover", "rollback"):
             args = (*args, "--yes", "--certificates", str(self._directory))
         environment = {**self.environment, **more}
-        words = (verb, str(self.plan), "--json", *args)
+        words = (*verb.split(), str(self.plan), "--json", *args)
         program = planted.main if "DBSPLIT_TEST_PLANT" in more else main
         return start(words, environment, out, err, main=program)
 

@@ -14,7 +14,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.crash.line import Ended, Line, new_line
 from tests.crash.points import BUDGET, REFRESH
+from tests.crash.traffic import BOOKS, DESK
 from tests.following import Following, following
 from tests.processes import KILLED, start
 from toolkit.servers import Server
@@ -123,3 +125,86 @@ def test_giving_up_that_was_killed_is_finished_by_the_next(
     assert databases.rows("source", slots) != []
     verb(databases, "stream", path, code=7)
     assert wait_until(lambda: databases.rows("source", slots) == [], timeout_s=30)
+
+
+WITH_ONE_MOVED = ("refresh.target", "refresh.decided", "refresh.copied")
+ON_SHEETS = (
+    "ALTER TABLE sheet ADD extra_{n} int NOT NULL DEFAULT {n}",
+    "CREATE TABLE new_{n} (id int PRIMARY KEY, v text);"
+    " INSERT INTO new_{n} SELECT i, 'v' FROM generate_series(1, 500) i",
+)
+
+
+def test_a_refresh_while_one_service_has_moved(
+    source_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    """What follows is refreshed, killed on the way; what leads has to agree; then all go back."""
+    with new_line(source_server, target_server, tmp_path) as line:
+        line.follow()
+        line.done("cutover", "--service", BOOKS)
+        for number, point in enumerate(WITH_ONE_MOVED):
+            execute(line.source, *(text.format(n=number) for text in ON_SHEETS))
+            assert line.await_stream() == 7
+            words = ("plan refresh", "--owner", f"new_{number}={DESK}")
+            line.killed_at(point, *words)
+            line.done(*words)
+            line.start_stream()
+            line.writes_flow()
+        _changed_on_the_source_alone(line)
+        _changed_by_the_leader_alone(line)
+        line.prove()
+        line.done("rollback", "--service", BOOKS)
+        line.prove()
+        assert hints(line.source) == hints(line.targets[BOOKS]) != []
+        assert set(line.phases().values()) == {"following"}
+
+
+def _changed_on_the_source_alone(line: Line) -> None:
+    """It is undone, or made by the leader as well."""
+    execute(line.source, "ALTER TABLE ledger ADD memo text", "ALTER TABLE reading ADD oops int")
+    assert line.await_stream() == 7
+    refused = line.run("plan refresh")
+    assert refused.code == 6, refused
+    assert (
+        'in the database of books: ALTER TABLE "public"."ledger" ADD COLUMN "memo" text'
+        in (refused.result["hint"])
+    ), refused
+    assert line.run("stream", "--until-caught-up").code == 7
+    execute(line.source, "ALTER TABLE reading DROP oops")
+    execute(line.targets[BOOKS], "ALTER TABLE ledger ADD memo text")
+    repaired(line, "ledger", line.done("plan refresh"))
+
+
+def _changed_by_the_leader_alone(line: Line) -> None:
+    """What was written meanwhile comes to the source nevertheless."""
+    execute(
+        line.targets[BOOKS],
+        "ALTER TABLE account ADD hint text",
+        "UPDATE account SET hint = 'of ' || id",
+    )
+    assert line.await_stream() == 7
+    stopped = line.run("stream", "--until-caught-up")
+    assert stopped.code == 7, stopped
+    remedy = 'on the source, nullable: ALTER TABLE "public"."account" ADD COLUMN "hint" text'
+    assert remedy in stopped.result["hint"], stopped
+    execute(line.source, "ALTER TABLE account ADD hint text")
+    refreshed = line.done("plan refresh", "--anew", "account")
+    assert refreshed.result["copied"] == ["desk:public.account:reference"]
+    repaired(line, "account", refreshed)
+
+
+def repaired(line: Line, table: str, refreshed: Ended) -> None:
+    assert refreshed.result["to_repair"] == [f"books:public.{table}"]
+    line.start_stream()
+    line.done("validate", "--table", table, "--repair", "--direction", "source", "--yes")
+
+
+def execute(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def hints(dsn: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("SELECT id, hint FROM account ORDER BY 1").fetchall()

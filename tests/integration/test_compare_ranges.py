@@ -13,6 +13,7 @@ import pytest
 
 from plans.errors import NotReady
 from tests.integration.test_compare import Bench, counts
+from validators import ranges
 from validators.compare import compare_routes
 from validators.recheck import Limits
 from validators.results import TableResult
@@ -150,6 +151,56 @@ def test_a_chunk_of_very_many_rows_is_cut(bench: Bench, monkeypatch: pytest.Monk
     bench.target("UPDATE public.t SET v = 0 WHERE id % 5000 = 77")
     result, _ = by_units(bench)
     assert counts(result) == ("different", 0, 0, 4)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
+    """Grows with each call of a function."""
+    calls: list[object] = []
+    function = getattr(ranges, name.rpartition(".")[2])
+
+    def call(*words: Any) -> Any:
+        calls.append(words)
+        return function(*words)
+
+    monkeypatch.setattr(f"validators.{name}", call)
+    return calls
+
+
+@pytest.mark.parametrize("key", ["id bigint PRIMARY KEY", "id bigint, line text"])
+def test_where_many_rows_differ_they_are_read_piece_by_piece(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Of pieces too large, for which keys that are not spread evenly see to, chunks are read."""
+    monkeypatch.setattr("validators.units.ROWS_PER_PIECE", 100)
+    monkeypatch.setattr("validators.ranges.ROWS_PER_PIECE_MAX", 150)
+    monkeypatch.setattr("validators.ranges.ROWS_PER_CHUNK", 16)
+    pieces = watched(monkeypatch, "scans.begin_rows")
+    too_large = watched(monkeypatch, "ranges.begin_chunks")
+    line = ", 'l' || i" if "line" in key else ""
+    bench.both(
+        f"CREATE TABLE public.t ({key}, v text)",
+        # Half of a unit's rows lie in a tenth of its keys, here and there.
+        f"INSERT INTO public.t SELECT i / 1000 * 10000 + CASE WHEN i % 2000 < 500 THEN i % 1000 * 2"
+        f" ELSE i % 1000 * 10 END {line}, 'v' || i FROM generate_series(1, 20000) AS i",
+        "CREATE INDEX ON public.t (id)" if line else "ANALYZE public.t",
+        "ALTER TABLE public.t ALTER id SET NOT NULL",
+        "ANALYZE public.t",
+    )
+    bench.target(
+        "UPDATE public.t SET v = 'w' WHERE right(v, 2) = '50'",
+        "DELETE FROM public.t WHERE right(v, 2) = '51'",
+        f"INSERT INTO public.t SELECT id + 5{', line' if line else ''}, 'x' FROM public.t"
+        " WHERE right(v, 2) = '77'",
+    )
+    route = bench.route(key=("id", "line") if line else ("id",))
+    notes = Kept()
+    (result,) = bench.compare(route, course=replace(BY_UNITS, memory=notes))
+    assert counts(result) == ("different", 200, 200, 200)
+    assert result.rows == 20_000
+    assert not result.healed
+    assert len(pieces) > 20
+    assert len(too_large) > 2
+    assert len(next(iter(notes.proven.values()))) < 20
 
 
 @pytest.mark.parametrize("why", ["no order", "no index", "not analyzed composite"])

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -36,21 +37,26 @@ TRAPS = {
     "float NaN and infinity": ("double precision", "'NaN'", "'Infinity'"),
     "float's last bit": ("double precision", "0.1", "0.10000000000000002"),
     "real's last bit": ("real", "16777216", "16777218"),
-    "timestamp folded to 32 bits": (
-        "timestamp",
-        "'2000-01-01 00:00:00.000001'",
-        "'2000-01-01 01:11:34.967296'",
-    ),
+    **{
+        f"{type_} whose halves are {how}": (type_, f"'{ours}'", f"'{theirs}'")
+        for type_ in ("timestamp", "timestamptz")
+        for how, ours, theirs in (
+            # The epoch is 2000, the halves have 32 bits: 1:11:34.967296.
+            ("folded", "2000-01-01 00:00:00.000001Z", "2000-01-01 01:11:34.967296Z"),
+            ("folded before 2000", "1999-12-31 23:59:59.999999Z", "1999-12-31 22:48:25.032702Z"),
+            ("of another sign", "2000-01-01 00:00:00.000005Z", "1999-12-31 22:48:25.032709Z"),
+        )
+    },
     "microsecond": ("timestamptz", "'2024-06-01 00:00:00.000001+00'", "'2024-06-01+00'"),
-    "microsecond at the edge of exactness": (
+    "microsecond before what is hashed by type": (
         "timestamptz",
-        "'2239-12-31 23:59:59.999998+00'",
-        "'2239-12-31 23:59:59.999999+00'",
+        "'0001-01-01 00:16:19.607551+00'",
+        "'0001-01-01 00:16:19.607552+00'",
     ),
     "microsecond beyond it": (
         "timestamp",
-        "'9999-12-31 23:59:59.999998'",
         "'9999-12-31 23:59:59.999999'",
+        "'10000-01-01'",
     ),
     "infinite times": ("timestamptz", "'infinity'", "'-infinity'"),
     "a date and the infinite": ("date", "'infinity'", "'5874897-12-31'"),
@@ -161,6 +167,33 @@ def test_values_swapped_between_two_rows_are_found_in_each_column(versions: Benc
     assert counts(versions.result()) == ("different", 0, 0, 2 * len(COLUMNS))
 
 
+@pytest.mark.parametrize("never_null", [True, False])
+def test_columns_of_one_row_do_not_make_up_for_each_other(
+    source_db: str, *, never_null: bool
+) -> None:
+    """Swapped, or both changed alike: a XOR of hashes without seeds would be the same."""
+    traps = [*TRAPS.values(), *(() if never_null else MAY_BE_NULL.values())]
+    hashes = [
+        hashed([f"({one})::{type_}" for one in row], type_, never_null=never_null)
+        for type_, ours, theirs in traps
+        for row in ((ours, ours), (theirs, theirs), (ours, theirs), (theirs, ours))
+    ]
+    with psycopg.connect(source_db, autocommit=True) as conn:
+        found = conn.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(hashes))).fetchone()
+    assert found is not None
+    for place, trap in enumerate(traps):
+        assert len(set(found[4 * place : 4 * place + 4])) == 4, trap
+
+
+def hashed(row: Sequence[str], type_: str, *, never_null: bool) -> sql.Composed:
+    spelled = {
+        "timestamp": "timestamp without time zone",
+        "timestamptz": "timestamp with time zone",
+    }
+    type_ = spelled.get(type_, type_).replace("varchar(9)", "character varying")
+    return Hashing().row([Value(sql.SQL(one), type_, never_null) for one in row])
+
+
 def test_a_null_where_there_should_be_none_does_not_hide_other_columns(bench: Bench) -> None:
     """The leader's columns are NOT NULL, the follower's are not: nothing is to be relied on."""
     bench.source("CREATE TABLE public.t (id int PRIMARY KEY, a int NOT NULL, b text NOT NULL)")
@@ -202,6 +235,17 @@ def literal(type_: str, value: object) -> sql.Composed:
     return sql.SQL("{}::{}").format(sql.Literal(str(value)), sql.SQL(type_))
 
 
+def _halves(upper: int, lower: int) -> str:
+    """A timestamp by its halves of 32 bits."""
+    since = timedelta(microseconds=(upper << 32) + lower)
+    return str(datetime(2000, 1, 1, tzinfo=UTC) + since).removesuffix("+00:00")
+
+
+TIMES = (
+    st.datetimes().map(str)
+    | st.builds(_halves, st.integers(-5, 4), st.integers(-4, 4))
+    | st.sampled_from(["infinity", "-infinity", "10000-01-01", "9999-12-31 23:59:59.999999"])
+)
 VALUES = {
     "bigint": st.integers(-(2**63), 2**63 - 1)
     | st.integers(-4, 4).map(lambda n: n << 32)
@@ -228,7 +272,8 @@ VALUES = {
     "double precision": st.floats(),
     "real": st.floats(width=32),
     "text": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
-    "timestamp without time zone": st.datetimes() | st.sampled_from(["infinity", "-infinity"]),
+    "timestamp without time zone": TIMES,
+    "timestamp with time zone": TIMES.map(lambda time: f"{time}+00" if time[0].isdigit() else time),
     "date": st.dates() | st.sampled_from(["infinity", "-infinity", "0044-03-15 BC"]),
     "uuid": st.uuids(),
     "boolean": st.booleans(),

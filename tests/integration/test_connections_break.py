@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
+from cdc.replication import ReplicationConnection
 from plans import names
 from plans.errors import NotReady
 from tests.chaos.proxy import Proxy
@@ -165,3 +168,26 @@ def test_a_password_that_is_changed_meanwhile(plan: Path, monkeypatch: pytest.Mo
 
 def set_password(admin: psycopg.Connection, password: str) -> None:
     admin.execute(sql.SQL("ALTER ROLE postgres PASSWORD {}").format(sql.Literal(password)))
+
+
+def test_a_server_that_does_not_answer_is_not_told_to_lack_a_privilege() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        dsn = f"host={host} port={port} dbname=x user=u connect_timeout=2"
+        with pytest.raises(NotReady, match="timeout expired") as caught:
+            ReplicationConnection(dsn, name="dbsplit test")
+    assert "did not answer" in caught.value.hint
+    assert "REPLICATION" not in caught.value.hint
+
+
+def test_a_role_that_may_not_replicate_is_told_so(source_db: str) -> None:
+    with psycopg.connect(source_db, autocommit=True) as admin:
+        admin.execute("CREATE ROLE dbsplit_plain LOGIN")
+        try:
+            with pytest.raises(NotReady) as caught:
+                ReplicationConnection(
+                    make_conninfo(source_db, user="dbsplit_plain"), name="dbsplit test"
+                )
+        finally:
+            admin.execute("DROP ROLE dbsplit_plain")
+    assert "the role needs REPLICATION" in caught.value.hint

@@ -89,6 +89,31 @@ def test_up_and_down_in_two_steps(ready_db: str, tmp_path: Path) -> None:
     assert _relations(ready_db) == {"dbsplit.alembic_version"}
 
 
+def test_a_step_by_its_statements_is_the_step_that_the_revision_makes(
+    ready_db: str, tmp_path: Path
+) -> None:
+    line = render("shop", _schema(), DIGEST, tmp_path)
+    after = [one.create for one in _schema().after_data]
+
+    def step(statements: list[str], *line: str) -> None:
+        migrations.step(ready_db, statements, line, version_table_schema="dbsplit")
+
+    _up(ready_db, tmp_path, line[0])
+    with pytest.raises(NotReady, match=r"a revision failed: .* \(in: SELECT no_such"):
+        step([*after, "SELECT no_such"], *line)
+    assert current(ready_db, version_table_schema="dbsplit") == line[:1]
+    with pytest.raises(NotReady, match=f"at revision {line[0]}, and not at one of x, y"):
+        step(after, "x", "y")
+    step(after, *line)
+    assert _up(ready_db, tmp_path) == line[1:]
+    with psycopg.connect(ready_db) as conn:
+        assert conn.execute("SELECT speak()").fetchone() == (":x%s",)
+    step(after, *line)  # nothing is left to do
+    step(after, "before", line[0], line[1])  # nor is where one stands at a later one
+    _down(ready_db, tmp_path)
+    assert current(ready_db, version_table_schema="dbsplit") == ()
+
+
 def test_the_same_plan_renders_the_same_files(tmp_path: Path) -> None:
     render("shop", _schema(), DIGEST, tmp_path / "one")
     render("shop", _schema(), "of an older plan", tmp_path / "two")

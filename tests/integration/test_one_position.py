@@ -79,6 +79,9 @@ def test_what_is_planted_is_found_and_nothing_else_under_writes(shop: SmallShop)
         told = {how: sum(table[how] for table in found["tables"]) for how in DIFFERING}
         assert told == DIFFERING
         assert {table["unverified"] for table in found["tables"]} == {0}
+        mended = shop.verbs.json("validate", "--snapshot", "--repair", "--yes")
+        assert mended["consistent"]
+        assert mended["repair"]["left"] == 0
     proofs = shop.ask("source", "SELECT DISTINCT proof FROM dbsplit.validated")
     assert proofs == [("position",)]
     assert shop.ask("source", "SELECT FROM dbsplit.stop") == []

@@ -12,6 +12,7 @@ import cdc.watch
 from cdc.connect import connect
 from plans.errors import PlanInvalid, StreamBroken
 from tests.following import DEADLINE_S, Following, following
+from tests.verbs import Verbs
 from toolkit import retire
 from toolkit.evolving import follow
 from toolkit.gates import Gate
@@ -23,7 +24,7 @@ from toolkit.status import read_status
 
 TABLES = (
     "added", "volatile", "dropped", "renamed", "widened", "retyped", "rekeyed", "nulls",
-    "manual", "chained", "doomed", "moved", "ignored", "plain",
+    "manual", "chained", "remade", "doomed", "moved", "ignored", "plain",
 )  # fmt: skip
 SCHEMA = "".join(
     f"CREATE TABLE {name} (id int PRIMARY KEY, v varchar(9), n int NOT NULL DEFAULT 1);"
@@ -34,6 +35,11 @@ MORE = """
 CREATE TYPE mood AS ENUM ('calm', 'wild');
 CREATE TABLE moods (id int PRIMARY KEY, m mood);
 INSERT INTO moods VALUES (1, 'calm');
+CREATE DOMAIN short AS text CONSTRAINT short_check CHECK (length(VALUE) < 5);
+CREATE TABLE hung (id int PRIMARY KEY, s short, n int DEFAULT 4 CONSTRAINT positive CHECK (n > 0),
+    code int CONSTRAINT one_code UNIQUE, CONSTRAINT bounded CHECK (n < 500));
+CREATE INDEX hung_n ON hung (n);
+INSERT INTO hung VALUES (1, 'one', 1, 1);
 CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
 CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20);
@@ -49,6 +55,7 @@ PLAN = (
     "".join(f"{name}: a  # of a\n" for name in TABLES)
     + """\
 moods: a
+hung: a
 parted: a
 halves:
   split_columns:
@@ -215,6 +222,46 @@ def test_another_type_is_a_new_copy_of_that_table(databases: Following) -> None:
     same(databases, "retyped")
 
 
+def test_a_wider_type_with_other_values_is_a_new_copy(databases: Following) -> None:
+    """And its copy waits as long as an operator wants it to."""
+    databases.execute("ALTER TABLE retyped ALTER v TYPE text USING v || '!'")
+    stops(databases, "public.retyped has column v as text")
+    verbs = Verbs(databases.path, {})
+    verbs("throttle", "--pause")
+    done: list[Refreshed] = []
+    refreshing = threading.Thread(target=lambda: done.append(refreshed(databases)))
+    refreshing.start()
+    try:
+        refreshing.join(5)
+        assert not done
+    finally:
+        verbs("throttle", "--resume")
+        refreshing.join(DEADLINE_S)
+    assert done[0].copied == ("a:public.retyped",)
+    followed(databases)
+    same(databases, "retyped")
+
+
+def test_a_column_that_only_a_service_has_closes_a_gate(databases: Following) -> None:
+    databases.execute_on("a", "ALTER TABLE nulls ADD own int")
+    gate = {gate.gate: gate for gate in status_gates(databases)}["schema"]
+    databases.execute_on("a", "ALTER TABLE nulls DROP own")
+    assert not gate.ok
+    assert "a:public.nulls.own is not on the source" in gate.observed
+
+
+def test_a_column_that_came_and_went_again_is_passed_over(databases: Following) -> None:
+    """The log has rows with it; undoing DDL is a way out by itself."""
+    databases.execute(
+        "ALTER TABLE widened ADD brief int DEFAULT 1",
+        "INSERT INTO widened VALUES (20, 'x', 1, 2); UPDATE widened SET brief = 3 WHERE id = 1",
+    )
+    stops(databases, "public.widened has a new column brief")
+    databases.execute("ALTER TABLE widened DROP brief", "INSERT INTO widened VALUES (21, 'y')")
+    followed(databases)
+    same(databases, "widened")
+
+
 def test_another_key_is_a_new_copy_of_that_table(databases: Following) -> None:
     databases.execute(
         "INSERT INTO rekeyed VALUES (4, 'before', 4)",
@@ -311,6 +358,51 @@ def test_a_new_value_of_an_enum_is_carried(databases: Following) -> None:
     assert databases.rows("a", "SELECT enum_range(NULL::mood)::text") == [("{calm,gay,wild}",)]
 
 
+def test_a_renamed_value_of_an_enum_is_a_new_copy_of_its_tables(databases: Following) -> None:
+    databases.execute(
+        "UPDATE moods SET m = 'wild' WHERE key = 2",
+        "ALTER TYPE mood RENAME VALUE 'wild' TO 'fierce'",
+        "INSERT INTO moods VALUES (8, 'fierce')",
+    )
+    stops(databases, "type public.mood has the value 'wild' renamed to 'fierce'")
+    assert refreshed(databases).copied == ("a:public.moods",)
+    followed(databases)
+    same(databases, "moods")
+    assert databases.rows("a", "SELECT enum_range(NULL::mood)::text") == [("{calm,gay,fierce}",)]
+
+
+def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: Following) -> None:
+    """What would refuse rows of the source is dropped first, what is new comes last."""
+    databases.execute(
+        "ALTER DOMAIN short DROP CONSTRAINT short_check;"
+        " ALTER DOMAIN short ADD CONSTRAINT other CHECK (VALUE <> 'bad')",
+        "ALTER TABLE hung DROP CONSTRAINT positive; ALTER TABLE hung DROP CONSTRAINT one_code;"
+        " ALTER TABLE hung ADD CONSTRAINT small CHECK (n < 100); DROP INDEX hung_n;"
+        " CREATE INDEX hung_s ON hung (s); ALTER TABLE hung ALTER n SET DEFAULT 5;"
+        " ALTER TABLE hung DROP CONSTRAINT bounded;"
+        " ALTER TABLE hung ADD CONSTRAINT bounded CHECK (n < 1000)",
+        "INSERT INTO hung VALUES (2, 'a longer one', -7, 1), (3, 's', 9, 1)",
+    )
+    stops(databases, "type public.short has other constraints, or another default")
+    done = refreshed(databases)
+    assert done.copied == ()
+    assert done.kept == {"a": ["DROP INDEX IF EXISTS public.hung_n"]}
+    followed(databases)
+    same(databases, "hung")
+    for query in (CONSTRAINTS, "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
+                  " WHERE adrelid = 'hung'::regclass ORDER BY 1"):  # fmt: skip
+        assert databases.rows("a", query) == databases.rows("source", query)
+    assert databases.rows("a", "SELECT to_regclass('hung_s')::text") == [("hung_s",)]
+    again = refreshed(databases)
+    assert again == Refreshed(statements={"a": [], "b": [], "hub": []})
+
+
+CONSTRAINTS = (
+    "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN ('c', 'u', 'p')"
+    " AND (conrelid = 'hung'::regclass OR contypid = 'short'::regtype) ORDER BY 1"
+)
+
+
 def test_a_new_table_is_ignored_until_somebody_owns_it(databases: Following) -> None:
     databases.execute(
         "CREATE TABLE newcomer (id int PRIMARY KEY, plain int REFERENCES plain)",
@@ -336,6 +428,22 @@ def test_a_new_table_is_ignored_until_somebody_owns_it(databases: Following) -> 
     ) == [(1,)]  # fmt: skip
 
 
+def test_with_stop_a_new_table_ends_the_stream_with_the_remedy(databases: Following) -> None:
+    text = databases.path.read_text()
+    databases.path.write_text(text + "ddl: {new_tables: stop}\n")
+    with databases.live() as live:
+        databases.execute("CREATE TABLE stranger (id int PRIMARY KEY)")
+        assert "table public.stranger is new" in str(live.broken())
+    verbs = Verbs(databases.path, {})
+    hint = "--owner public.stranger=SERVICE"
+    says = "table public.stranger is new and has no owner"
+    verbs.refused("stream", "--until-caught-up", code=7, says=says, hint=hint)
+    verbs.refused("validate", code=3, says=says, hint=hint)
+    verbs("plan", "refresh", "--owner", "public.stranger=drop")
+    verbs("stream", "--until-caught-up")
+    databases.path.write_text(databases.path.read_text().replace("ddl: {new_tables: stop}\n", ""))
+
+
 def status_gates(databases: Following) -> tuple[Gate, ...]:
     return read_status(open_split(databases.path, tolerant=True)).gates
 
@@ -347,6 +455,19 @@ def test_a_dropped_table_goes_with_its_entry(databases: Following) -> None:
     followed(databases)
     assert "doomed" not in databases.path.read_text()
     assert databases.rows("a", "SELECT to_regclass('doomed')") == [(None,)]
+
+
+def test_a_table_that_was_made_again_is_copied_and_published(databases: Following) -> None:
+    databases.execute(
+        "UPDATE remade SET v = 'before'",
+        "DROP TABLE remade; CREATE TABLE remade (id int PRIMARY KEY, v varchar(9), n int)",
+        "INSERT INTO remade VALUES (7, 'other', 7)",
+    )
+    stops(databases, "table public.remade was dropped and created again")
+    assert refreshed(databases).copied == ("a:public.remade",)
+    databases.execute("INSERT INTO remade VALUES (8, 'more', 8)")
+    followed(databases)
+    same(databases, "remade")
 
 
 def test_a_renamed_table_is_copied_under_its_new_name(databases: Following) -> None:
@@ -429,7 +550,7 @@ def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
         "ALTER TABLE plain RENAME a TO b",
         "INSERT INTO plain VALUES (12, 'more', 5)",
     )
-    followed(databases)
+    Verbs(databases.path, {})("stream", "--until-caught-up")
     same(databases, "plain")
     databases.path.write_text(text)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import cdc.sink
 import cdc.spool
 from plans.errors import StreamBroken
 from tests.following import Following, following
+from tests.verbs import Verbs
 from toolkit.servers import Server
 
 PLAN = "slow: a\nfast: b\n"
@@ -125,6 +127,14 @@ def test_a_slow_follower_does_not_hold_up_the_others(
     is_equal(databases)
 
 
+def spilled(databases: Following) -> int:
+    """What the stream process tells; `status` would wait for the table that is locked."""
+    [(behind,)] = databases.rows(
+        "source", "SELECT details -> 'behind' FROM dbsplit.heartbeat WHERE role = 'stream'"
+    )
+    return sum(int(one["spilled_bytes"]) for one in behind)
+
+
 def test_what_the_slow_one_lags_behind_is_bounded(
     databases: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +147,9 @@ def test_what_the_slow_one_lags_behind_is_bounded(
                 write(databases, "slow")
             rows = write(databases, "fast")
             assert not within(2.0, lambda: count(databases, "b", "fast") == rows)
+            assert within(WAIT_S, lambda: spilled(databases) > 0)
         assert within(WAIT_S, lambda: count(databases, "b", "fast") == rows)
+        assert within(WAIT_S, lambda: spilled(databases) == 0)
     databases.stream()
     is_equal(databases)
 
@@ -151,6 +163,11 @@ def test_a_follower_that_is_away_does_not_stop_the_others(databases: Following) 
                 assert within(WAIT_S, partial(has, databases, "b", "fast", rows))
             time.sleep(1.0)
             assert not confirmed(databases), "what the one that is away lacks was given up"
+            told = Verbs(databases.path, {})("status").out
+            assert re.search(r"AWAY +a for \d+ s: .*not currently accepting connections", told), (
+                told
+            )
+            assert "CLOSED  targets: a away" in told
         assert within(WAIT_S, lambda: count(databases, "a", "slow") == rows)
         rows = write(databases, "fast", "slow")
         assert within(WAIT_S, lambda: count(databases, "a", "slow") == rows)

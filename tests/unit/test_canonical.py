@@ -6,7 +6,7 @@ import pytest
 from psycopg import sql
 
 from validators.canonical import Hashing, is_builtin, trusted, unlimited, value
-from validators.fingerprint import BUCKETS_MAX, Fingerprint, bucket_count
+from validators.fingerprint import BUCKETS_MAX, bucket_count
 from validators.typed import Value
 
 
@@ -65,19 +65,6 @@ def test_text_of_the_plan_is_left_as_it_is() -> None:
 )
 def test_buckets_are_a_power_of_two_and_limited(rows: int, buckets: int) -> None:
     assert bucket_count(rows) == buckets
-
-
-def test_fingerprints_differ_where_counts_or_sums_do() -> None:
-    leader = Fingerprint({0: (2, 10), 1: (1, 5), 2: (1, 7)})
-    follower = Fingerprint({0: (2, 10), 1: (2, 5), 3: (1, 7)})
-    assert leader.differing(follower) == {1, 2, 3}
-    assert leader.rows == 4
-
-
-def test_digest_does_not_depend_on_the_buckets() -> None:
-    assert Fingerprint({0: (2, 10), 1: (1, 5)}).digest == Fingerprint({0: (3, 15)}).digest
-    assert Fingerprint({0: (3, 15)}).digest != Fingerprint({0: (4, 15)}).digest
-    assert Fingerprint({}).digest == "0:0000000000000000"
 
 
 def test_no_row_hash_ends_in_a_linear_step() -> None:

@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from plans.catalog import Catalog, Column, Table, TableName
-from plans.evolution import Change, ColumnNumbers, Kind, Numbers, changes, widens
+from plans.evolution import (
+    Change,
+    ColumnNumbers,
+    Kind,
+    Numbers,
+    changes,
+    labels_changed,
+    widens,
+)
 from plans.revision import (
     Edit,
     GoneColumn,
@@ -166,3 +174,29 @@ def test_an_edit_keeps_what_it_does_not_concern(edit: Edit, says: str, says_not:
     assert "split: x   # its name" in revised
     assert "# names" in revised
     assert "limits: {lag_bytes_max: 5}" in revised
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ("a b c", "a b c", []),
+        ("a x b", "a b", ["type public.t has a new value 'x'"]),
+        ("a x c", "a b c", ["type public.t has the value 'b' renamed to 'x'"]),
+        ("x y c", "a b c", ["type public.t has the value 'a' renamed to 'x'",
+                            "type public.t has the value 'b' renamed to 'y'"]),
+        ("a b", "a b own", []),
+        ("x b y", "a b", ["type public.t has the value 'a' renamed to 'x'",
+                          "type public.t has a new value 'y'"]),
+    ],
+)  # fmt: skip
+def test_a_renamed_value_is_told_from_a_new_one(ours: str, theirs: str, said: list[str]) -> None:
+    found, unclear = labels_changed(NAME, ours.split(), theirs.split())
+    assert [str(change) for change in found] == said
+    assert not unclear
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("a x y c", "a b c"), ("a x", "a b own")])
+def test_which_value_was_renamed_is_not_guessed(ours: str, theirs: str) -> None:
+    found, unclear = labels_changed(NAME, ours.split(), theirs.split())
+    assert found == []
+    assert "cannot be told" in unclear

@@ -90,7 +90,6 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 
 def _tell(talk: Talk, results: Sequence[TableResult], wish: Wish) -> None:
-    from toolkit.cli.show import validation_text
     from validators.results import consistent
 
     rows = sum(one.rows for one in results)
@@ -102,11 +101,17 @@ def _tell(talk: Talk, results: Sequence[TableResult], wish: Wish) -> None:
         "collision_bound": sum(one.collision_bound for one in results),
         "tables": [one.summary() for one in results],
     }
-    text = validation_text(results) + scope_text(wish.scope.words)
-    if not rows:
-        text += "\nNo rows were compared, which proves nothing: is it the right database?"
-    talk.result(result, text)
+    talk.result(result, "" if talk.as_json else _text(results, wish))
     if any(one.state == "different" for one in results):
         sys.exit(_DIFFER)
     if not equal:
         sys.exit(_UNVERIFIED)
+
+
+def _text(results: Sequence[TableResult], wish: Wish) -> str:
+    from toolkit.cli.show import validation_text  # rich takes longer to load than most tables
+
+    text = validation_text(results) + scope_text(wish.scope.words)
+    if not any(one.rows for one in results):
+        text += "\nNo rows were compared, which proves nothing: is it the right database?"
+    return text

@@ -68,7 +68,10 @@ def watch_split(
             alert = click.style("ALERT", fg="red") if step in ("differs", "unverified") else ""
             talk.line(f"{step} {alert}".strip(), _said(step, details))
 
-    watched = keep_validating(split, routes, say, every_s=every_s, still=lambda: open_split(plan))
+    def still() -> None:
+        open_split(plan, with_targets=False)  # a target that is away will be back
+
+    watched = keep_validating(split, routes, say, every_s=every_s, still=still)
     equal = sum(one.state == "equal" for one in watched.tables)
     talk.result(
         watched.as_dict(),

@@ -9,10 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import assert_never
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bars
-
 from cdc.copy_pace import (
     BuildProgress,
     CatchUpProgress,
@@ -38,6 +34,10 @@ def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Report]:
 
         yield tell
         return
+    from rich.console import Console  # only here: it takes long to import
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
     with Bars(
         TextColumn("{task.description}"),
         BarColumn(),

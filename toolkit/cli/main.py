@@ -372,20 +372,17 @@ def _stream(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from plans.errors import StreamBroken
-    from toolkit.opened import Drifted, open_split
-    from toolkit.streaming import stream as follow
+    from toolkit.evolving import follow
 
-    try:
-        split = open_split(plan)
-    except Drifted as error:
-        raise StreamBroken(str(error), hint=error.hint) from None
-    talk.line("stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM")
     progress = follow(
-        split,
+        plan,
         stop=stop,
         until_caught_up=until_caught_up,
         report=lambda p: talk.seldom("stream", "stream", asdict(p)),
+        say=talk.say,
+        begun=lambda split: talk.line(
+            "stream", f"follows split {split.name}; stop it with Ctrl-C or SIGTERM"
+        ),
     )
     return asdict(progress)
 

@@ -166,7 +166,8 @@ def plan_refresh(
     Writes the next revision of PLAN, changes the targets by Alembic revisions, and copies
     only tables that are new, or whose rows the change has rewritten.  The stream has to
     be stopped; start it again afterwards.  Repeating it after a crash is right.  Exit 3
-    if something has to be decided first, and it is named.
+    if something has to be decided first, 6 if what a moved service leads is not the same
+    on both sides; it is named.
 
     \b
     dbsplit plan refresh plan.yaml --dry-run

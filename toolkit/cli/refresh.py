@@ -32,5 +32,12 @@ def refreshed_text(outcome: str, done: Refreshed) -> str:
     for service, statements in done.statements.items():
         lines += [f"{service:8} {' '.join(one.split())}" for one in statements]
     lines += [f"copied   {route}" for route in done.copied]
+    for service, drops in done.kept.items():
+        lines += [f"kept     in {service}, gone from the source: {one}" for one in drops]
+    lines += [
+        f"repair   {route}: once the stream runs, `dbsplit validate PLAN --repair --direction "
+        f"source --table {route.partition(':')[2]}`"
+        for route in done.to_repair
+    ]
     lines += [f"ignored  table {name} is new, and in no service" for name in done.unassigned]
     return "\n".join([*lines, outcome])

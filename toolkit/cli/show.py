@@ -27,6 +27,7 @@ def status_text(status: Status) -> str:
         f"split {status.split}: {status.phase}; stream "
         + ("live" if status.stream.get("live") else "not running"),
         _render(table),
+        *_behind_lines(status),
         *_copy_lines(status.copy),
         *(
             f"slot {one.slot} ({one.where}): {one.wal_status}, retains {one.retained_bytes:,} of "
@@ -42,6 +43,16 @@ def status_text(status: Status) -> str:
         for g in status.gates
     ]
     return "\n".join(lines)
+
+
+def _behind_lines(status: Status) -> Iterator[str]:
+    for name, one in status.services.items():
+        if one.away:
+            since = "" if one.away_s is None else f" for {duration(one.away_s)}"
+            yield f"AWAY    {name}{since}: {one.away}; the source's log is kept for it"
+        elif one.spilled_bytes:
+            waits = f"{one.spilled_bytes:,} bytes of changes wait for it"
+            yield f"SLOW    {name}: {waits} on the stream's disk"
 
 
 def _freshness_lines(status: Status) -> Iterator[str]:

@@ -16,14 +16,14 @@ from plans.schema.ddl import Statement
 from toolkit import fence
 from toolkit.explain.outlook import Outlook
 from toolkit.initial import copy_tasks
-from toolkit.prepare import (
+from toolkit.retire import retired_tables, retiring_statement
+from toolkit.sides import source_fences, target_fences
+from toolkit.source_log import (
     identity_statement,
     publication_statement,
     slot_statement,
     unidentified,
 )
-from toolkit.retire import retired_tables, retiring_statement
-from toolkit.sides import source_fences, target_fences
 
 SOURCE = "source"
 

@@ -25,12 +25,11 @@ from plans.load import Targets
 from plans.schema.ddl import LeftOut
 from toolkit.migrations import VERSION_TABLE
 from toolkit.opened import Split, open_split
-from toolkit.prepare import schema_of
 from toolkit.rendering import text
 from toolkit.rendering.handwritten import Handwritten, following
 from toolkit.rendering.text import ServiceTree
 from toolkit.revisions import revision_ids, scripts_of
-from toolkit.target_server import TargetServer, ask_server
+from toolkit.target_server import TargetServer, ask_server, schema_of
 
 MANIFEST = "rendered.json"
 _COPIED = ("env.py", "script.py.mako")

@@ -1,0 +1,163 @@
+"""What the source's log has to tell: old rows in full, a publication, and a slot that keeps it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psycopg
+from psycopg import sql
+
+from cdc.connect import Connection
+from cdc.slot import FAILOVER_SLOTS
+from plans import names
+from plans.catalog import TableName
+from plans.errors import NotReady
+from plans.routes import Route
+from toolkit import state
+from toolkit.opened import Split
+
+SLOT_WAIT_S = 60
+LOCK_WAIT_S = 30
+
+
+def identify_rows(split: Split, source: Connection) -> None:
+    """Let the log tell old rows in full where a key alone would not do.
+
+    Without a replica identity an application's updates and deletes would fail as
+    soon as the table is published, so this comes before the publication.
+    """
+    for relation in unidentified(split):
+
+        def identify(relation: TableName = relation) -> None:
+            source.execute(
+                "INSERT INTO dbsplit.identity_before"
+                " (split, table_schema, table_name, replica_identity, index_name)"
+                " SELECT %s, n.nspname, c.relname, c.relreplident,"
+                " (SELECT x.relname FROM pg_index AS i JOIN pg_class AS x"
+                " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident)"
+                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = %s AND c.relname = %s ON CONFLICT DO NOTHING",
+                [split.name, relation.schema, relation.name],
+            )
+            source.execute(identity_statement(relation))
+
+        with_locks(source, identify, f"the replica identity of {relation} could not be set")
+
+
+def unidentified(split: Split) -> list[TableName]:
+    """The source's relations whose old rows the log does not tell in full, and has to."""
+    tables = {r.source.name: r.source for r in split.routes if needs_full(r)}
+    return [
+        relation
+        for table in tables.values()
+        if table.replica_identity != "f"
+        for relation in (table.name, *table.leaves)
+    ]
+
+
+def identity_statement(relation: TableName) -> sql.Composed:
+    """Let the log tell a relation's old rows in full."""
+    return sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(relation.identifier)
+
+
+def needs_full(route: Route) -> bool:
+    """Whether the route's source must log old rows in full.
+
+    A deferrable key is no replica identity, and NOTHING logs no old rows.
+    """
+    table = route.source
+    unlogged = table.replica_identity == "n" or (
+        table.replica_identity == "d" and table.key_deferrable
+    )
+    return route.needs_full_identity or unlogged
+
+
+def publish(split: Split, source: Connection) -> None:
+    """Publish all tables that a route reads, unless there is the publication."""
+    publication = names.publication(split.name)
+    row = source.execute("SELECT FROM pg_publication WHERE pubname = %s", [publication]).fetchone()
+    if row is not None:
+        return
+    with_locks(
+        source,
+        lambda: source.execute(publication_statement(split)),
+        "the tables could not be published",
+    )
+
+
+def with_locks(source: Connection, change: Callable[[], object], failed: str) -> None:
+    """Make a change that needs locks, in a transaction, without making writers wait long."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            with source.transaction():
+                source.execute("SET LOCAL lock_timeout = '500ms'")
+                change()
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"{failed} within {LOCK_WAIT_S} s",
+                    hint="end long transactions that lock it (pg_locks), and repeat",
+                ) from None
+        else:
+            return
+
+
+def publication_statement(split: Split) -> sql.Composed:
+    """The publication of all tables that a route reads."""
+    tables = sorted({route.source.name for route in split.routes})
+    return sql.SQL(
+        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
+    ).format(
+        sql.Identifier(names.publication(split.name)),
+        sql.SQL(", ").join(table.identifier for table in tables),
+    )
+
+
+def slot_statement(split: Split) -> sql.Composed:
+    """The slot that the stream will read."""
+    return new_slot(split, names.slot(split.name), split.catalog.server_version)
+
+
+def new_slot(split: Split, slot: str, version: int) -> sql.Composed:
+    """A slot on a server of this version; standbys get it where the server can give it."""
+    wanted = split.plan.slots.failover and version >= FAILOVER_SLOTS
+    more = sql.SQL(", failover => true" if wanted else "")
+    return sql.SQL("SELECT pg_create_logical_replication_slot({}, 'pgoutput'{})").format(
+        sql.Literal(slot), more
+    )
+
+
+def create_slot(split: Split, source: Connection) -> None:
+    """Make the slot that the stream reads, unless it is there.
+
+    Raises NotReady if it is another split's, or waits too long for transactions in progress.
+    """
+    slot = names.slot(split.name)
+    row = source.execute(
+        "SELECT database FROM pg_replication_slots WHERE slot_name = %s", [slot]
+    ).fetchone()
+    if row is not None:
+        _require_our_slot(split, source, slot, row[0])
+        return
+    try:
+        with source.transaction():
+            source.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000))
+            source.execute(slot_statement(split))
+    except psycopg.errors.QueryCanceled:
+        raise NotReady(
+            f"slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for every "
+            "transaction in progress on the source's server",
+            hint="end the oldest transactions (pg_stat_activity, xact_start) and repeat",
+        ) from None
+    state.note(source, split.name, "slot", {"slot": slot})
+
+
+def _require_our_slot(split: Split, source: Connection, slot: str, database: str) -> None:
+    row = source.execute("SELECT current_database()").fetchone()
+    if row is None or row[0] != database:
+        raise NotReady(
+            f"slot {slot} exists, for database {database}: another split has the name {split.name}",
+            hint="choose another name in the plan's `split:`",
+        )
