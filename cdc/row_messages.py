@@ -207,20 +207,23 @@ class Tuples:
             sizes = at[-1] - at[0] - len(sized) + _COUNT
         else:
             # Row by row, where each value goes; what has no bytes keeps the ones of NULL.
-            each = np.empty((count, len(sized) + 1), np.int64)
-            each[:, 0] = _COUNT
-            each[:, 1:] = np.where(sized, at[1:] - at[:-1] - 1, LENGTH).T
-            sizes = each.sum(axis=1)
-            after = np.cumsum(each.reshape(-1))
-            begins = (after - each.reshape(-1)).reshape(each.shape)[:, 1:]
-            absent = begins[~sized.T]
+            is_given = np.concatenate((np.ones((1, count), bool), sized))
+            each = np.where(sized, at[1:] - at[:-1] - 1, LENGTH)
+            each = np.concatenate((np.full((1, count), _COUNT), each)).T.reshape(-1)
+            after = np.cumsum(each)
+            begins = after - each
+            absent = begins[~is_given.T.reshape(-1)]
             into = np.full(int(after[-1]), 0xFF, np.uint8)
             to = np.ones(len(into), bool)
             for byte in range(LENGTH):
                 to[absent + byte] = False
             into[to] = given
-            into[begins[(self._kinds == _UNCHANGED).T] + LENGTH - 1] = UNCHANGED[-1]
+            if self.has_unchanged:
+                unchanged = np.concatenate((~is_given[:1], self._kinds == _UNCHANGED))
+                into[begins[unchanged.T.reshape(-1)] + LENGTH - 1] = UNCHANGED[-1]
             joined = into.tobytes()
+            lasts = after[len(sized) :: len(sized) + 1]
+            return joined, np.concatenate((np.zeros(1, np.int64), lasts))
         return joined, np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
 
     def numbers(self, key: Sequence[int]) -> list[_Array] | None:
