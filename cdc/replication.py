@@ -11,7 +11,7 @@ import select
 import time
 from collections.abc import Callable
 from struct import Struct
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import psycopg
 from psycopg import pq, sql
@@ -20,8 +20,10 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from cdc.connect import CONNECT_TIMEOUT_S, PINNED_SETTINGS, describe, session_conninfo
 from cdc.lsn import LSN
-from cdc.messages import NONE, Messages
 from plans.errors import NotReady, StreamBroken
+
+if TYPE_CHECKING:
+    from cdc.messages import Messages
 
 _DATA, _ALIVE = b"wk"
 _DATA_HEAD = 25  # kind, two positions, a time
@@ -204,6 +206,8 @@ class ReplicationConnection:
 
         At most about `MESSAGES_MAX`, and about `BYTES_MAX` bytes.
         """
+        from cdc.messages import NONE, Messages  # numpy: not for who only makes slots
+
         frames: list[memoryview] = []
         self._alive = None
         size = self._take(frames)

@@ -28,7 +28,6 @@ from toolkit.state import Phase
 from toolkit.validation import Asked, Say, validate_all
 from validators.results import TableResult
 
-NAME = "validate --continuous"
 """How the process names itself to the server; `dbsplit status` knows it by that."""
 SMALL_ROWS = 20_000
 TOGETHER_MAX = 100
@@ -81,7 +80,7 @@ def keep_validating(
     """
     dsn = split.plan.source.dsn
     with (
-        locks.sole_runner(dsn, split.name, locks.VALIDATE, name=NAME) as source,
+        locks.sole_runner(dsn, split.name, locks.VALIDATE, name=locks.CONTINUOUS) as source,
         ExitStack() as stack,
     ):
         require_prepared(split, source)

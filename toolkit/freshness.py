@@ -9,8 +9,7 @@ from typing import Any
 
 from cdc.connect import Connection
 from plans.routes import Route
-from toolkit.state import Phase
-from toolkit.validation import direction_of
+from toolkit.state import Phase, direction_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

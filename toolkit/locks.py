@@ -27,6 +27,9 @@ _HINTS = {
 RECOVERY = "recovery"
 """How the stream process names itself while it ends what a dead cutover left."""
 
+CONTINUOUS = "validate --continuous"
+"""How a validation that goes round and round names itself."""
+
 RECOVERY_S_MAX = 30.0
 POLL_S = 0.1
 

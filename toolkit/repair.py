@@ -19,8 +19,8 @@ from toolkit import locks
 from toolkit.catching_up import CatchUp
 from toolkit.differences import Way
 from toolkit.opened import Split
-from toolkit.state import Direction, Phase, note, phases
-from toolkit.validation import direction_of, pair_for
+from toolkit.state import Direction, Phase, direction_of, note, phases
+from toolkit.validation import pair_for
 from validators.candidates import Extents
 from validators.fingerprint import read_extent
 from validators.recheck import Limits

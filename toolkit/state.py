@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from cdc.connect import Connection
+from plans.routes import Route
 
 
 class Phase(Enum):
@@ -47,6 +48,12 @@ class Direction(Enum):
     def outcome(self) -> str:
         """What a result says of one that succeeded."""
         return "moved" if self is Direction.CUTOVER else "returned"
+
+
+def direction_of(route: Route, now: Mapping[str, Phase]) -> Direction:
+    """How a route flows: what a service owns flows back once it has moved."""
+    moved = now.get(route.service) is Phase.MOVED and route.kind.owned
+    return Direction.ROLLBACK if moved else Direction.CUTOVER
 
 
 @dataclass(frozen=True, slots=True)

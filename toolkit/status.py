@@ -12,7 +12,7 @@ import psycopg
 from cdc.connect import Connection, connect
 from plans import names
 from plans.errors import NotReady
-from toolkit import continuous, locks, state
+from toolkit import locks, state
 from toolkit.freshness import Freshness, read_freshness
 from toolkit.gates import Gate, Readiness, decide, unknown
 from toolkit.observe import (
@@ -211,7 +211,7 @@ def _validating(split: Split, source: Connection) -> str:
     holder = locks.holder_name(source, split.name, locks.VALIDATE)
     if holder is None:
         return ""
-    return "continuous" if continuous.NAME in holder else "once"
+    return "continuous" if locks.CONTINUOUS in holder else "once"
 
 
 def _copy(split: Split, source: Connection) -> dict[str, Any]:

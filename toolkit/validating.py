@@ -19,9 +19,9 @@ from toolkit.orphans import look_for_orphans
 from toolkit.repair import Spool, Toward, repair, require_toward, summary
 from toolkit.repair_script import RepairScript
 from toolkit.rules import Chosen, check_rules, wanted_rules
-from toolkit.state import phases
+from toolkit.state import direction_of, phases
 from toolkit.validated import Clock, Validated
-from toolkit.validation import Asked, Say, direction_of, validate_all
+from toolkit.validation import Asked, Say, validate_all
 from validators.results import TableResult
 from validators.scope import Scope
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +17,7 @@ from toolkit.differences import Handover, Way
 from toolkit.noting import note, track
 from toolkit.one_position import has_one, moment_of
 from toolkit.opened import Split
-from toolkit.state import Direction, Phase, epoch_of, phases
+from toolkit.state import Direction, direction_of, epoch_of, phases
 from toolkit.throttling import throttled
 from validators.compare import compare_routes
 from validators.moment import Moment
@@ -143,12 +143,6 @@ def validate_all(
         if chosen:
             results += validate(split, chosen, direction, source, say, asked).results
     return Compared(tuple(results))
-
-
-def direction_of(route: Route, now: Mapping[str, Phase]) -> Direction:
-    """How a route flows: what a service owns flows back once it has moved."""
-    moved = now.get(route.service) is Phase.MOVED and route.kind.owned
-    return Direction.ROLLBACK if moved else Direction.CUTOVER
 
 
 @dataclass(frozen=True, slots=True)
