@@ -111,7 +111,7 @@ class Applier:
         self._gate = gate
         self._binary = binary
         self._writer: Writer | None = None
-        self._begins = LSN(0)
+        self._begins = 0  # what was committed before was taken in already, here or earlier
         self._destinations: dict[TableName, list[Destination]] = {}
         self._batches: dict[Destination, TableBatch] = {}
         self._by_oid: dict[int, _Rows] = {}
@@ -153,9 +153,9 @@ class Applier:
             self._destinations.setdefault(destination.leader.name, []).append(destination)
             self._horizon = max(self._horizon, destination.horizon)
         self._renew(found)
-        self._begins = self.committed
+        self._begins = self.committed.value
         writer.start()
-        return self._begins
+        return self.committed
 
     def close(self) -> None:
         """Give up what was not committed, and disconnect; `stop` is set."""
@@ -266,7 +266,7 @@ class Applier:
             self._stand(LSN(commit))
         # Records do not overlap: what was applied ends at or before the commit
         # record of the next transaction.
-        skip = commit < self._begins.value
+        skip = commit < self._begins
         if skip != self._skip or self._at < self._horizon.value:
             self._take_rows()
         self._begin = self._at = commit
@@ -312,8 +312,11 @@ class Applier:
         if is_full or self._markers or self._in_parts:
             self._take_rows()
         self._begin = None
-        if end <= self._begins.value:
+        if end <= self._begins:
             return
+        # The same comes once more where a stream follows what was pulled, and another
+        # follower, which is away, holds up their slot.
+        self._begins = end
         self._pending = end, time_us
         self._counters.transactions += not self._echo
         # Fewer rows may have been wanted than came; more if a table goes to several.

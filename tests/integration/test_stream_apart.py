@@ -182,3 +182,33 @@ def test_nobody_is_away_for_ever(databases: Following, monkeypatch: pytest.Monke
     assert "could not be written to for 1 s" in str(error)
     databases.stream()
     is_equal(databases)
+
+
+def test_a_backlog_is_not_applied_twice_while_another_follower_is_away(
+    source_server: Server, target_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.sink, "KNOCK_S", 0.2)
+    monkeypatch.setattr(cdc.follow, "PULL_BYTES_MIN", -1)
+    # Without a key, a row that comes twice is there twice.
+    tables = "CREATE TABLE slow (n int); ALTER TABLE slow REPLICA IDENTITY FULL;"
+    with following(source_server, target_server, tmp_path, tables=PLAN) as databases:
+        databases.execute(tables, tables.replace("slow", "fast"), "CREATE SCHEMA odd")
+        databases.prepare()
+        databases.copy()
+        with databases.live() as live, away(databases, "a"):
+            databases.execute("INSERT INTO fast VALUES (1)", "INSERT INTO slow VALUES (1)")
+            assert within(WAIT_S, partial(has, databases, "b", "fast", 1))
+            databases.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'dbsplit stream' AND backend_type = 'walsender'",
+                "INSERT INTO fast VALUES (2)",
+            )
+            # What follows begins where the one that is away was.
+            last = "SELECT FROM fast WHERE n = 2"
+            assert within(WAIT_S, lambda: databases.rows("b", last) != []), live.failure
+            databases.execute("INSERT INTO fast VALUES (3)")
+            last = "SELECT FROM fast WHERE n = 3"
+            assert within(WAIT_S, lambda: databases.rows("b", last) != []), live.failure
+            assert databases.rows("b", "SELECT n FROM fast ORDER BY n") == [(1,), (2,), (3,)]
+        databases.stream()
+        is_equal(databases)
