@@ -182,8 +182,16 @@ def _only_in_source(name: TableName, column: Column, service: str) -> Disagreeme
     return Disagreement(
         f"column {column.name} of {name} is in the source only",
         f"on the source, where nobody has written to it: ALTER TABLE {table} DROP COLUMN {text}; "
-        f"or in the database of {service}: ALTER TABLE {table} ADD COLUMN {text} {column.type}",
+        f"or in the database of {service}: ALTER TABLE {table} ADD COLUMN {text} "
+        f"{_with_default(column)}",
     )
+
+
+def _with_default(column: Column) -> str:
+    """The column as the source has it, or nullable: there are rows that lack it."""
+    if column.default is None or column.sequence is not None:
+        return column.type
+    return f"{column.type} DEFAULT {column.default}{' NOT NULL' if column.not_null else ''}"
 
 
 def _only_in_service(name: TableName, column: Column, service: str) -> Disagreement:

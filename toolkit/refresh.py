@@ -78,6 +78,7 @@ def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) ->
         noted = read_noted(plan, source)
         if noted.work is not None:
             work = Work.of(noted.work)
+            _require_same(plan, work)
             if not dry_run:
                 _finish(path, source, work, say)
             return _told(work)
@@ -116,6 +117,19 @@ def _begin(
     _note_work(plan.split, source, work)
     crash_point("refresh.noted")
     return replace(told, copied=_finish(path, source, work, say))
+
+
+def _require_same(plan: Plan, work: Work) -> None:
+    """Check that the plan is the one with which the refresh was begun.
+
+    What is copied by one text, and noted as if by another, could not be gone on with.
+    """
+    if plan.digest != work.digest:
+        raise PlanInvalid(
+            f"{plan.path} is not as it was when the refresh of split {plan.split} was begun",
+            hint="take back what was edited since, and repeat: the refresh goes on where it "
+            "stopped; edit the plan afterwards",
+        )
 
 
 def _note_work(split: str, source: Connection, work: Work) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from plans.catalog import TableName
+from cdc.connect import Connection
+from plans.catalog import Catalog, TableName
+from plans.check_data import check_expressions
+from plans.check_subject import Subject
 from plans.errors import PlanInvalid
 from plans.evolution import Change, Kind
 from plans.load import Plan
 from plans.model import DROP
+from plans.problems import PlanProblems, Problem
 from plans.revision import (
     Edit,
     GoneColumn,
@@ -19,6 +23,7 @@ from plans.revision import (
     RenamedColumn,
     RenamedEntry,
 )
+from plans.routes import Route
 from toolkit.refresh_seen import Noted, Seen, ignored_columns
 
 
@@ -47,6 +52,23 @@ def edits_of(plan: Plan, noted: Noted, seen: Seen, answers: Answers) -> list[Edi
             f"TABLE.COLUMN=SERVICE (or =drop), or edit {plan.path}, then repeat",
         )
     return edits
+
+
+def require_expressions(
+    plan: Plan, catalog: Catalog, routes: Sequence[Route], source: Connection
+) -> None:
+    """Check that the source, as it is now, still takes each expression of the plan.
+
+    Raises PlanInvalid with the place of each that it does not, such as one with a value of
+    an enum that was renamed: later the copy would find it, with half of the work done.
+    """
+    refused = [
+        Problem(one.place, one.object, one.message, "write it for the source as it is now")
+        for one in check_expressions(Subject.of(plan, catalog, routes), source)
+        if one.code == "expression-refused"
+    ]
+    if refused:
+        raise PlanProblems(plan.places.file, refused)
 
 
 def to_ignore(plan: Plan, noted: Noted, seen: Seen) -> dict[TableName, set[str]]:

@@ -69,9 +69,7 @@ class Difference:
         """The same to be shown: texts are cut to a readable length."""
         return replace(
             self,
-            columns=tuple(
-                ColumnDifference(c.column, _cut(c.leader), _cut(c.follower)) for c in self.columns
-            ),
+            columns=tuple(_shortened(c) for c in self.columns),
         )
 
 
@@ -146,5 +144,28 @@ def consistent(results: Iterable[TableResult]) -> bool:
     return bool(states) and all(state == "equal" for state in states)
 
 
-def _cut(text: str | None) -> str | None:
-    return None if text is None else text[:TEXT_MAX]
+def _shortened(column: ColumnDifference) -> ColumnDifference:
+    """Long texts, so that what differs is seen."""
+    leader, follower = column.leader, column.follower
+    alike = 0 if leader is None or follower is None else _alike(leader, follower)
+    first = 0 if alike < TEXT_MAX else alike - TEXT_MAX // 2
+    return ColumnDifference(column.column, _cut(leader, first), _cut(follower, first))
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters they have in common at their beginning; quick for megabytes, too."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _cut(text: str | None, first: int) -> str | None:
+    if text is None or (not first and len(text) <= TEXT_MAX):
+        return text
+    last = first + TEXT_MAX - 2
+    return f"{'…' if first else ''}{text[first:last]}{'…' if len(text) > last else ''}"

@@ -101,6 +101,7 @@ def test_a_difference_is_told_once_and_closed_once(shop: SmallShop) -> None:
         (table,) = [one for one in status["tables"] if one["table"] == "public.tickets"]
         assert (table["state"], table["differing"]) == ("different", 1)
         assert table["equal_age_s"] > table["age_s"]
+        assert "crm: 3 of 4 tables proven equal" in shop.verbs("status").out
         shop.verbs.refused("validate", code=4, says="running already", hint="SIGTERM")
         spoil(shop, right[0])
         watch.rounds(2)

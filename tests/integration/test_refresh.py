@@ -10,7 +10,7 @@ import pytest
 
 import cdc.watch
 from cdc.connect import connect
-from plans.errors import PlanInvalid, StreamBroken
+from plans.errors import NotReady, PlanInvalid, StreamBroken
 from tests.following import DEADLINE_S, Following, following
 from tests.verbs import Verbs
 from toolkit import retire
@@ -35,6 +35,9 @@ MORE = """
 CREATE TYPE mood AS ENUM ('calm', 'wild');
 CREATE TABLE moods (id int PRIMARY KEY, m mood);
 INSERT INTO moods VALUES (1, 'calm');
+CREATE TYPE hue AS ENUM ('red', 'blue');
+CREATE TABLE hues (id int PRIMARY KEY, h hue NOT NULL);
+INSERT INTO hues VALUES (1, 'red'), (2, 'blue');
 CREATE DOMAIN short AS text CONSTRAINT short_check CHECK (length(VALUE) < 5);
 CREATE TABLE hung (id int PRIMARY KEY, s short, n int DEFAULT 4 CONSTRAINT positive CHECK (n > 0),
     code int CONSTRAINT one_code UNIQUE, CONSTRAINT bounded CHECK (n < 500));
@@ -55,6 +58,10 @@ PLAN = (
     "".join(f"{name}: a  # of a\n" for name in TABLES)
     + """\
 moods: a
+hues:
+  split_rows:
+    a: "h = 'red'"
+    b: "h <> 'red'"
 hung: a
 parted: a
 halves:
@@ -369,6 +376,48 @@ def test_a_renamed_value_of_an_enum_is_a_new_copy_of_its_tables(databases: Follo
     followed(databases)
     same(databases, "moods")
     assert databases.rows("a", "SELECT enum_range(NULL::mood)::text") == [("{calm,gay,fierce}",)]
+
+
+def test_an_expression_that_the_source_takes_no_more_is_told_before_anything_is_done(
+    databases: Following,
+) -> None:
+    plan = databases.path.read_text()
+    databases.execute(
+        "ALTER TYPE hue RENAME VALUE 'red' TO 'crimson'", "INSERT INTO hues VALUES (3, 'crimson')"
+    )
+    stops(databases, "type public.hue has the value 'red' renamed to 'crimson'")
+    with pytest.raises(PlanInvalid, match=r'plan\.yaml:\d+:\d+: .*invalid input value .* "red"'):
+        refreshed(databases)
+    databases.path.write_text(plan.replace("'red'", "'crimson'"))  # nothing was begun
+    assert refreshed(databases).copied == ("a:public.hues", "b:public.hues")
+    followed(databases)
+    assert databases.rows("a", "SELECT * FROM hues ORDER BY 1") == [(1, "crimson"), (3, "crimson")]
+    assert databases.rows("b", "SELECT * FROM hues") == [(2, "blue")]
+
+
+def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with(
+    databases: Following,
+) -> None:
+    """What was begun with one text, and ended with another, no later refresh would take."""
+    databases.execute("ALTER TABLE plain ADD later int")
+    plan = databases.path.read_text()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def breaks(*_: object) -> None:
+            raise NotReady("the server is away")
+
+        patch.setattr("toolkit.refresh.carry_out", breaks)
+        with pytest.raises(NotReady):
+            refreshed(databases)
+    begun = databases.path.read_text()
+    databases.path.write_text(begun.replace("'crimson'", "'blue'").replace("<> 'blue'", "= 'red'"))
+    with pytest.raises(PlanInvalid, match=r"when the refresh of split .* was begun"):
+        refreshed(databases)
+    databases.path.write_text(begun)
+    assert "public.plain" in refreshed(databases).changes[0]
+    assert begun == plan
+    followed(databases)
+    same(databases, "plain")
 
 
 def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: Following) -> None:

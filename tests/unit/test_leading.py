@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,16 @@ def test_each_disagreement_has_a_way_out(
 ) -> None:
     found = list(disagreements(plan(tmp_path), "a", source, service, BEFORE))
     assert [remedy in one.remedy for one in found] == ([True] if remedy else []), found
+
+
+def test_a_column_of_the_source_is_offered_with_its_default(tmp_path: Path) -> None:
+    """Or the literal remedy would leave NULLs there, and ask for another one."""
+    prio = replace(column("prio", "integer", not_null=True), default="3")
+    (found,) = disagreements(plan(tmp_path), "a", table(ID, V, prio), table(ID, V), BEFORE)
+    assert found.remedy.endswith('ADD COLUMN "prio" integer DEFAULT 3 NOT NULL')
+    bare = replace(prio, default=None)
+    (found,) = disagreements(plan(tmp_path), "a", table(ID, V, bare), table(ID, V), BEFORE)
+    assert found.remedy.endswith('ADD COLUMN "prio" integer')
 
 
 def test_the_other_services_columns_are_none_of_its_business(tmp_path: Path) -> None:

@@ -64,9 +64,10 @@ def _freshness_lines(status: Status) -> Iterator[str]:
         proven = [(one.equal_age_s, one.table) for one in tables if one.equal_age_s is not None]
         if proven:
             age_s, table = max(proven)
+            equal = sum(one.state == "equal" for one in tables)
             yield (
-                f"validation: {service}: {len(proven)} of {len(tables)} tables proven equal, the"
-                f" oldest {duration(age_s)} ago ({table})"
+                f"validation: {service}: {equal} of {len(tables)} tables proven equal; the"
+                f" oldest proof is of {duration(age_s)} ago ({table})"
             )
     for one in status.tables:
         if one.state not in ("equal", "never"):
@@ -107,10 +108,15 @@ def validation_text(results: Sequence[TableResult]) -> str:
         for difference in one.examples[:5]:
             key = ", ".join("NULL" if part is None else part for part in difference.key)
             columns = "; ".join(
-                f"{c.column}: {c.leader!r} here, {c.follower!r} there" for c in difference.columns
+                f"{c.column}: {_value(c.leader)} here, {_value(c.follower)} there"
+                for c in difference.columns
             )
             lines.append(f"{one.service} {one.table} ({key}) {difference.how}: {columns}")
     return "\n".join(lines)
+
+
+def _value(text: str | None) -> str:
+    return "NULL" if text is None else repr(text)
 
 
 def orphans_text(results: Sequence[OrphanResult]) -> str:
