@@ -89,13 +89,16 @@ class Carrier:
         source, target = worker.source, worker.target(load[0].task.target_dsn)
         source.execute(sql.SQL("SAVEPOINT {}").format(_BEFORE_LOAD))
         self._require_same_files(source, load)
-        moved = transfer(source, target, self._exchange(load))
+        paid: list[int] = []
+        moved = transfer(source, target, self._exchange(load, paid))
         crash_point("copy.data")
         self._note(target, load, moved)
         if load[0].chunk is not None:
             crash_point("copy.chunk")
         for piece, one in zip(load, moved, strict=True):
             self.tally.moved(piece.name, piece.task.route, one.written, one.size_bytes)
+        # Small pieces never come to a block; now nothing is locked any more.
+        self.pause(sum(one.size_bytes for one in moved) - sum(paid))
 
     def _require_same_files(self, source: Connection, load: Sequence[Piece]) -> None:
         """Check that the tables are what they were, and keep them so until they are read."""
@@ -112,7 +115,8 @@ class Carrier:
             self.changed.update(changed)
             raise Postponed
 
-    def _exchange(self, load: Sequence[Piece]) -> Exchange:
+    def _exchange(self, load: Sequence[Piece], paid: list[int]) -> Exchange:
+        """What to move; `paid` gets the bytes that were paused for."""
         told = [piece.statements for piece in load]
         writing = [statement for one in told for statement in (one.empty, one.write) if statement]
         owed = last = 0
@@ -123,6 +127,7 @@ class Carrier:
             last = size_bytes
             if owed >= BLOCK_BYTES:
                 self.pause(owed)
+                paid.append(owed)
                 owed = 0
             self.tally.moving(load[number].name, load[number].task.route, rows, size_bytes)
 
