@@ -191,8 +191,12 @@ CATALOGS: Mapping[str, LiteralString] = {
     "event triggers": "SELECT evtname FROM pg_event_trigger ORDER BY 1",
     "extensions": "SELECT extname FROM pg_extension ORDER BY 1",
     "comments": "SELECT count(*) FROM pg_description WHERE objoid >= 16384",
+    # A stream that runs makes temporary tables when it first needs them.
     "dependencies": "SELECT classid::regclass::text, refclassid::regclass::text, deptype, count(*)"
-    " FROM pg_depend WHERE objid >= 16384 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+    " FROM pg_depend WHERE objid >= 16384 AND objid NOT IN ("
+    " SELECT oid FROM pg_class WHERE relpersistence = 't' UNION SELECT oid FROM pg_type"
+    " WHERE typnamespace::regnamespace::text ~ '^pg_temp|^pg_toast_temp')"
+    " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
     "locks": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     "databases": "SELECT datname, datacl::text FROM pg_database WHERE datname !~ '^test_'"

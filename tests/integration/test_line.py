@@ -199,6 +199,12 @@ def _a_split_row_keeps_its_parts_when_its_key_changes(shop: SmallShop) -> None:
     arrives(shop, "crm", "SELECT count(*) FROM customers WHERE id = 900001", 1)
     shop.ask("crm", "UPDATE customers SET full_name = 'Kay', phone = '1' WHERE id = 900001")
     arrives(shop, "source", "SELECT full_name FROM customers WHERE id = 900001", "Kay")
+    # The shop has to have passed the CRM's change: what two services do to one row at the
+    # same time, one of them deleting it, is a conflict that `validate` tells.
+    for statement, count in (("INSERT INTO customers (id) VALUES (900003)", 1),
+                             ("DELETE FROM customers WHERE id = 900003", 0)):  # fmt: skip
+        shop.ask("crm", statement)
+        arrives(shop, "shop", "SELECT count(*) FROM customers WHERE id = 900003", count)
     shop.ask("shop", "UPDATE customers SET id = 900002 WHERE id = 900001")
     for place in ("source", "crm"):
         arrives(shop, place, "SELECT count(*) FROM customers WHERE id = 900001", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plans.catalog import Column, Table, TableName
@@ -209,6 +209,7 @@ def scene(counts: list[int], sizes: list[int]) -> Scene:
 
 
 @AT_LEISURE
+@example([1, 14, 14], [0])
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=8),
     st.lists(st.integers(0, 10**10), min_size=1, max_size=20),

@@ -24,7 +24,7 @@ _HEIGHTS = (560.0, 1000.0)
 _TILE_HEIGHT = 1.9  # more tiles, a higher picture
 _FEW = 3
 _LANE = 30.0
-_REGION_SHARE_MIN = 0.4  # of the average region: a name has to fit
+_REGION_SHARE_MIN = 0.6  # of the average region: a name has to fit
 _TILE_SHARE_MIN = 0.3  # of the average tile of its region: a name has to fit
 _FED_SHARES = (0.16, 0.5)
 
