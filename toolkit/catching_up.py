@@ -30,11 +30,8 @@ class CatchUp:
         """Wait at most so long; False if it was not in time, or cannot be told."""
         if not locks.is_held(self.control, self.split.name, locks.STREAM):
             return self._nothing_pending()
-        return markers.passes(self.leader, self.follower, self._stream(), timeout_s)
-
-    def _stream(self) -> str:
-        name = names.stream if self.direction is Direction.CUTOVER else names.back_stream
-        return name(self.split.name, self.service)
+        stream = self.direction.stream(self.split.name, self.service)
+        return markers.passes(self.leader, self.follower, stream, timeout_s)
 
     def _nothing_pending(self) -> bool:
         """Whether, without a stream process, its slot holds nothing that is not applied."""
@@ -45,7 +42,8 @@ class CatchUp:
             slot = names.back_slot(split, service)
             publication = names.back_publication(split, service)
         reached = self.follower.execute(
-            "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s", [self._stream()]
+            "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s",
+            [self.direction.stream(split, service)],
         ).fetchone()
         try:
             row = self.leader.execute(

@@ -19,7 +19,6 @@ from cdc.connect import Connection, connect
 from cdc.crash import crash_point
 from cdc.lsn import LSN
 from cdc.replication import ReplicationConnection
-from plans import names
 from plans.errors import NotReady
 from plans.routes import Kind, Route
 from toolkit import locks, markers
@@ -124,8 +123,7 @@ class _Taking:
         return split.dsn(service) if self._name == SOURCE else split.plan.source.dsn
 
     def _stream(self, service: str) -> str:
-        name = names.stream if self._name == SOURCE else names.back_stream
-        return name(self.split.name, service)
+        return self.direction.stream(self.split.name, service)
 
     def _session(self, dsn: str) -> Connection:
         return self.stack.enter_context(connect(dsn, name="dbsplit validate"))

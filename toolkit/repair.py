@@ -199,12 +199,6 @@ def origin_of(split: str, way: Way) -> str:
     return name(split, way.route.service)
 
 
-def stream_of(split: str, way: Way) -> str:
-    """The progress row of the stream that a route's follower takes in."""
-    is_back = way.direction is Direction.ROLLBACK
-    return (names.back_stream if is_back else names.stream)(split, way.route.service)
-
-
 def _repair_route(
     split: Split, spool: Spool, route: Route, hows: tuple[How, ...], control: Connection
 ) -> Repaired:
@@ -227,7 +221,7 @@ def _repair_route(
                 extent=extents.follower,
                 flow=split.back(route) if is_back else split.forward(route),
                 follower=route.source if is_back else split.target_table(route),
-                turn=turn_key(stream_of(split.name, way)),
+                turn=turn_key(way.direction.stream(split.name, way.route.service)),
                 lock_timeout_ms=split.plan.limits.lock_timeout_ms,
             ),
             ends.hashing,

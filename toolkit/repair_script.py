@@ -10,7 +10,7 @@ from typing import IO, Self, TextIO
 
 from toolkit.differences import Way
 from toolkit.opened import Split
-from toolkit.repair import origin_of, parents_first, stream_of
+from toolkit.repair import origin_of, parents_first
 from toolkit.state import Direction
 from toolkit.validation import pair_for
 from validators.repair_sql import (
@@ -71,7 +71,9 @@ class RepairScript:
         written = 0
         streams: dict[str, list[_Parts]] = {}
         for parts in self._parts.values():
-            streams.setdefault(stream_of(self._split.name, parts.way), []).append(parts)
+            way = parts.way
+            stream = way.direction.stream(self._split.name, way.route.service)
+            streams.setdefault(stream, []).append(parts)
         for stream, some in streams.items():
             first = some[0].way
             schemas = dict.fromkeys(s for one in some for s in one.script.pair.follower.schemas)

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from cdc.connect import Connection, connect
-from plans import names
 from plans.catalog import Table
 from plans.check_tables import unfilled_columns
 from plans.routes import Kind, Route
@@ -43,15 +42,11 @@ class Sides:
 
     def stream(self, service: str) -> str:
         """The progress row of the changes that the follower takes in."""
-        if self.direction is Direction.CUTOVER:
-            return names.stream(self.split.name, service)
-        return names.back_stream(self.split.name, service)
+        return self.direction.stream(self.split.name, service)
 
     def return_stream(self, service: str) -> str:
         """The progress row of the changes that come back afterwards."""
-        if self.direction is Direction.CUTOVER:
-            return names.back_stream(self.split.name, service)
-        return names.stream(self.split.name, service)
+        return self.direction.opposite.stream(self.split.name, service)
 
     def leader_fences(self) -> list[tuple[Connection, list[Fence]]]:
         """What shuts the leaders' writers out."""

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from cdc.connect import Connection
+from plans import names
 from plans.routes import Route
 
 
@@ -48,6 +49,16 @@ class Direction(Enum):
     def outcome(self) -> str:
         """What a result says of one that succeeded."""
         return "moved" if self is Direction.CUTOVER else "returned"
+
+    @property
+    def opposite(self) -> Direction:
+        """The other way."""
+        return Direction.ROLLBACK if self is Direction.CUTOVER else Direction.CUTOVER
+
+    def stream(self, split: str, service: str) -> str:
+        """The progress row of a service's changes while it flows this way."""
+        name = names.stream if self is Direction.CUTOVER else names.back_stream
+        return name(split, service)
 
 
 def direction_of(route: Route, now: Mapping[str, Phase]) -> Direction:
