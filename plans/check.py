@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
 from plans import catalog_sql
-from plans.catalog import Catalog
 from plans.catalog_read import read_catalog
 from plans.check_boundary import check_dependents, check_foreign_keys
 from plans.check_data import QUERY_TIMEOUT, ROWS_CODES, check_expressions, check_rows
@@ -27,7 +25,6 @@ from plans.dependents import read_dependents
 from plans.findings import Finding, from_problem, ordered
 from plans.lists import check_lists
 from plans.load import Plan
-from plans.routes import Route
 
 
 def check_source(plan: Plan, conn: psycopg.Connection[Any]) -> list[Finding]:
@@ -57,16 +54,6 @@ def _checked(plan: Plan, conn: psycopg.Connection[Any]) -> tuple[Subject | None,
         problems = [from_problem(problem) for problem in compiled.problems]
         return None, [*problems, *_from_catalog(subject)]
     return subject, _all(subject, conn)
-
-
-def check_plan(
-    plan: Plan, catalog: Catalog, routes: Sequence[Route], source_conn: psycopg.Connection[Any]
-) -> list[Finding]:
-    """All findings on a plan that compiles, blockers first.
-
-    Reads the source in a transaction of its own, and changes nothing.
-    """
-    return ordered(_all(Subject.of(plan, catalog, routes), source_conn))
 
 
 def _all(subject: Subject, conn: psycopg.Connection[Any]) -> list[Finding]:

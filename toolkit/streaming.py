@@ -235,16 +235,3 @@ def _log_end(connection: Connection) -> LSN:
     if row is None:
         raise NotReady("the server did not tell its position")
     return LSN.parse(row[0])
-
-
-def wait_live(connection: Connection, split: str, timeout_s: float) -> bool:
-    """Whether a stream process shows itself within `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            if locks.is_held(connection, split, locks.STREAM):
-                return True
-        except psycopg.OperationalError:
-            return False
-        time.sleep(0.05)
-    return False
