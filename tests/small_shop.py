@@ -197,8 +197,6 @@ CATALOGS: Mapping[str, LiteralString] = {
     " SELECT oid FROM pg_class WHERE relpersistence = 't' UNION SELECT oid FROM pg_type"
     " WHERE typnamespace::regnamespace::text ~ '^pg_temp|^pg_toast_temp')"
     " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
-    "locks": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
-    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
     "databases": "SELECT datname, datacl::text FROM pg_database WHERE datname !~ '^test_'"
     " ORDER BY 1",
 }
