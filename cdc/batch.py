@@ -18,6 +18,7 @@ from cdc.rows import NULL, Key, Row, Unchanged, values
 from cdc.stage import Stage
 from plans.catalog import Table, TableName
 from plans.errors import NotReady
+from plans.routes import Kind
 
 PARTS_MAX = 20
 """So many sets of values that rows lack are told apart; what else comes in part is merged."""
@@ -47,6 +48,27 @@ class Direct:
         return self._updates[unchanged]
 
 
+class Part:
+    """How a part of a row is written where another service has changed the rest of it.
+
+    The row as a whole comes and goes with either part, so a part that has changed never
+    adds it, and one that has another key leaves the rest where it is.
+    """
+
+    def __init__(self, flow: Flow, composed: FlowSQL) -> None:
+        self.remove = _texts(composed.delete_only_gone)
+        self.add_new = _texts(composed.add_new)
+        self.rewrite = _texts(*composed.rewrite(part=True))
+        self.write = (
+            _texts(composed.update, composed.add_new) if flow.takes_updates else self.rewrite
+        )
+        self._composed = composed
+
+    def rename(self, number: int) -> bytes:
+        """The statement that gives one row its new key; rare, so composed anew."""
+        return _text(self._composed.rename(number))
+
+
 class CompiledFlow:
     """A flow's statements as they are sent, composed once."""
 
@@ -58,21 +80,17 @@ class CompiledFlow:
         self.empty_leaves = {leaf: _texts(composed.empty_of(leaf)) for leaf in flow.follower_leaves}
         self.incomplete = b""
         self.direct = Direct(flow, composed) if flow.is_plain else None
-        self.remove_only: tuple[bytes, ...] = ()
-        self._composed = composed
+        self.part = Part(flow, composed) if flow.kind is Kind.COLUMNS else None
         if not flow.key:
             hashed, back = b"SET LOCAL enable_hashjoin = on", b"SET LOCAL enable_hashjoin = off"
             self.remove = (hashed, *_texts(composed.remove_rows), back)
             self.drop_left: tuple[bytes, ...] = ()
             self.add = self.add_partial = self.rewrite = _texts(composed.add_rows)
-            self.add_missing = self.add
             return
         self.incomplete = _text(composed.incomplete)
         self.remove = _texts(composed.delete_gone)
-        self.remove_only = _texts(composed.delete_only_gone)
         self.drop_left = _texts(composed.delete_left)
-        self.add_missing = _texts(composed.add_missing)
-        self.rewrite = _texts(*composed.rewrite)
+        self.rewrite = _texts(*composed.rewrite())
         if not flow.takes_updates:
             self.add = self.add_partial = self.rewrite
         elif flow.whole_rows:
@@ -80,10 +98,6 @@ class CompiledFlow:
             self.add_partial = _texts(composed.update_partial, composed.upsert)
         else:
             self.add = self.add_partial = _texts(composed.update, composed.add_missing)
-
-    def rename(self, number: int) -> bytes:
-        """The statement that gives one row of a part its new key; rare, so composed anew."""
-        return _text(self._composed.rename(number))
 
 
 @dataclass(slots=True, eq=False)

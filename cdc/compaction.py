@@ -209,6 +209,10 @@ class NetChanges:
             if before is not None and self._now[key] is not None:
                 yield before
 
+    def is_new(self, key: Key) -> bool:
+        """Whether the row under this key was inserted, be it in place of another."""
+        return key in self._new
+
     def has_moved(self, key: Key) -> bool:
         """Whether the row came to its key in this batch and is not known in full.
 

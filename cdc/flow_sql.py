@@ -18,17 +18,19 @@ from plans.catalog import TableName
 from plans.routes import RouteColumn
 
 OP = sql.Identifier("_dbsplit_op")
-"""'u' is a row that is present, 'p' a present one that came in part, 'g' one that is gone, 'b' a
-present one as it was before, 'k' one as it was before it got another key."""
+"""'u' is a row that is present, 'n' one that was not before, 'p' a present one that came in part,
+'g' one that is gone, 'b' a present one as it was before, 'k' one as it was before it got another
+key."""
 
 COUNT = sql.Identifier("_dbsplit_count")
 """In a multiset: how many copies to add, or below zero to remove.  Else the same number
-with a 'k' row and the 'u' row that it has become; with 'p' rows, which values they lack."""
+with a 'k' row and the present one that it has become; with 'p' rows, which values they lack."""
 
 UNCHANGED_NAMES = sql.Identifier("_dbsplit_unchanged")
 """The columns whose value was not sent, NULL if all were."""
 
-_PRESENT = sql.SQL("{} = 'u'").format(OP)
+_PRESENT = sql.SQL("{} IN ('u', 'n')").format(OP)
+_NEW = sql.SQL("{} = 'n'").format(OP)
 _GONE = sql.SQL("{} = 'g'").format(OP)
 _GONE_FROM_ITS_KEY = sql.SQL("{} IN ('g', 'k')").format(OP)
 _OLD = sql.SQL("{} IN ('g', 'b', 'k')").format(OP)
@@ -147,11 +149,21 @@ class FlowSQL:
 
     @property
     def add_missing(self) -> sql.Composed:
-        """Insert the complete present rows that do not exist; leave the others alone.
+        """Insert the complete present rows that do not exist; leave the others alone."""
+        return self._insert_missing(self._complete())
 
-        ON CONFLICT would not do: it checks NOT NULL before it looks for the row,
-        and columns that do not flow are not given here.
+    @property
+    def add_new(self) -> sql.Composed:
+        """The same, of those only that were not there before.
+
+        One that was, and is not here, was deleted by the other part of the row, whose
+        deletion is on its way.
         """
+        return self._insert_missing(_and(_NEW, self._complete()))
+
+    def _insert_missing(self, rows: sql.Composable) -> sql.Composed:
+        # ON CONFLICT would not do: it checks NOT NULL before it looks for the row, and
+        # columns that do not flow are not given here.
         names = _names(column.name for column in self.flow.columns)
         return sql.SQL(
             "INSERT INTO {follower} ({names}) OVERRIDING SYSTEM VALUE SELECT {names}"
@@ -159,7 +171,7 @@ class FlowSQL:
         ).format(
             follower=self.flow.follower.identifier,
             names=names,
-            rows=self._rows(self._complete()),
+            rows=self._rows(rows),
             same=self._same_key("f", "s"),
         )
 
@@ -200,9 +212,10 @@ class FlowSQL:
             same=self._same_key("f", "s"),
         )
 
-    @property
-    def rewrite(self) -> tuple[sql.Composable, ...]:
+    def rewrite(self, *, part: bool = False) -> tuple[sql.Composable, ...]:
         """Delete the present rows and insert them anew, with the values that do not flow.
+
+        Of a part of a row, what is not here is added only if it is new, as by `add_new`.
 
         Set-wise updates check a unique constraint row by row; deleting first and
         inserting then does not meet the values that other rows are about to leave.
@@ -238,7 +251,7 @@ class FlowSQL:
                 target,
                 _names(ours),
                 _names(ours),
-                self._rows(self._complete()),
+                self._rows(_and(_NEW, self._complete()) if part else self._complete()),
                 self._same_key("s", "o"),
             ),
             sql.SQL("SET LOCAL enable_hashjoin = off"),

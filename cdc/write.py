@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Cursor
 
-from cdc.batch import CompiledFlow, Direct, TableBatch
+from cdc.batch import CompiledFlow, Direct, Part, TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.crash import crash_point
 from cdc.lsn import LSN
@@ -19,7 +19,6 @@ from cdc.progress import Session
 from cdc.readback import read_back
 from cdc.rows import Key, Unchanged
 from cdc.stage import copy_in, plain_writer
-from plans.routes import Kind
 
 STAGED_MAX = 5_000
 """Rows through a stage until it is truncated: deleted rows stay in its file, and
@@ -180,19 +179,19 @@ class BatchWriter:
             self._send_all(flow.dirty)
         if staged.batch.emptied:
             self._send_all(flow.empty)
-        if staged.removed and self._is_part(flow, manner):
-            # The other columns of the row are not ours to lose with its old key.
-            self._send_all(flow.remove_only)
+        part = self._part(flow, manner)
+        if staged.removed and part is not None:
+            self._send_all(part.remove)
             for number in range(staged.renamed):
-                self._send(flow.rename(number))
+                self._send(part.rename(number))
         elif staged.removed:
             self._send_all(flow.remove)
         if staged.present:
             self._send_all(flow.drop_left)
 
-    def _is_part(self, flow: CompiledFlow, manner: Manner) -> bool:
-        """Whether the follower's row holds columns that do not come from this leader."""
-        return flow.flow.kind is Kind.COLUMNS and (self._backwards or manner.members_only)
+    def _part(self, flow: CompiledFlow, manner: Manner) -> Part | None:
+        """How it is written if the follower's row holds columns that come from elsewhere."""
+        return flow.part if self._backwards or manner.members_only else None
 
     def _update(
         self, staged: _Staged, flow: CompiledFlow
@@ -205,10 +204,13 @@ class BatchWriter:
                     yield staged, count, self._send(one)
 
     def _add(self, staged: _Staged, flow: CompiledFlow, manner: Manner) -> None:
-        if manner.members_only and flow.flow.kind is Kind.COLUMNS:
-            self._send_all(flow.add_missing)
+        part = self._part(flow, manner)
+        if part is not None and manner.members_only:
+            self._send_all(part.add_new)
         elif manner.way is Way.REWRITE:
-            self._send_all(flow.rewrite)
+            self._send_all(flow.rewrite if part is None else part.rewrite)
+        elif part is not None:
+            self._send_all(part.write)
         else:
             self._send_all(flow.add_partial if staged.partial else flow.add)
 
@@ -305,13 +307,16 @@ def _of_keyed(batch: TableBatch, changes: NetChanges) -> tuple[_Staged, Iterator
     if batch.to.needs_full_rows:
         rows += map(stage.partial_writer(b"b"), changes.before())
     is_removed = bool(rows)
-    whole = stage.writer(b"u")
+    whole, new = stage.writer(b"u"), stage.writer(b"n")
     numbers = {key: number for number, (_, key) in enumerate(renamed)}
     for key, row in present.items():
+        # To followers with rows of several moments, any row may be new.
+        is_new = batch.to.of_several_moments or changes.is_new(key)
         if key in partial or key in numbers:
-            rows.append(stage.partial_writer(b"u", numbers.get(key))(row))
+            write = stage.partial_writer(b"n" if is_new else b"u", numbers.get(key))
+            rows.append(write(row))
         else:
-            rows.append(whole(row))
+            rows.append(new(row) if is_new else whole(row))
     staged = _Staged(
         batch,
         0,
@@ -334,4 +339,5 @@ def _of_multiset(batch: TableBatch, changes: NetRows) -> tuple[_Staged, Iterator
         partial=False,
     )
     write = stage.partial_writer
-    return staged, (write(b"u" if count > 0 else b"g", count)(row) for row, count in rows)
+    # Any of them may be new.
+    return staged, (write(b"n" if count > 0 else b"g", count)(row) for row, count in rows)
