@@ -14,6 +14,7 @@ from cdc.connect import Connection, connect, describe
 from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
+from toolkit.journal import verify_chain
 from toolkit.revisions import revision_ids
 
 VERSION_MIN = 150_000
@@ -48,6 +49,27 @@ def check_servers(plan: Plan) -> list[Need]:
                 needs += _target_needs(plan, service, target, source, taken)
                 taken.setdefault(_identity(target), f"service {service}")
     return needs
+
+
+def check_journal(plan: Plan) -> list[Need]:
+    """Whether the journal is as it was written; nothing if there is none yet."""
+    with connect(plan.source.dsn, name="dbsplit doctor") as source:
+        row = source.execute("SELECT to_regclass('dbsplit.journal') IS NOT NULL").fetchone()
+        if row is None or not row[0]:
+            return []
+        whole, broken = verify_chain(source, plan.split)
+    observed = f"{whole} rows, each with the hash of the one before"
+    if broken is not None:
+        observed = f"row {broken} is not what was written after {whole} others"
+    return [
+        Need(
+            "source: the journal is whole",
+            broken is None,
+            observed,
+            "somebody has changed it, so that no certificate from there on is worth anything: "
+            "compare dbsplit.journal with a backup",
+        )
+    ]
 
 
 def require(needs: list[Need]) -> None:

@@ -6,7 +6,6 @@ were last proven equal: one statement on each side at the same time, by index.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,14 +21,6 @@ from validators.session import Ends
 from validators.sides import Key, Pair, Side
 
 KEYS_PER_STATEMENT = 20_000
-
-
-def key_of_json(text: str) -> Key:
-    """A key from a JSON array of texts, as `jsonb_build_array(k1::text, …)` makes it."""
-    parts = json.loads(text)
-    if not isinstance(parts, list) or not all(p is None or isinstance(p, str) for p in parts):
-        raise ValueError(f"not a JSON array of texts: {text!r}")
-    return tuple(parts)
 
 
 def compare_keys(ends: Ends, pair: Pair, keys: Iterable[Key], *, timeout_s: float) -> KeysResult:

@@ -108,6 +108,8 @@ def test_a_wrong_command_line(untouched: SmallShop, tmp_path: Path) -> None:
     assert "is a directory" in directory("prepare", code=2).err
     assert "--servce" in verbs("cutover", "--servce", "crm", code=2).err
     assert "--jobs" in verbs("copy", code=2, DBSPLIT_COPY_JOBS="many").err
+    assert "goes with --continuous" in verbs("validate", "--every", "5", code=2).err
+    assert "goes with --snapshot" in verbs("validate", "--snapshot-limit", "5", code=2).err
 
 
 @contextmanager

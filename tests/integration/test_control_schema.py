@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from cdc.connect import connect
 from plans.errors import NotReady
+from toolkit import journal
 from toolkit.control.schema import (
     Side,
     control_version,
@@ -85,6 +87,22 @@ def test_the_journal_is_append_only(target_db: str) -> None:
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
                 conn.execute(statement)
         assert conn.execute("SELECT count(*) FROM dbsplit.journal").fetchone() == (1,)
+
+
+def test_a_row_of_the_journal_that_was_changed_shows(target_db: str) -> None:
+    install_control(target_db, "source")
+    with connect(target_db) as conn:
+        for number in range(3):
+            journal.record(conn, "a", f"step {number}", details={"seconds": number / 3, "é": None})
+            journal.record(conn, "b", "fence")
+        assert journal.verify_chain(conn, "a") == (3, None)
+        # As the owner of the table could, not by accident.
+        conn.execute("ALTER TABLE dbsplit.journal DISABLE TRIGGER USER")
+        conn.execute("UPDATE dbsplit.journal SET step = 'another' WHERE step = 'step 1'")
+        assert journal.verify_chain(conn, "a") == (1, 3)
+        assert journal.verify_chain(conn, "b") == (3, None)
+        conn.execute("DELETE FROM dbsplit.journal WHERE step = 'another'")
+        assert journal.verify_chain(conn, "a") == (1, 5), "what is gone shows in the next"
 
 
 def test_a_split_is_forgotten_and_the_others_are_not(target_db: str) -> None:

@@ -142,6 +142,8 @@ def _cut_over(shop: SmallShop) -> None:
     assert 0 < moved["write_pause_ms"] < 5000
     assert (shop.verbs.plan.parent / moved["certificate"]).is_file()
     shows_phase(shop, "moved")
+    needs = {need["need"]: need for need in shop.verbs.json("doctor")["needs"]}
+    assert needs["source: the journal is whole"]["ok"]
     again = shop.verbs.json("cutover", "--yes")
     assert again == moved | {"gates": []}, "repeating it tells the same"
 

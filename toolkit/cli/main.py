@@ -99,7 +99,7 @@ cli.add_command(plan_group)
 @PLAN
 @JSON
 def doctor(plan: Path, *, as_json: bool) -> None:
-    """Check servers, settings and privileges; exit 4 if something is missing.
+    """Check servers, settings, privileges and the journal; exit 4 if something is missing.
 
     \b
     dbsplit doctor plan.yaml
@@ -107,9 +107,10 @@ def doctor(plan: Path, *, as_json: bool) -> None:
     """
     with told(as_json=as_json) as talk:
         from plans.load import load_plan
-        from toolkit.ready import check_servers
+        from toolkit.ready import check_journal, check_servers
 
-        needs = check_servers(load_plan(plan, os.environ))
+        loaded = load_plan(plan, os.environ)
+        needs = [*check_servers(loaded), *check_journal(loaded)]
         lines = [f"{'ok     ' if n.ok else 'MISSING'}  {n.need}: {n.observed}" for n in needs]
         lines += [f"         → {need.remedy}" for need in needs if not need.ok]
         ok = all(need.ok for need in needs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from toolkit.cli.continuous import continuous_options, require_sensible, watch_split
 from toolkit.cli.options import JSON, PLAN, SERVICE, YES, writing
@@ -39,7 +40,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     default=3600,
     show_default=True,
     metavar="SECONDS",
-    help="Give the snapshots up then: they keep VACUUM from cleaning up.",
+    help="With --snapshot: give it up then, as it keeps VACUUM from cleaning up.",
 )
 @continuous_options
 @click.option("--html", type=_FILE, help="Write a page to read, to drill into and to sign.")
@@ -100,6 +101,7 @@ def validate(
     dbsplit validate plan.yaml --rules --suites rules --docs rule-docs
     """
     with told(as_json=as_json) as talk:
+        _require_meant(options)
         if options["continuous"]:
             require_sensible(options)
             watch_split(plan, talk, services, tables, every_s=options["every"])
@@ -166,6 +168,15 @@ def tell(talk: Talk, validated: Validated) -> None:
         talk.line("rules", broken_text(validated.rules, equal=validated.equal))
     if not validated.consistent:
         sys.exit(5)
+
+
+def _require_meant(options: Mapping[str, Any]) -> None:
+    """Have it a usage error to qualify what is not wanted."""
+    context = click.get_current_context()
+    for name, of in (("every", "continuous"), ("snapshot_limit", "snapshot")):
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and not options[of]:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --{of}")
 
 
 def _require_writable(options: Mapping[str, Any]) -> None:
