@@ -59,7 +59,7 @@ def chaos(session: nox.Session) -> None:
     _install(session)
     first, runs = (session.posargs[0], "1") if session.posargs else ("0", "200")
     env = {"DBSPLIT_CHAOS_SEED": first, "DBSPLIT_CHAOS_RUNS": runs}
-    session.run("pytest", "-m", "chaos", "-n", "2", env=env)
+    session.run("pytest", "-m", "chaos", "-n", "2", "--dist", "worksteal", env=env)
 
 
 @nox.session

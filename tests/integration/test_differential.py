@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.differential import Case, cases, differential
 from toolkit.servers import Server
 
-CASES = 6
+CASES = 3
 
 
 @settings(

@@ -35,6 +35,9 @@ MORE = """
 CREATE TYPE mood AS ENUM ('calm', 'wild');
 CREATE TABLE moods (id int PRIMARY KEY, m mood);
 INSERT INTO moods VALUES (1, 'calm');
+CREATE TYPE temper AS ENUM ('mild', 'hot');
+CREATE TABLE tempers (id int PRIMARY KEY, t temper);
+INSERT INTO tempers VALUES (1, 'mild'), (2, 'mild');
 CREATE TYPE hue AS ENUM ('red', 'blue');
 CREATE TABLE hues (id int PRIMARY KEY, h hue NOT NULL);
 INSERT INTO hues VALUES (1, 'red'), (2, 'blue');
@@ -58,6 +61,7 @@ PLAN = (
     "".join(f"{name}: a  # of a\n" for name in TABLES)
     + """\
 moods: a
+tempers: a
 hues:
   split_rows:
     a: "h = 'red'"
@@ -367,15 +371,15 @@ def test_a_new_value_of_an_enum_is_carried(databases: Following) -> None:
 
 def test_a_renamed_value_of_an_enum_is_a_new_copy_of_its_tables(databases: Following) -> None:
     databases.execute(
-        "UPDATE moods SET m = 'wild' WHERE key = 2",
-        "ALTER TYPE mood RENAME VALUE 'wild' TO 'fierce'",
-        "INSERT INTO moods VALUES (8, 'fierce')",
+        "UPDATE tempers SET t = 'hot' WHERE id = 2",
+        "ALTER TYPE temper RENAME VALUE 'hot' TO 'fierce'",
+        "INSERT INTO tempers VALUES (8, 'fierce')",
     )
-    stops(databases, "type public.mood has the value 'wild' renamed to 'fierce'")
-    assert refreshed(databases).copied == ("a:public.moods",)
+    stops(databases, "type public.temper has the value 'hot' renamed to 'fierce'")
+    assert refreshed(databases).copied == ("a:public.tempers",)
     followed(databases)
-    same(databases, "moods")
-    assert databases.rows("a", "SELECT enum_range(NULL::mood)::text") == [("{calm,gay,fierce}",)]
+    same(databases, "tempers")
+    assert databases.rows("a", "SELECT enum_range(NULL::temper)::text") == [("{mild,fierce}",)]
 
 
 def test_an_expression_that_the_source_takes_no_more_is_told_before_anything_is_done(
