@@ -28,7 +28,6 @@ from toolkit.state import Phase
 from toolkit.validation import Asked, Say, validate_all
 from validators.results import TableResult
 
-"""How the process names itself to the server; `dbsplit status` knows it by that."""
 SMALL_ROWS = 20_000
 TOGETHER_MAX = 100
 """Small tables of a service are compared with each other, at most so many at a time."""

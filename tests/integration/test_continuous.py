@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,27 @@ def test_a_difference_is_told_once_and_closed_once(shop: SmallShop) -> None:
     proven = watch.events("proven")
     assert {one["table"] for one in proven} >= {"public.orders", "public.visits"}
     assert all(one["as_of"] and one["at"] for one in proven)
+
+
+def test_one_that_is_killed_time_and_again_tells_all_the_same(shop: SmallShop) -> None:
+    (right,) = shop.ask("source", "SELECT subject FROM tickets WHERE id = 77")
+    with shop.verbs.stream(shop.source):
+        for after_s in (0.8, 1.1, 1.4):  # while it starts, connects and compares
+            with watching(shop):
+                time.sleep(after_s)
+        spoil(shop, "planted")
+        with watching(shop) as watch:
+            assert wait_until(lambda: bool(watch.events("differs")), timeout_s=VERB_S_MAX)
+        with watching(shop) as watch:  # it does not know what the one before has told
+            watch.rounds(1)
+            assert [told["open"] for told in watch.events("differs")] == [1]
+        spoil(shop, right[0])
+        with watching(shop) as watch:
+            watch.rounds(1)
+            assert watch.end() == 0
+        assert watch.events("differs") == []
+        assert shop.verbs.json("validate")["consistent"] is True
+    assert shop.value("source", "SELECT count(*) FROM dbsplit.difference") == 0
 
 
 def test_a_cutover_goes_its_way_and_what_follows_then_is_compared(shop: SmallShop) -> None:
