@@ -35,7 +35,7 @@ from cdc.row_messages import rearranged
 from cdc.writer import Batch, Writer
 from plans.catalog import TableName
 from plans.errors import StreamBroken
-from plans.names import MARKER_PREFIX
+from plans.names import MARKER_PREFIX, REWRITE_PREFIX
 from plans.routes import Kind
 
 CLOSE_S_MAX = 30.0
@@ -126,6 +126,7 @@ class Applier:
         self._echo = False
         self._in_parts = False
         self._members_only = False
+        self._is_rewritten = False  # rows that come have only changed, though they go and come
         self._changes = 0
         self._bytes = 0
         self._part_max = PART_CHANGES_MAX
@@ -223,7 +224,12 @@ class Applier:
             self._put(self._by_oid[oid], rows.only(relations == oid))
 
     def _put(self, rows: _Rows, messages: Messages) -> None:
-        wanted = [to for to in rows.to if self._at >= to.horizon.value]  # else it is in the copy
+        wanted = [
+            to
+            for to in rows.to
+            if self._at >= to.horizon.value  # else it is in the copy
+            and not (self._is_rewritten and to.is_part)
+        ]
         if wanted and not rows.trusted and (messages.kinds != INSERT).any():
             raise _unidentified(rows.name)
         if wanted and rows.order is not None:
@@ -270,7 +276,7 @@ class Applier:
         if skip != self._skip or self._at < self._horizon.value:
             self._take_rows()
         self._begin = self._at = commit
-        self._echo = False
+        self._echo = self._is_rewritten = False
         self._skip = skip
         if self._members_only and not self.link.backwards:
             self._set_members_only(members_only=False)
@@ -343,8 +349,12 @@ class Applier:
         )
 
     def _message(self, message: Message) -> None:
-        if message.prefix == MARKER_PREFIX and message.transactional and not self._skip:
+        if self._skip or not message.transactional:
+            return
+        if message.prefix == MARKER_PREFIX:
             self._markers.append((message.content.decode(), message.lsn))
+        elif message.prefix == REWRITE_PREFIX:
+            self._is_rewritten = self._members_only and message.content == b"begin"
 
     def _truncate(self, truncate: Truncate) -> None:
         if self._skip:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from cdc.compaction import NetChanges, NetRows
-from cdc.flow import Flow, is_deferrable
+from cdc.flow import Flow
 from cdc.flow_sql import FlowSQL
 from cdc.lsn import LSN
 from cdc.messages import Messages
@@ -58,15 +58,22 @@ class Part:
     def __init__(self, flow: Flow, composed: FlowSQL) -> None:
         self.remove = _texts(composed.delete_only_gone)
         self.add_new = _texts(composed.add_new)
+        self._exchange = _texts(*composed.exchange)
+        self._takes_renames = flow.follower_identity.isdisjoint(flow.key)
         self.rewrite = _texts(*composed.rewrite(part=True))
         self.write = (
             _texts(composed.update, composed.add_new) if flow.takes_updates else self.rewrite
         )
         self._composed = composed
 
-    def rename(self, number: int) -> bytes:
-        """The statement that gives one row its new key; rare, so composed anew."""
-        return _text(self._composed.rename(number))
+    def renames(self, count: int, *, by_turns: bool) -> tuple[bytes, ...]:
+        """The statements that give so many rows their new keys; rare, so composed anew.
+
+        By turns each new key must be free.  No UPDATE sets a GENERATED ALWAYS AS IDENTITY.
+        """
+        if by_turns and self._takes_renames:
+            return _texts(*map(self._composed.rename, range(count)))
+        return self._exchange if count else ()
 
 
 class CompiledFlow:
@@ -123,6 +130,11 @@ class Destination:
         return True
 
     @property
+    def is_part(self) -> bool:
+        """Whether the followers' rows hold columns that come from elsewhere."""
+        return any(flow.part is not None for flow in self.flows)
+
+    @property
     def is_direct(self) -> bool:
         """Whether rows can be written as they came."""
         return self.stage.binary and all(flow.direct is not None for flow in self.flows)
@@ -130,7 +142,7 @@ class Destination:
     @property
     def whole_transactions_only(self) -> bool:
         """Whether a part of a transaction means nothing: keys may be double until its end."""
-        return is_deferrable(self.leader)
+        return self.leader.has_deferrable_key
 
     @property
     def needs_full_rows(self) -> bool:
@@ -223,13 +235,15 @@ def destinations(
     """Where some flows go, whose rows come in binary or in text form.
 
     Flows of one table that were copied at different times start at different
-    changes, and so need destinations of their own.
+    changes, and so need destinations of their own.  So do parts of a row, which
+    need not be complete where others must.
     """
-    together: dict[tuple[TableName, LSN], list[Flow]] = {}
+    together: dict[tuple[TableName, LSN, bool], list[Flow]] = {}
     for flow in flows:
         horizon = horizons.get(flow.route, LSN(0))
-        together.setdefault((flow.leader.name, horizon), []).append(flow)
-    for number, ((_, horizon), group) in enumerate(together.items()):
+        is_part = flow.kind is Kind.COLUMNS
+        together.setdefault((flow.leader.name, horizon, is_part), []).append(flow)
+    for number, ((_, horizon, _), group) in enumerate(together.items()):
         leader = group[0].leader
         stage = Stage(number, leader, types, binary)
         needed = frozenset[str]().union(*(flow.needs_complete_rows for flow in group))
@@ -246,7 +260,7 @@ def destinations(
 
 def _key(leader: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
     """Where the key is among the columns; () if rows cannot be told apart by it."""
-    if not leader.key or is_deferrable(leader):
+    if not leader.key or leader.has_deferrable_key:
         return ()
     absent = [name for name in leader.key if name not in columns]
     if absent:

@@ -46,7 +46,7 @@ class Flow:
         reads = frozenset[str]().union(*(self.column(name).reads for name in self.key))
         return (
             bool(self.leader.key)
-            and not is_deferrable(self.leader)
+            and not self.leader.has_deferrable_key
             and reads == set(self.leader.key)
         )
 
@@ -57,7 +57,7 @@ class Flow:
         ON CONFLICT knows no deferrable keys, and UPDATE no GENERATED ALWAYS AS IDENTITY.
         """
         updated = {column.name for column in self.columns} - set(self.key)
-        return not is_deferrable(self.leader) and not updated & self.follower_identity
+        return not self.leader.has_deferrable_key and not updated & self.follower_identity
 
     @property
     def is_plain(self) -> bool:
@@ -143,11 +143,6 @@ def back(route: Route, target: Table) -> Flow:
 def writable(table: Table) -> tuple[str, ...]:
     """The columns of a table that an INSERT may give."""
     return tuple(column.name for column in table.columns if column.generated is None)
-
-
-def is_deferrable(table: Table) -> bool:
-    """Whether two of the table's rows may have the same key until a transaction's end."""
-    return table.key_deferrable and table.key == table.primary_key
 
 
 def quoted(name: str) -> str:

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from cdc.flow import Flow
 from plans.catalog import TableName
+from plans.names import REWRITE_PREFIX
 from plans.routes import RouteColumn
 
 OP = sql.Identifier("_dbsplit_op")
@@ -87,6 +88,40 @@ class FlowSQL:
             old=self._keys(_and(sql.SQL("{} = 'k'").format(OP), pair)),
             new=self._keys(_and(_PRESENT, pair)),
             same=self._same_key("f", "o"),
+        )
+
+    @property
+    def exchange(self) -> tuple[sql.Composable, ...]:
+        """Give all rows their new keys at once, as some have taken each other's.
+
+        They are taken out and put back: an update would check the key row by row.
+        """
+        target, key = self.flow.follower.identifier, self.flow.key
+        kept = [name for name in self.flow.follower_columns if name not in key]
+        old = self._keys(sql.SQL("{} = 'k'").format(OP), COUNT)
+        moved = [sql.Identifier("n", name) for name in key]
+        moved += [sql.Identifier("f", name) for name in kept]
+        return (
+            sql.SQL(
+                "CREATE TEMPORARY TABLE dbsplit_moving ON COMMIT DROP AS SELECT {moved}"
+                " FROM {target} AS f JOIN ({olds}) AS o ON {same} JOIN ({news}) AS n"
+                " ON n.{count} = o.{count}"
+            ).format(
+                moved=sql.SQL(", ").join(moved),
+                target=target,
+                olds=old,
+                news=self._keys(_PRESENT, COUNT),
+                same=self._same_key("f", "o"),
+                count=COUNT,
+            ),
+            sql.SQL("DELETE FROM {} AS f USING ({}) AS o WHERE {}").format(
+                target, old, self._same_key("f", "o")
+            ),
+            sql.SQL(
+                "INSERT INTO {target} ({names}) OVERRIDING SYSTEM VALUE"
+                " SELECT {names} FROM dbsplit_moving"
+            ).format(target=target, names=_names([*key, *kept])),
+            sql.SQL("DROP TABLE dbsplit_moving"),
         )
 
     @property
@@ -225,11 +260,14 @@ class FlowSQL:
         kept = [name for name in self.flow.follower_columns if name not in set(ours)]
         values = [self._sent_or_stored(column, "o") for column in self.flow.columns]
         values += [sql.SQL("o.{}").format(sql.Identifier(name)) for name in kept]
+        # Whoever has the rest of the row must not take it for one that went and came.
+        begin, end = (_rewrites("begin"), _rewrites("end")) if part else ((), ())
         return (
             sql.SQL(
                 "CREATE TEMPORARY TABLE dbsplit_old ON COMMIT DROP AS SELECT f.* FROM {} AS f"
                 " JOIN ({}) AS s ON {}"
             ).format(target, self._keys(self._present()), self._same_key("f", "s")),
+            *begin,
             sql.SQL("DELETE FROM {} AS f USING dbsplit_old AS o WHERE {}").format(
                 target, self._same_key("f", "o")
             ),
@@ -244,6 +282,7 @@ class FlowSQL:
                 self._rows(self._present(), UNCHANGED_NAMES),
                 self._same_key("s", "o"),
             ),
+            *end,
             sql.SQL(
                 "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM ({}) AS s"
                 " WHERE NOT EXISTS (SELECT FROM dbsplit_old AS o WHERE {})"
@@ -346,13 +385,13 @@ class FlowSQL:
             sql.SQL(", ").join([*values, *more]), self.stage, condition
         )
 
-    def _keys(self, condition: sql.Composable) -> sql.Composed:
+    def _keys(self, condition: sql.Composable, *more: sql.Composable) -> sql.Composed:
         values = [
             sql.SQL("{} AS {}").format(_value(self.flow.column(name)), sql.Identifier(name))
             for name in self.flow.key
         ]
         return sql.SQL("SELECT {} FROM {} WHERE {}").format(
-            sql.SQL(", ").join(values), self.stage, condition
+            sql.SQL(", ").join([*values, *more]), self.stage, condition
         )
 
     def _complete(self) -> sql.Composed:
@@ -383,6 +422,12 @@ class FlowSQL:
             )
             for name in self.flow.key
         )
+
+
+def _rewrites(content: str) -> tuple[sql.Composed, ...]:
+    return (
+        sql.SQL("SELECT pg_logical_emit_message(true, {}, {})").format(REWRITE_PREFIX, content),
+    )
 
 
 def _value(column: RouteColumn) -> sql.Composed:

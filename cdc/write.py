@@ -98,7 +98,7 @@ class BatchWriter:
         crash_point("stream.staged")
         for staged in every:
             if staged.partial:
-                self._require_complete(staged.batch)
+                self._require_complete(staged.batch, manner)
         flows = [(staged, flow) for staged in every for flow in staged.batch.to.flows]
         self._carry_over(flows, lsn, manner)
         for staged in every:
@@ -143,23 +143,35 @@ class BatchWriter:
         changes = batch.changes
         if isinstance(changes, NetRows):
             return _of_multiset(batch, changes)
-        self._complete(batch, changes)
+        self._complete(batch, changes, manner)
         if manner.way is Way.DIRECT and batch.numbered():
             return _of_plain(batch, changes, manner)
         return _of_keyed(batch, changes)
 
-    def _complete(self, batch: TableBatch, changes: NetChanges) -> None:
+    def _complete(self, batch: TableBatch, changes: NetChanges, manner: Manner) -> None:
         """Fetch the values that the log lacks and that the follower cannot have."""
+        keeps = self._keeps_rows(batch, manner)
         lacking = [
             key
             for key, unchanged in changes.partial().items()
-            if changes.has_moved(key) or not batch.to.complete.isdisjoint(unchanged)
+            if (changes.has_moved(key) and not keeps) or not batch.to.complete.isdisjoint(unchanged)
         ]
         if lacking:
             self._read_back(batch, changes, lacking)
 
-    def _require_complete(self, batch: TableBatch) -> None:
+    def _keeps_rows(self, batch: TableBatch, manner: Manner) -> bool:
+        """Whether a row of the follower's that gets another key keeps its values.
+
+        They are then not asked of the leader, where the row may have got the next key in
+        the meantime, and would be taken for one that is gone.
+        """
+        to = batch.to
+        return not to.of_several_moments and all(self._part(flow, manner) for flow in to.flows)
+
+    def _require_complete(self, batch: TableBatch, manner: Manner) -> None:
         """Check that rows which came in part exist; fetch what they lack if not."""
+        if self._keeps_rows(batch, manner):
+            return  # one that does not exist is not to be added
         changes = batch.changes
         if not isinstance(changes, NetChanges):
             return
@@ -182,8 +194,7 @@ class BatchWriter:
         part = self._part(flow, manner)
         if staged.removed and part is not None:
             self._send_all(part.remove)
-            for number in range(staged.renamed):
-                self._send(part.rename(number))
+            self._send_all(part.renames(staged.renamed, by_turns=manner.way is not Way.REWRITE))
         elif staged.removed:
             self._send_all(flow.remove)
         if staged.present:

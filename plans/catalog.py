@@ -75,6 +75,11 @@ class Table:
             return self.identity_index_columns
         return self.primary_key
 
+    @property
+    def has_deferrable_key(self) -> bool:
+        """Whether two rows may have the same key until a transaction's end."""
+        return self.key_deferrable and self.key == self.primary_key
+
     def column(self, name: str) -> Column:
         """The column called `name`; KeyError if there is none."""
         for column in self.columns:

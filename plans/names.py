@@ -7,6 +7,8 @@ APPLIER_SETTING = "dbsplit.applier"
 """The session setting by which fences know our own appliers."""
 
 MARKER_PREFIX = "dbsplit"
+REWRITE_PREFIX = "dbsplit_rewrite"
+"""Of the messages around rows that an applier deletes and inserts to change them."""
 
 
 def slug(split: str) -> str:

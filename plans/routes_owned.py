@@ -66,6 +66,13 @@ def _column_parts(one: Assignment, dropped: frozenset[str], problems: Problems) 
             path, f"{one.table.name} has no key by which the parts of a row belong together",
             "add a primary key, or give the whole table to one service",
         )  # fmt: skip
+    if one.table.has_deferrable_key:
+        problems.add(
+            path, f"{one.table.name} has a deferrable key, which two rows may have within a"
+            " transaction: their parts could not be told apart",
+            "make the key NOT DEFERRABLE, choose another unique index (REPLICA IDENTITY USING"
+            " INDEX …), or give the whole table to one service",
+        )  # fmt: skip
     generated = {column.name for column in one.table.columns if column.generated is not None}
     owners: dict[str, str] = dict.fromkeys(dropped, DROP)
     for service, names in (one.entry.split_columns or {}).items():

@@ -13,7 +13,6 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
-from cdc.flow import is_deferrable
 from plans import names
 from plans.errors import NotReady
 from toolkit import markers
@@ -57,7 +56,7 @@ def _create(split: Split, service: str, target: Connection) -> None:
     slot = names.back_slot(split.name, service)
     tables = [split.target_table(route) for route in split.owned([service])]
     for table in tables:
-        unidentified = not table.key or table.replica_identity == "n" or is_deferrable(table)
+        unidentified = not table.key or table.replica_identity == "n" or table.has_deferrable_key
         if unidentified and table.replica_identity != "f":
             # Without it the service's own updates and deletes would fail.
             target.execute(

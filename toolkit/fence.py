@@ -14,6 +14,7 @@ import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -28,9 +29,11 @@ TRIGGER = "dbsplit_fence"
 PART_TRIGGER = "dbsplit_fence_part"  # for each row, where others still write the table
 TRUNCATE_TRIGGER = "dbsplit_fence_truncate"  # beside that one, which cannot see TRUNCATE
 INSERT_TRIGGER = "dbsplit_fence_insert"  # on a side that leads, and is open for all but inserts
+ROWS_TRIGGER = "dbsplit_fence_rows"  # on a side that leads, and is open for its own rows alone
 ON_LEAVES = (TRIGGER, TRUNCATE_TRIGGER, INSERT_TRIGGER)  # a leaf's row trigger is its table's
-ALL_TRIGGERS = (*ON_LEAVES, PART_TRIGGER)
+ALL_TRIGGERS = (*ON_LEAVES, PART_TRIGGER, ROWS_TRIGGER)
 SQLSTATE = "25006"  # read_only_sql_transaction: what drivers take for "not here any more"
+ROW_SQLSTATE = "23514"  # check_violation: the row is wrong here, whenever it is written
 
 REFUSE = sql.SQL(
     "CREATE OR REPLACE FUNCTION dbsplit.refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$"
@@ -58,6 +61,8 @@ class Fence:
     hint: str
     parts: tuple[Part, ...] = ()  # () fences the whole table
     inserts_only: bool = False
+    rows: str | None = None  # fences all rows for which this is not true
+    is_last: bool = True  # whether it takes the place of all others
 
     @property
     def relations(self) -> tuple[TableName, ...]:
@@ -69,6 +74,8 @@ class Fence:
         """The trigger by which each of the relations tells that the fence stands."""
         if self.parts:
             return PART_TRIGGER
+        if self.rows is not None:
+            return ROWS_TRIGGER
         return INSERT_TRIGGER if self.inserts_only else TRIGGER
 
 
@@ -103,6 +110,31 @@ def no_inserts(split: str, table: Table, service: str, missing: Iterable[str]) -
         "let the service that owns these columns insert the row, or give them a default in the "
         "source before the cutover",
         inserts_only=True,
+    )
+
+
+def own_rows(
+    split: str,
+    table: Table,
+    service: str,
+    others: Iterable[str],
+    predicate: str,
+    *,
+    is_last: bool,
+) -> Fence:
+    """What stays of a fence around a table whose other rows other services own.
+
+    A row that came to be another service's here would be in both databases, and each
+    would go on writing it.  `is_last` if no other fence comes in place of the whole one.
+    """
+    return Fence(
+        split,
+        table,
+        f"this row of {table.name.name} is not one of service {service}: {predicate} is not true",
+        f"such rows belong to the database of service {' or '.join(sorted(others))}: let that "
+        "service insert the row, and delete it here",
+        rows=predicate,
+        is_last=is_last,
     )
 
 
@@ -178,7 +210,8 @@ def drop_fences(
 def unfenced(connection: Connection, fences: Iterable[Fence]) -> list[TableName]:
     """The relations whose fence is not there, or not enabled always."""
     standing = {
-        trigger: fenced(connection, trigger) for trigger in (PART_TRIGGER, INSERT_TRIGGER, TRIGGER)
+        trigger: fenced(connection, trigger)
+        for trigger in (PART_TRIGGER, INSERT_TRIGGER, ROWS_TRIGGER, TRIGGER)
     }
     return [
         relation
@@ -207,6 +240,11 @@ def statements(fence: Fence, relation: TableName) -> tuple[sql.Composed, ...]:
     if fence.parts:
         on_leaf = relation != fence.table.name
         return tuple(_create_partial(fence, relation, passing, on_leaf=on_leaf))
+    if fence.rows is not None:
+        if relation != fence.table.name:
+            # It has the table's own row trigger.
+            return _drop(relation, ON_LEAVES if fence.is_last else ())
+        return tuple(_create_rows(fence, fence.rows, passing))
     # A partial fence stays below one around the whole table.  Without it, leaves
     # would be open from its end until their own turn.
     steps = list(_drop(relation, ON_LEAVES))
@@ -238,7 +276,6 @@ def _create_partial(
     yet, and in which order they run depends on their names.  That of a partitioned
     table reaches its leaves by itself, but for TRUNCATE.
     """
-    function = _refusing(relation)
     truncate = [
         sql.SQL(
             "CREATE TRIGGER {trigger} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
@@ -257,6 +294,29 @@ def _create_partial(
     tests = sql.SQL(" ").join(_test(part, fence) for part in fence.parts)
     return [
         *_drop(relation, ALL_TRIGGERS),
+        *_for_each_row(fence, tests, passing, events="INSERT OR UPDATE OR DELETE"),
+        *truncate,
+    ]
+
+
+def _create_rows(fence: Fence, predicate: str, passing: sql.Composed) -> list[sql.Composed]:
+    """A fence around the rows that are others', by what an INSERT or UPDATE has made."""
+    # Not the state by which writers are told to go elsewhere: repeating it never helps.
+    refuse = _refuse(fence, fence.hint, state=ROW_SQLSTATE)
+    test = _if_row(fence, "NEW", sql.SQL("({}) IS NOT TRUE").format(sql.SQL(predicate)), refuse)
+    return [
+        *_drop(fence.table.name, ALL_TRIGGERS if fence.is_last else (PART_TRIGGER, ROWS_TRIGGER)),
+        *_for_each_row(fence, test, passing, events="INSERT OR UPDATE"),
+    ]
+
+
+def _for_each_row(
+    fence: Fence, tests: sql.Composable, passing: sql.Composed, *, events: LiteralString
+) -> tuple[sql.Composed, ...]:
+    """The fence's row trigger, and the function that it calls."""
+    relation = fence.table.name
+    function = _refusing(relation)
+    return (
         sql.SQL(
             "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql"
             " SET search_path = {schema}, pg_catalog AS {body}"
@@ -270,17 +330,17 @@ def _create_partial(
             ),
         ),
         sql.SQL(
-            "CREATE TRIGGER {trigger} AFTER INSERT OR UPDATE OR DELETE ON {table}"
+            "CREATE TRIGGER {trigger} AFTER {events} ON {table}"
             " FOR EACH ROW WHEN ({passing}) EXECUTE FUNCTION {function}()"
         ).format(
-            trigger=sql.Identifier(PART_TRIGGER),
+            trigger=sql.Identifier(fence.trigger),
+            events=sql.SQL(events),
             table=relation.identifier,
             passing=passing,
             function=function,
         ),
-        _enable(relation, PART_TRIGGER),
-        *truncate,
-    ]
+        _enable(relation, fence.trigger),
+    )
 
 
 def _enable(relation: TableName, trigger: str) -> sql.Composed:
@@ -296,33 +356,37 @@ def _refusing(relation: TableName) -> sql.Identifier:
 
 
 def _test(part: Part, fence: Fence) -> sql.Composed:
-    refuse = sql.SQL(
-        "RAISE EXCEPTION USING MESSAGE = {message}, HINT = {hint}, ERRCODE = {state};"
-    ).format(
-        message=fence.message,
-        hint=f"write to the database of service {part.service}",
-        state=SQLSTATE,
-    )
+    refuse = _refuse(fence, f"write to the database of service {part.service}")
     if part.predicate is not None:
-        row = sql.SQL(
-            "IF TG_OP <> {op} AND EXISTS (SELECT FROM (SELECT {row}.*) AS {table}"
-            " WHERE ({predicate})) THEN {refuse} END IF;"
-        )
-        return sql.SQL(" ").join(
-            row.format(
-                op=sql.Literal(op),
-                row=sql.SQL(name),
-                table=sql.Identifier(fence.table.name.name),
-                predicate=sql.SQL(part.predicate),
-                refuse=refuse,
-            )
-            for op, name in (("DELETE", "NEW"), ("INSERT", "OLD"))
-        )
+        predicate = sql.SQL("({})").format(sql.SQL(part.predicate))
+        return sql.SQL(" ").join(_if_row(fence, name, predicate, refuse) for name in ("NEW", "OLD"))
     old = sql.SQL(", ").join(sql.SQL("OLD.{}").format(sql.Identifier(c)) for c in part.columns)
     new = sql.SQL(", ").join(sql.SQL("NEW.{}").format(sql.Identifier(c)) for c in part.columns)
     return sql.SQL(
         "IF TG_OP = 'UPDATE' AND ROW({})::text IS DISTINCT FROM ROW({})::text THEN {} END IF;"
     ).format(old, new, refuse)
+
+
+def _if_row(
+    fence: Fence, name: Literal["NEW", "OLD"], condition: sql.Composable, then: sql.Composed
+) -> sql.Composed:
+    """What is done if a row of the trigger's, where it has one, fulfils a condition."""
+    return sql.SQL(
+        "IF TG_OP <> {op} AND EXISTS (SELECT FROM (SELECT {row}.*) AS {table}"
+        " WHERE {condition}) THEN {then} END IF;"
+    ).format(
+        op="DELETE" if name == "NEW" else "INSERT",
+        row=sql.SQL(name),
+        table=sql.Identifier(fence.table.name.name),
+        condition=condition,
+        then=then,
+    )
+
+
+def _refuse(fence: Fence, hint: str, *, state: str = SQLSTATE) -> sql.Composed:
+    return sql.SQL(
+        "RAISE EXCEPTION USING MESSAGE = {message}, HINT = {hint}, ERRCODE = {state};"
+    ).format(message=fence.message, hint=hint, state=state)
 
 
 def _drop(relation: TableName, triggers: Iterable[str]) -> tuple[sql.Composed, ...]:

@@ -148,10 +148,17 @@ def insert_guards(split: Split, services: Iterable[str]) -> dict[str, list[Fence
     """What stays closed on the targets of services that lead, by service."""
     guards: dict[str, list[Fence]] = {}
     for route in split.owned(services):
-        if missing := unfilled_columns(route):
-            guards.setdefault(route.service, []).append(
-                fence.no_inserts(split.name, split.target_table(route), route.service, missing)
+        table, here = split.target_table(route), guards.setdefault(route.service, [])
+        missing = unfilled_columns(route)
+        if route.where is not None:
+            others = split.owners(route.source.name) - {route.service}
+            here.append(
+                fence.own_rows(
+                    split.name, table, route.service, others, route.where, is_last=not missing
+                )
             )
+        if missing:
+            here.append(fence.no_inserts(split.name, table, route.service, missing))
     return guards
 
 

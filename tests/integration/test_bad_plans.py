@@ -30,6 +30,7 @@ CREATE TABLE products (id int PRIMARY KEY, name text);
 CREATE TABLE orders (id int PRIMARY KEY, product int CONSTRAINT of_product REFERENCES products, number int, state state);
 INSERT INTO products VALUES (1, 'a'); INSERT INTO orders VALUES (1, 1, 7, 'new'), (2, 1, 7, 'done');
 CREATE TABLE keyless (a int, b int);
+CREATE TABLE later (id int PRIMARY KEY DEFERRABLE, a int, b int);
 CREATE TABLE years (y int PRIMARY KEY) PARTITION BY RANGE (y);
 CREATE TABLE years_1 PARTITION OF years DEFAULT;
 CREATE TABLE base (id int PRIMARY KEY);
@@ -52,7 +53,7 @@ services:
 tables:
 """
 TABLES = {
-    "customers": "crm", "visits": "crm", "products": "shop", "orders": "shop", "keyless": "crm",
+    "customers": "crm", "visits": "crm", "products": "shop", "orders": "shop", "keyless": "crm", "later": "crm",
     "years": "shop", "base": "drop", "heir": "drop", "hollow": "drop", "scratch": "drop", "far_away": "crm",
 }  # fmt: skip
 
@@ -128,6 +129,8 @@ BAD = [
     Bad("schema unknown", {}, "source:46", "no schema 'slaes'", "did you mean 'sales'", head=("${SOURCE}\"", "${SOURCE}\", schemas: [public, slaes]")),
     # columns
     Bad("columns without a key", {"keyless": "{split_columns: {crm: [a], shop: [b]}}"}, "keyless:28", "no key", "primary key"),
+    Bad("columns with a key that may be double", {"later": "{split_columns: {crm: [id, a], shop: [id, b]}}"},
+        "later:26", "deferrable key", "NOT DEFERRABLE"),
     Bad("column twice", {"customers": "{split_columns: {crm: [id, name, lower_name, email], shop: [id, email]}}"},
         "customers:78", "'email' is in crm too", "one owner"),
     Bad("column by nobody", {"customers": "{split_columns: {crm: [id, name, lower_name], shop: [id]}}"},

@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 from cdc.batch import CompiledFlow
-from cdc.flow import Flow, back, forward, is_deferrable
+from cdc.flow import Flow, back, forward
 from cdc.flow_sql import FlowSQL
 from plans.catalog import Column, Table, TableName
 from plans.routes import Kind, Route, RouteColumn
@@ -182,9 +182,9 @@ def test_a_key_that_is_not_the_leaders_does_not_identify() -> None:
 
 def test_a_replica_identity_index_is_never_deferrable() -> None:
     table = replace(SOURCE, key_deferrable=True)
-    assert is_deferrable(table)
+    assert table.has_deferrable_key
     chosen = replace(table, replica_identity="i", identity_index_columns=("note",))
-    assert not is_deferrable(chosen)
+    assert not chosen.has_deferrable_key
 
 
 # --------------------------------------------------------------------------- SQL
