@@ -192,15 +192,27 @@ def drop_fences(
     lock_timeout_ms: int,
     deadline: float,
 ) -> None:
-    """Let writers in again; harmless where there is no fence."""
+    """Let writers in again; harmless where there is no fence.
+
+    DROP TRIGGER waits for all who read the table, and a report may read for hours.
+    A fence that cannot be dropped at once is disabled, which waits for writers only.
+    """
     standing = fenced(connection, *ALL_TRIGGERS)
     for table in sorted(tables, key=lambda table: table.name):
         for relation in (table.name, *table.leaves):
             if relation not in standing:
                 continue
+            triggers = ALL_TRIGGERS if relation == table.name else ON_LEAVES
+            drop = _drop(relation, triggers)
+            if _try(connection, drop, lock_timeout_ms=lock_timeout_ms):
+                continue
             _retry(
                 connection,
-                _drop(relation, ALL_TRIGGERS if relation == table.name else ON_LEAVES),
+                tuple(
+                    _disable(relation, trigger)
+                    for trigger in triggers
+                    if relation in fenced(connection, trigger)
+                ),
                 lock_timeout_ms=lock_timeout_ms,
                 deadline=deadline,
                 what=f"the lock that opens {relation}",
@@ -349,6 +361,12 @@ def _enable(relation: TableName, trigger: str) -> sql.Composed:
     )
 
 
+def _disable(relation: TableName, trigger: str) -> sql.Composed:
+    return sql.SQL("ALTER TABLE {} DISABLE TRIGGER {}").format(
+        relation.identifier, sql.Identifier(trigger)
+    )
+
+
 def _refusing(relation: TableName) -> sql.Identifier:
     """The function of one relation's partial fence; names may be too long to be joined."""
     digest = hashlib.sha256(f"{relation.schema}\0{relation.name}".encode()).hexdigest()[:12]
@@ -415,12 +433,20 @@ def _retry(
                 "limits.write_pause_s_max",
             )
         wait_ms = max(1, min(lock_timeout_ms, int(left * 1000)))
-        limit = sql.SQL("SET LOCAL lock_timeout = {}").format(wait_ms)
-        try:
-            # Several statements at once are one transaction, and one round trip.
-            connection.execute(sql.SQL("; ").join([limit, *statements]), prepare=False)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            # Whoever waits behind us gets a turn before the next attempt.
-            time.sleep(min(0.02, max(left, 0)))
-        else:
+        if _try(connection, statements, lock_timeout_ms=wait_ms):
             return
+        # Whoever waits behind us gets a turn before the next attempt.
+        time.sleep(min(0.02, max(left, 0)))
+
+
+def _try(
+    connection: Connection, statements: tuple[sql.Composed, ...], *, lock_timeout_ms: int
+) -> bool:
+    """Run statements in one transaction; False if their locks could not be had in time."""
+    limit = sql.SQL("SET LOCAL lock_timeout = {}").format(lock_timeout_ms)
+    try:
+        # Several statements at once are one transaction, and one round trip.
+        connection.execute(sql.SQL("; ").join([limit, *statements]), prepare=False)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        return False
+    return True

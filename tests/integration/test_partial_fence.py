@@ -132,3 +132,22 @@ def test_nothing_is_left_of_it(source: psycopg.Connection) -> None:
     names = source.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal").fetchall()
     assert [name for (name,) in names if name.startswith("dbsplit")] == []
     source.execute("TRUNCATE a.parted, a.b_c, a_b.c")
+
+
+def test_whoever_reads_does_not_keep_writers_out(
+    source: psycopg.Connection, source_db: str
+) -> None:
+    """A report that goes on for hours, when a rollback or a given up attempt opens the source."""
+    catalog = read_catalog(source, ["a", "a_b"]).tables
+    tables = [catalog[name] for name in PARTS]
+    whole = Fence("s", catalog[TableName("a", "parted")], "all has gone", "go there")
+    fence.raise_fences(source, [whole], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
+    with psycopg.connect(source_db) as reader:
+        reader.execute("SELECT FROM a.parted, a.b_c, a_b.c")
+        fence.drop_fences(source, tables, lock_timeout_ms=50, deadline=time.monotonic() + 5)
+        source.execute("INSERT INTO a.b_c VALUES (5, 'gone')")
+        source.execute('UPDATE a_b.c SET "Kind Of" = NULL')
+        source.execute("DELETE FROM a.leaf")
+    fence.raise_fences(source, [whole], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        source.execute("DELETE FROM a.leaf")
