@@ -20,7 +20,7 @@ PRESENT = "\"_dbsplit_op\" IN ('u', 'n')"
 
 
 def column(name: str, type_: str = "integer", **more: object) -> Column:
-    return Column(name=name, type=type_, type_is_builtin=True, **more)  # type: ignore[arg-type]
+    return Column(name=name, type=type_, is_portable=True, **more)  # type: ignore[arg-type]
 
 
 SOURCE = Table(
