@@ -23,9 +23,11 @@ PINNED_SETTINGS: dict[str, str] = {
     "bytea_output": "hex",
     "lc_monetary": "C",
     "xmlbinary": "base64",
-    # And what a type's name looks like, or a NULL within an array's text is.
+    # And what a type's name looks like, or a NULL within an array's text is, and a
+    # backslash within our own.
     "quote_all_identifiers": "off",
     "array_nulls": "on",
+    "standard_conforming_strings": "on",
 }
 
 # What an administrator sets for applications would end a session that rests while others

@@ -68,9 +68,15 @@ def test_a_session_may_rest_longer_than_one_of_an_application(source_db: str) ->
 
 
 def test_names_and_arrays_are_read_alike_whatever_a_database_sets(source_db: str) -> None:
-    limit(source_db, quote_all_identifiers="on", array_nulls="off")
+    limit(
+        source_db,
+        quote_all_identifiers="on",
+        array_nulls="off",
+        standard_conforming_strings="off",
+    )
     with connect(source_db) as connection:
         row = connection.execute(
-            "SELECT format_type('bytea'::regtype, NULL), ('{NULL}'::text[])[1]"
+            "SELECT format_type('bytea'::regtype, NULL), ('{NULL}'::text[])[1],"
+            r" length('\(')"
         ).fetchone()
-    assert row == ("bytea", None)
+    assert row == ("bytea", None, 2)
