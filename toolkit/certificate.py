@@ -16,7 +16,7 @@ from toolkit.report.certificate import render_certificate
 
 
 def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | None:
-    """Write the certificate and journal its digest; returns the file, if one was asked for.
+    """Write the certificate and journal it; returns the file, if one was asked for.
 
     The file's `journal` part names the hash of the journal's last row, so that an
     auditor can recompute the chain up to it.
@@ -46,11 +46,7 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
     }
     path = None
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        stem = f"{sides.split.name}-{sides.direction.value}-{move.attempt}"
-        path = directory / f"{stem}.json"
-        path.write_text(json.dumps(document, indent=2, sort_keys=True, default=str) + "\n")
-        (directory / f"{stem}.html").write_text(render_certificate(_plain(document)))
+        path = _written(directory, move, document)
     journal.record(
         sides.source,
         sides.split.name,
@@ -63,6 +59,21 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
             "document": _plain(document),
         },
     )
+    return path
+
+
+def _written(directory: Path, move: Move, document: dict[str, Any]) -> Path | None:
+    """The file, or None if it could not be written: the move is made, and the journal has it."""
+    sides = move.sides
+    path = directory / f"{sides.split.name}-{sides.direction.value}-{move.attempt}.json"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=2, sort_keys=True, default=str) + "\n")
+        path.with_suffix(".html").write_text(render_certificate(_plain(document)))
+    except OSError as error:
+        why = f"{path} cannot be written: {error.strerror or error}"
+        move.say("certificate", {"warning": f"{why}; the document is in dbsplit.journal"})
+        return None
     return path
 
 

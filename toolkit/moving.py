@@ -265,7 +265,11 @@ def give_up(move: Move, cause: BaseException) -> None:
             if state.outcome(sides.source, move.attempt) == "aborted":
                 # Whoever gave it up may have done so before our last fence.
                 reopen(move)
-            return
+                return
+            raise Halted(
+                f"the right to write has moved, but what follows was not begun: {cause}",
+                hint="run the same command again: it goes on from here",
+            ) from cause
         journal.record(
             sides.source,
             sides.split.name,

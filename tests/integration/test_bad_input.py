@@ -132,15 +132,23 @@ def test_servers_that_do_not_let_us_in(untouched: SmallShop, other_server: Serve
             other_server.dsn("nowhere"): '"nowhere" does not exist',
         }
         for dsn, says in cases.items():
-            for verb, place in (("prepare", "SOURCE"), ("doctor", "CRM")):
+            for place in ("SOURCE", "CRM"):
                 one = untouched.verbs.refused(
-                    verb,
+                    "prepare",
                     code=4,
                     says=says,
                     hint="check that the server runs",
                     **{f"DBSPLIT_{place}_DSN": dsn},
                 )
                 assert str(other_server.password) not in one.err
+                # The doctor looks at the others nevertheless.
+                told = untouched.verbs.json("doctor", code=4, **{f"DBSPLIT_{place}_DSN": dsn})
+                ill = [need for need in told["needs"] if not need["ok"]]
+                assert [need["need"].rpartition(": ")[2] for need in ill] == ["answers"]
+                assert says in ill[0]["observed"]
+                assert "check that the server runs" in ill[0]["remedy"]
+                assert str(other_server.password) not in str(told)
+                assert any(need["need"].startswith("service shop: wal") for need in told["needs"])
 
 
 def test_servers_that_are_not_as_they_must_be(
