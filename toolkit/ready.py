@@ -15,6 +15,7 @@ from cdc.connect import Connection, connect, describe
 from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
+from toolkit.opened import is_completed
 from toolkit.revisions import revision_ids
 
 VERSION_MIN = 150_000
@@ -126,7 +127,8 @@ def _target_needs(
     )
     if source is not None:
         yield _encoding(target, source, where)
-    yield _empty(plan, service, target)
+    if source is None or not is_completed(plan, source):
+        yield _empty(plan, service, target)
 
 
 def _version(connection: Connection, where: str) -> Need:

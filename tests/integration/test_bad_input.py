@@ -226,6 +226,7 @@ def test_verbs_before_their_turn(shop: SmallShop) -> None:
         one = verbs(verb, "--service", "shopp", code=2)
         assert "no service 'shopp'" in one.err
         assert "'shop'" in one.err
+    verbs.refused("validate", "--table", "ticket", code=2, says="no route", hint="'tickets'")
     with plan_with(shop, "  tickets: crm", "  tickets: shop"):
         for verb in ("prepare", "copy", "stream", "validate", "cutover", "rollback", "complete",
                      "abort"):  # fmt: skip

@@ -308,7 +308,17 @@ def _complete(shop: SmallShop) -> None:
     assert "open_orders" in dropped["error"]
     shop.ask("source", "DROP VIEW open_orders")
     assert len(shop.verbs.json("complete", "--yes", "--drop")["steps"]) == 1
+    _nothing_is_left_to_do(shop)
+
+
+def _nothing_is_left_to_do(shop: SmallShop) -> None:
     assert shop.value("source", "SELECT to_regclass('orders_retired') IS NULL") is True
+    assert shop.verbs.json("complete", "--yes", "--drop")["steps"] == []
+    for verb in ("prepare", "run", "copy", "stream", "validate", "cutover"):
+        shop.verbs.refused(verb, code=6, says="completed", hint="complete")
+    shop.verbs.refused("abort", "--yes", code=6, says="completed", hint="has ended")
+    shop.verbs.refused("plan", "refresh", code=6, says="completed", hint="has ended")
+    assert shop.verbs.json("doctor")["ok"] is True
 
 
 def test_a_line_that_is_run_in_one_goes_back_and_leaves_nothing(shop: SmallShop) -> None:
