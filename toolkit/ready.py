@@ -99,6 +99,7 @@ def create_databases(plan: Plan) -> list[str]:
 def _source_needs(plan: Plan, source: Connection) -> Iterator[Need]:
     yield _version(source, "source")
     yield _direct(source, "source")
+    yield _writable(source, "source")
     yield _wal_level(source, "source")
     yield from _free(plan, source, "source", 1)
     yield _privileges(source, "source")
@@ -115,6 +116,7 @@ def _target_needs(
     where = f"service {service}"
     yield _version(target, where)
     yield _direct(target, where)
+    yield _writable(target, where)
     yield _wal_level(target, where)  # its changes have to find the way back
     yield from _free(plan, target, where, 1)
     yield _privileges(target, where)
@@ -154,6 +156,20 @@ def _direct(connection: Connection, where: str) -> Need:
         if pooled
         else "",
     )
+
+
+def _writable(connection: Connection, where: str) -> Need:
+    row = connection.execute(
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+    ).fetchone()
+    standby, read_only = row or (True, True)
+    observed, remedy = "it does", ""
+    if standby:
+        observed, remedy = "it is a standby", f"let the dsn of {where} lead to the primary"
+    elif read_only:
+        observed = "default_transaction_read_only is on"
+        remedy = f"ALTER DATABASE or ALTER ROLE … RESET it, or take it out of the dsn of {where}"
+    return Need(f"{where}: takes writes", not (standby or read_only), observed, remedy)
 
 
 def _wal_level(connection: Connection, where: str) -> Need:

@@ -139,7 +139,8 @@ def _of_the_server(error: Exception) -> SplitError | None:
 
     from plans.errors import NotReady
 
-    if isinstance(error, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):
+    refused = psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction
+    if isinstance(error, psycopg.OperationalError | refused):
         return NotReady(
             f"a server refused or went away: {str(error).strip().splitlines()[0]}",
             hint="see to the server, then run the same command again",
