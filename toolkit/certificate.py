@@ -22,6 +22,7 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
     auditor can recompute the chain up to it.
     """
     sides = move.sides
+    steps = journal.steps_done(sides.source, sides.split.name, move.attempt)
     document: dict[str, Any] = {
         "split": sides.split.name,
         "direction": sides.direction.value,
@@ -36,8 +37,14 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
             **{service: _version(target) for service, target in sides.targets.items()},
         },
         "write_pause_ms": pause_ms,
-        "steps": journal.steps_done(sides.source, sides.split.name, move.attempt),
-        "tables": _tables(move),
+        "fence_point": _of(steps, "drain", "passed"),
+        "markers": _of(steps, "marker", "markers"),
+        "applied_positions": _of(steps, "drain", "applied"),
+        "dirty_keys": _of(steps, "verify", "dirty_keys"),
+        "sequences": _of(steps, "sequences", "sequences"),
+        "fingerprints": _of(steps, "verify", "fingerprints"),
+        "steps": steps,
+        "tables": _tables(move, _of(steps, "validate", "hashes")),
     }
     document["journal"] = {
         "hash": journal.record(
@@ -77,7 +84,13 @@ def _written(directory: Path, move: Move, document: dict[str, Any]) -> Path | No
     return path
 
 
-def _tables(move: Move) -> list[dict[str, Any]]:
+def _of(steps: dict[str, Any], step: str, detail: str) -> dict[str, Any]:
+    """What a step has noted; nothing of a step that an earlier version has journaled."""
+    told: dict[str, Any] = steps.get(step, {}).get(detail, {})
+    return told
+
+
+def _tables(move: Move, hashes: dict[str, Any]) -> list[dict[str, Any]]:
     rows = move.sides.source.execute(
         "SELECT route, rows, missing, extra, different, state, at::text, since::text"
         " FROM dbsplit.validated WHERE split = %s AND direction = %s AND route = ANY (%s)"
@@ -89,7 +102,8 @@ def _tables(move: Move) -> list[dict[str, Any]]:
         ],
     ).fetchall()
     names = ("route", "rows", "missing", "extra", "different", "state", "at", "since")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    told = [dict(zip(names, row, strict=True)) for row in rows]
+    return [{**one, "hash": hashes.get(one["route"])} for one in told]
 
 
 def _version(connection: Connection) -> str:
