@@ -62,6 +62,8 @@ CHANGES_OF_A_BEAT = RATE // BEATS_PER_S
 LOOK_S = 0.002
 STEADY_S = 15.0
 WARM_S = 2.0
+COST_MIN_US = 0.01
+"""Nothing costs less; of little, taking off what the start costs may leave nothing."""
 LATE_S_MAX = 120.0
 
 
@@ -262,10 +264,12 @@ def lag(arena: Arena, who: Contestant, number: int, seconds: float) -> Lag:
     seen: dict[int, float] = {}
     done = threading.Event()
     watcher = threading.Thread(target=_look, args=(dsn, beats, seen, done))
-    execute_all(arena.source_dsn, "DELETE FROM beat")
+    mark = -int(time.time())
+    execute_all(arena.source_dsn, "DELETE FROM beat", f"INSERT INTO beat VALUES ({mark}, now())")
     with arena.follow(who) as process:
         when(arena.source_dsn, SOMEBODY_READS)
-        when(dsn, "SELECT count(*) = 0 FROM beat")
+        # Before it come the beats of whoever was measured before.
+        when(dsn, f"SELECT count(*) = 1 FROM beat WHERE id = {mark}")
         time.sleep(SETTLE_S)
         watcher.start()
         before = arena.cost(who, process)
@@ -343,15 +347,16 @@ def contest(  # noqa: PLR0913
         execute_all(arena.source_dsn, FINISH_SCHEMA, *(mix.schema for mix in (*mixes, STEADY)))
         for who in contestants:
             arena.enter(who)
-        for number in range(1, rounds + 1):
-            turn = contestants if number % 2 else contestants[::-1]
+        turns = [contestants if number % 2 == 0 else contestants[::-1] for number in range(rounds)]
+        for number, turn in enumerate(turns, 1):
             for mix in mixes:
                 write(arena, mix, number, scale)
                 for who in turn:
                     yield drain(arena, who, mix, number, mix.total(scale))
-            if steady_s:
-                for who in turn:
-                    yield lag(arena, who, number, steady_s)
+        # Last: the others find its beats in their logs.
+        for number, turn in enumerate(turns if steady_s else (), 1):
+            for who in turn:
+                yield lag(arena, who, number, steady_s)
 
 
 def write(arena: Arena, mix: Mix, number: int, scale: float) -> None:
@@ -393,7 +398,10 @@ def _line(ours: Sequence[Drained], them: Sequence[Drained], results: Sequence[Dr
     faster = statistics.median([o.rate / t.rate for o, t in pairs])
     costs = [_each(t, results) for t in them]
     dearer = statistics.median(
-        [cost.all / _each(o, results).all for (o, _), cost in zip(pairs, costs, strict=True)]
+        [
+            cost.all / max(_each(o, results).all, COST_MIN_US)
+            for (o, _), cost in zip(pairs, costs, strict=True)
+        ]
     )
     parts = [
         statistics.median([getattr(cost, part) for cost in costs])

@@ -35,6 +35,8 @@ class Direct:
         self.into = flow.follower.identifier
         self.columns = tuple(names[one] for one in self._sent)
         """In the order of the leader's."""
+        self.insert = _texts(composed.insert_new)
+        """What came as text can't be copied."""
 
     def update(self, unchanged: Unchanged, number: int) -> tuple[bytes, ...]:
         """The statement for rows that exist and lack these values, which have this number."""
@@ -72,14 +74,15 @@ class Part:
 class CompiledFlow:
     """A flow's statements as they are sent, composed once."""
 
-    def __init__(self, flow: Flow, stage: sql.Identifier) -> None:
+    def __init__(self, flow: Flow, stage: sql.Identifier, *, binary: bool = True) -> None:
         composed = FlowSQL(flow, stage)
         self.flow = flow
         self.dirty = _texts(composed.remember_dirty) if flow.kind.owned else ()
         self.empty = _texts(composed.empty)
         self.empty_leaves = {leaf: _texts(composed.empty_of(leaf)) for leaf in flow.follower_leaves}
         self.incomplete = b""
-        self.direct = Direct(flow, composed) if flow.is_plain else None
+        as_it_came = flow.is_plain and (flow.is_binary or not binary)
+        self.direct = Direct(flow, composed) if as_it_came else None
         self.part = Part(flow, composed) if flow.kind is Kind.COLUMNS else None
         if not flow.key:
             hashed, back = b"SET LOCAL enable_hashjoin = on", b"SET LOCAL enable_hashjoin = off"
@@ -125,7 +128,7 @@ class Destination:
     @property
     def is_direct(self) -> bool:
         """Whether rows can be written as they came."""
-        return self.stage.binary and all(flow.direct is not None for flow in self.flows)
+        return all(flow.direct is not None for flow in self.flows)
 
     @property
     def whole_transactions_only(self) -> bool:
@@ -237,7 +240,7 @@ def destinations(
             leader=leader,
             stage=stage,
             key=_key(leader, stage.columns),
-            flows=tuple(CompiledFlow(flow, stage.name) for flow in group),
+            flows=tuple(CompiledFlow(flow, stage.name, binary=binary) for flow in group),
             complete=frozenset(n for n, name in enumerate(stage.columns) if name in needed),
             horizon=horizon,
             of_several_moments=of_several_moments,

@@ -2,7 +2,8 @@
 
 A job is taken as soon as what it needs is done and nothing is at work on what it must
 have alone.  Of those that can be taken, the lowest rank goes first, and within a rank
-the heaviest, so that no long one is left for the end.
+the one from which the longest way leads to the end, by the weight of what has to be
+done on it one after the other: the critical path.
 
 A job that fails ends the crew.  One that is postponed does not: it is left undone with
 all that needs it, and the others go on.
@@ -13,10 +14,10 @@ from __future__ import annotations
 import bisect
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 W = TypeVar("W")
 
@@ -55,7 +56,8 @@ class Crew(Generic[W]):
             for name in self._blockers[job.name]:
                 self._needed_by[name].append(job)
         self._waiting = len(every)
-        self._ready = sorted((j for j in every if not self._blockers[j.name]), key=_order)
+        self._ways = _ways(every, self._needed_by)
+        self._ready = sorted((j for j in every if not self._blockers[j.name]), key=self._order)
         self._shared: Counter[str] = Counter()
         self._claimed: set[str] = set()
         self._in_hand = 0
@@ -148,9 +150,25 @@ class Crew(Generic[W]):
                 for other in self._needed_by.pop(job.name, ()):
                     self._blockers[other.name].discard(job.name)
                     if not self._blockers[other.name]:
-                        bisect.insort(self._ready, other, key=_order)
+                        bisect.insort(self._ready, other, key=self._order)
             self._changed.notify_all()
 
+    def _order(self, job: Job[W]) -> tuple[int, float]:
+        return job.rank, -self._ways[job.name]
 
-def _order(job: Job[Any]) -> tuple[int, float]:
-    return job.rank, -job.weight
+
+def _ways(jobs: Sequence[Job[W]], needed_by: Mapping[str, Sequence[Job[W]]]) -> dict[str, float]:
+    """How much lies on the longest way from each job's beginning to the end of all."""
+    ways = {job.name: job.weight for job in jobs}
+    left = {job.name: len(needed_by.get(job.name, ())) for job in jobs}
+    by_name = {job.name: job for job in jobs}
+    ends = [name for name, count in left.items() if not count]
+    while ends:
+        name = ends.pop()
+        for need in by_name[name].needs:
+            if need in by_name:
+                ways[need] = max(ways[need], by_name[need].weight + ways[name])
+                left[need] -= 1
+                if not left[need]:
+                    ends.append(need)
+    return ways

@@ -61,7 +61,7 @@ class Flow:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the leader's rows are the follower's, byte for byte in binary form."""
+        """Whether the leader's rows are the follower's, value for value."""
         sent = [column.name for column in self.leader.columns if column.generated is None]
         return (
             bool(self.key)
@@ -69,9 +69,14 @@ class Flow:
             and self.whole_rows
             and self.identifies
             and self.takes_updates
-            and all(column.plain is not None and column.binary for column in self.columns)
+            and all(column.plain is not None for column in self.columns)
             and sorted(column.plain or "" for column in self.columns) == sorted(sent)
         )
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the follower takes the leader's values in binary form."""
+        return all(column.binary for column in self.columns)
 
     @property
     def needs_complete_rows(self) -> frozenset[str]:

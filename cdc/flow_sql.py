@@ -31,6 +31,7 @@ UNCHANGED_NAMES = sql.Identifier("_dbsplit_unchanged")
 
 _PRESENT = sql.SQL("{} IN ('u', 'n')").format(OP)
 _NEW = sql.SQL("{} = 'n'").format(OP)
+_CHANGED = sql.SQL("{} = 'u'").format(OP)
 _GONE = sql.SQL("{} = 'g'").format(OP)
 _GONE_FROM_ITS_KEY = sql.SQL("{} IN ('g', 'k')").format(OP)
 _OLD = sql.SQL("{} IN ('g', 'b', 'k')").format(OP)
@@ -182,8 +183,13 @@ class FlowSQL:
 
     @property
     def update_whole(self) -> sql.Composed | None:
-        """Update the present rows, all complete; None if there is nothing but the key."""
-        return self._update(self._present(), partial=False)
+        """Update the rows that were present, all complete; None if there is only the key."""
+        return self._update(_CHANGED, partial=False)
+
+    @property
+    def insert_new(self) -> sql.Composed:
+        """Insert the rows that were not there before, all complete."""
+        return self._insert(_NEW)
 
     def update_some(self, columns: Collection[str], number: int) -> sql.Composed | None:
         """Update these columns of the leader's in the rows with this number; for plain flows.

@@ -34,7 +34,7 @@ def carries_binary(tables: Iterable[Table]) -> bool:
     Not XML: its binary form declares an encoding, and so is another text.
     """
     return all(
-        column.type_is_builtin and column.type not in ("xml", "xml[]")
+        column.is_portable and column.type not in ("xml", "xml[]")
         for table in tables
         for column in table.columns
         if column.generated is None

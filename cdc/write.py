@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain
@@ -75,6 +75,7 @@ class _Staged:
     changing: Mapping[Unchanged, int] = field(default_factory=dict)
     """How many rows are to be updated, if direct, by the values that they lack."""
     appearing: Sequence[bytes] = ()  # rows to be copied straight into the table, in its format
+    inserting: bool = False  # rows are to be inserted as they lie in the stage
 
 
 class BatchWriter:
@@ -121,6 +122,8 @@ class BatchWriter:
                 self._remove(staged, flow, manner)
             for staged, flow in flows:
                 updates += self._update(staged, flow)
+                if flow.direct is not None and staged.inserting:
+                    self._send_all(flow.direct.insert)
                 if staged.present:
                     self._add(staged, flow, manner)
         for staged, count, update in updates:
@@ -240,13 +243,14 @@ def _of_net(batch: TableBatch, net: Net, manner: Manner) -> tuple[_Staged, Itera
     stage = batch.to.stage
     gone, changing = list(batch.gone()), net.rows(net.change)
     lines = [stage.lines(b"g", gone), stage.lines(b"u", changing)]
-    if _is_tracked(batch, manner):
-        lines.append(stage.lines(APPEARING, net.rows(net.appear)))
+    if net.appearing and (op := _staged_as(batch, manner)):
+        lines.append(stage.lines(op, net.rows(net.appear)))
     return _direct(
         batch,
         removed=bool(gone),
         changing={(): len(changing)} if changing else {},
-        appearing=[net.copied()] if net.appearing else [],
+        appearing=net.appearing,
+        copied=lambda: [net.copied()],
     ), chain.from_iterable(lines)
 
 
@@ -264,18 +268,22 @@ def _of_plain(
             lines.append(map(write, some))
         else:
             lines.append(stage.lines(b"u", some))
-    if _is_tracked(batch, manner):
-        lines.append(stage.lines(APPEARING, appearing))
+    if appearing and (op := _staged_as(batch, manner)):
+        lines.append(stage.lines(op, appearing))
     return _direct(
         batch,
         removed=bool(gone),
         changing={lacking: len(some) for lacking, some in changing.items()},
-        appearing=list(map(plain_writer(len(stage.columns)), appearing)),
+        appearing=len(appearing),
+        copied=lambda: list(map(plain_writer(len(stage.columns)), appearing)),
     ), chain.from_iterable(lines)
 
 
-def _is_tracked(batch: TableBatch, manner: Manner) -> bool:
-    return any(flow.flow.route in manner.tracked for flow in batch.to.flows)
+def _staged_as(batch: TableBatch, manner: Manner) -> bytes | None:
+    """As what rows that appear are staged; None if they are only copied into the table."""
+    if not batch.to.stage.binary:
+        return b"n"
+    return APPEARING if any(f.flow.route in manner.tracked for f in batch.to.flows) else None
 
 
 def _direct(
@@ -283,9 +291,11 @@ def _direct(
     *,
     removed: bool,
     changing: Mapping[Unchanged, int],
-    appearing: Sequence[bytes],
+    appearing: int,
+    copied: Callable[[], Sequence[bytes]],
 ) -> _Staged:
     """What is written as it came."""
+    binary = batch.to.stage.binary
     return _Staged(
         batch,
         0,
@@ -293,7 +303,8 @@ def _direct(
         removed=removed,
         partial=False,
         changing=changing,
-        appearing=appearing,
+        appearing=copied() if appearing and binary else (),
+        inserting=bool(appearing) and not binary,
     )
 
 

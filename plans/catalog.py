@@ -39,7 +39,7 @@ class Column:
 
     name: str
     type: str  # format_type(), qualified unless in pg_catalog
-    type_is_builtin: bool  # its binary form means the same on every server
+    is_portable: bool  # its binary form means the same on every server
     not_null: bool = False
     default: str | None = None  # pg_get_expr(); None also for generated columns
     identity: Literal["", "a", "d"] = ""

@@ -159,7 +159,7 @@ def _column(row: DictRow) -> Column:
     return Column(
         name=row["name"],
         type=row["type"],
-        type_is_builtin=row["portable"],
+        is_portable=row["portable"],
         not_null=row["not_null"],
         default=None if generated else row["expression"],
         identity=row["identity"],

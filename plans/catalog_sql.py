@@ -61,7 +61,9 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
 
 # `portable`: the binary form means the same on every server.  Types of initdb
 # have the same OID everywhere (below FirstGenbkiObjectId, 10000), also inside
-# arrays; reg* types are OIDs of objects; an enum's binary form is its label.
+# arrays; reg* types are OIDs of objects; an enum's binary form is its label.  Of
+# extensions' types, those are trusted whose send functions write no OID and have
+# written the same in all of their versions that run on 15 and later.
 #
 # `toastable` doesn't ask attstorage: SET STORAGE leaves old values where they
 # are.  A value moves out of line only if it is longer than the pointer to it
@@ -82,6 +84,12 @@ WITH RECURSIVE used AS (
                AND coalesce(left(e.typname, 3), '') <> 'reg'
                AND t.typname <> ALL ('{pg_node_tree,pg_ndistinct,pg_dependencies,pg_mcv_list,
                    pg_brin_bloom_summary,pg_brin_minmax_multi_summary,gtsvector}'::name[])
+           )
+           OR (t.typname = ANY (
+                   '{citext,hstore,ltree,geometry,geography,vector,halfvec,sparsevec}'::name[])
+               AND t.typsend <> 0 AND t.typreceive <> 0
+               AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
+                              AND d.objid = t.oid AND d.deptype = 'e')
            ) AS portable,
            t.typlen = -1 AND t.typstorage <> 'p'
            AND t.typname <> ALL ('{inet,cidr}'::name[]) AS long

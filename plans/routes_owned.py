@@ -168,5 +168,5 @@ def _column(column: Column, target: Table, part: _Part, problems: Problems) -> R
         reads=frozenset({column.name}),
         type=type_,
         plain=column.name,
-        binary=column.type_is_builtin and type_ == column.type,
+        binary=column.is_portable and type_ == column.type,
     )

@@ -30,7 +30,7 @@ def route(service: str, name: str, **changes: Any) -> Route:
     table = Table(
         name=TableName("public", name),
         kind="r",
-        columns=tuple(Column(name=n, type="text", type_is_builtin=True) for n in names),
+        columns=tuple(Column(name=n, type="text", is_portable=True) for n in names),
         primary_key=("id",),
     )
     columns = tuple(RouteColumn(n, f'"{n}"', frozenset({n}), "text", n, binary=True) for n in names)

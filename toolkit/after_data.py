@@ -53,8 +53,8 @@ ANALYZE_WORK = 16 << 20
 REST_WORK = 16 << 20
 """As measured by `python -m benchmarks.copying --eta`."""
 
-# Ranks in the crew: the source's snapshot is held until all copies (0) are done.
-BUILD, ADD, VALIDATE, STATISTICS, REST = 1, 2, 3, 4, 5
+RANK = 1
+"""In the crew: the source's snapshot is held until all copies, whose rank is 0, are done."""
 
 Ready = Callable[[TableName], Collection[str]]
 """The names of the jobs after which a table has its rows."""
@@ -140,7 +140,7 @@ class AfterData:
         last: Job[Worker] = Job(
             name=rest,
             run=lambda worker: self._complete(worker, rest),
-            rank=REST,
+            rank=RANK,
             needs={job.name for job in jobs},
         )
         return [*jobs, last]
@@ -162,7 +162,6 @@ class AfterData:
                 jobs.append(
                     self._job(
                         step,
-                        BUILD,
                         {*needs, *ready(build.root)},
                         work=INDEX_WORK * build.size_bytes,
                         shares="" if alone else place,
@@ -186,13 +185,11 @@ class AfterData:
             places = [self._place(table) for table in tables]
             work = VALIDATE_WORK * first.build.size_bytes
             if more:
-                adding += [self._job(s, ADD, needs, claims=places) for s in self._left([first])]
+                adding += [self._job(s, needs, claims=places) for s in self._left([first])]
                 needs = {*needs, self._name(first)}
                 # Only one of the tables is locked against others that we have in mind.
                 first, places = more[-1], places[:1]
-            checking += [
-                self._job(s, VALIDATE, needs, work=work, claims=places) for s in self._left([first])
-            ]
+            checking += [self._job(s, needs, work=work, claims=places) for s in self._left([first])]
         return [*adding, *checking]
 
     def _statistics(self, table: TableName, needs: Collection[str]) -> Job[Worker]:
@@ -201,7 +198,7 @@ class AfterData:
         return Job(
             name=name,
             run=lambda worker: self._analyze(worker, name, table),
-            rank=STATISTICS,
+            rank=RANK,
             needs=needs,
             weight=ANALYZE_WORK,
             claims=[self._place(table)],
@@ -210,7 +207,6 @@ class AfterData:
     def _job(
         self,
         step: _Step,
-        rank: int,
         needs: Collection[str],
         *,
         work: float = 0.0,
@@ -222,7 +218,7 @@ class AfterData:
         return Job(
             name=name,
             run=lambda worker: self._run(worker, step),
-            rank=rank,
+            rank=RANK,
             weight=work,
             needs=needs,
             shares=shares,

@@ -89,7 +89,7 @@ def test_which_tables_there_are(catalog: Catalog) -> None:
 
 def test_which_binary_forms_are_portable(catalog: Catalog) -> None:
     columns = catalog.tables[public("customers")].columns
-    assert {column.name for column in columns if not column.type_is_builtin} == {
+    assert {column.name for column in columns if not column.is_portable} == {
         "ms", "p", "f", "c"
     }  # fmt: skip
 

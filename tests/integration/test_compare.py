@@ -111,7 +111,7 @@ def whole(table: Table, **changes: Any) -> Route:
             frozenset([c.name]),
             c.type,
             c.name,
-            binary=c.type_is_builtin,
+            binary=c.is_portable,
         )
         for c in table.columns
         if not c.generated_kind

@@ -437,7 +437,7 @@ def test_inheritance_circles_and_row_types(source_db: str, target_db: str) -> No
 
 def _whole(table: Table, service: str) -> Route:
     columns = tuple(
-        RouteColumn(c.name, c.name, frozenset([c.name]), c.type, c.name, c.type_is_builtin)
+        RouteColumn(c.name, c.name, frozenset([c.name]), c.type, c.name, c.is_portable)
         for c in table.columns
         if not c.generated_kind
     )

@@ -146,6 +146,18 @@ def test_one_worker_takes_the_lowest_rank_and_then_the_heaviest() -> None:
     assert done == ["heavy", "freed", "light", "later"]
 
 
+def test_what_the_longest_way_leads_from_goes_before_what_is_heavy() -> None:
+    done: list[str] = []
+    jobs = [
+        job("heavy", lambda _: done.append("heavy"), weight=5),
+        job("first", lambda _: done.append("first"), weight=1),
+        job("second", lambda _: done.append("second"), weight=2, needs=["first", "before"]),
+        job("third", lambda _: done.append("third"), weight=3, needs=["second"]),
+    ]
+    Crew(jobs).work(1, nothing)
+    assert done == ["first", "heavy", "second", "third"]
+
+
 def test_a_failure_ends_it_and_is_raised_after_what_is_in_hand() -> None:
     done: list[str] = []
     other = threading.Event()

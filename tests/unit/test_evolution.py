@@ -32,7 +32,7 @@ INT, TEXT = 23, 25
 
 
 def column(name: str, type_: str = "integer", *, not_null: bool = False) -> Column:
-    return Column(name=name, type=type_, type_is_builtin=True, not_null=not_null)
+    return Column(name=name, type=type_, is_portable=True, not_null=not_null)
 
 
 def numbers(

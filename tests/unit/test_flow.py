@@ -20,7 +20,7 @@ PRESENT = "\"_dbsplit_op\" IN ('u', 'n')"
 
 
 def column(name: str, type_: str = "integer", **more: object) -> Column:
-    return Column(name=name, type=type_, type_is_builtin=True, **more)  # type: ignore[arg-type]
+    return Column(name=name, type=type_, is_portable=True, **more)  # type: ignore[arg-type]
 
 
 SOURCE = Table(
@@ -100,17 +100,21 @@ def test_whole_rows_go_forward_and_back_alike() -> None:
         assert flow.follower_columns == ("id", "state", "note")  # none that is generated
 
 
-def test_rows_that_are_the_leaders_byte_for_byte() -> None:
+def test_rows_that_are_the_leaders_value_for_value() -> None:
     """What is written straight into the follower: anything that is not so must not be."""
     assert forward(WHOLE, SOURCE).is_plain
     assert back(WHOLE, SOURCE).is_plain
     renamed = replace(WHOLE, columns=(plain("key", "id"), *WHOLE.columns[1:]), key=("key",))
     target = replace(SOURCE, columns=(column("key"), *SOURCE.columns[1:]), primary_key=("key",))
     assert forward(renamed, target).is_plain
+    other_form = replace(WHOLE.columns[1], binary=False)
+    as_text = replace(WHOLE, columns=(WHOLE.columns[0], other_form, WHOLE.columns[2]))
+    assert forward(as_text, SOURCE).is_plain
+    assert CompiledFlow(forward(as_text, SOURCE), STAGE).direct is None
+    assert CompiledFlow(forward(as_text, SOURCE), STAGE, binary=False).direct is not None
     more = replace(SOURCE, columns=(*SOURCE.columns, column("more")))
     deferrable = replace(SOURCE, key_deferrable=True)
     always = replace(SOURCE, columns=(*SOURCE.columns[:2], column("note", identity="a")))
-    other_form = replace(WHOLE.columns[1], binary=False)
     for flow in (
         forward(ROWS, SOURCE),
         forward(COLUMNS, PART),  # the leader sends a column that does not flow
@@ -121,7 +125,6 @@ def test_rows_that_are_the_leaders_byte_for_byte() -> None:
         forward(replace(WHOLE, key=()), SOURCE),
         forward(replace(WHOLE, source=replace(SOURCE, primary_key=("state",))), SOURCE),
         forward(replace(WHOLE, source=deferrable), SOURCE),
-        forward(replace(WHOLE, columns=(WHOLE.columns[0], other_form, WHOLE.columns[2])), SOURCE),
     ):
         assert not flow.is_plain
 

@@ -28,7 +28,7 @@ tables:
 
 
 def column(name: str, type_: str = "text", *, not_null: bool = False) -> Column:
-    return Column(name=name, type=type_, type_is_builtin=True, not_null=not_null)
+    return Column(name=name, type=type_, is_portable=True, not_null=not_null)
 
 
 ID, V, MORE = column("id", "integer", not_null=True), column("v"), column("more")

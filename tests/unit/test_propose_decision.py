@@ -51,7 +51,7 @@ def named(name: str) -> TableName:
 def table(name: str, *columns: str, **more: Any) -> Table:
     """A table with an id; "x!" is NOT NULL."""
     held = [
-        Column(name=one.rstrip("!"), type="text", type_is_builtin=True, not_null=one.endswith("!"))
+        Column(name=one.rstrip("!"), type="text", is_portable=True, not_null=one.endswith("!"))
         for one in ("id!", *columns)
     ]
     return Table(
@@ -240,9 +240,7 @@ def test_columns_are_split_by_who_writes_them() -> None:
 
 def test_generated_columns_go_where_all_is_that_they_read() -> None:
     def generated(name: str, text: str) -> Column:
-        return Column(
-            name=name, type="text", type_is_builtin=True, generated=text, generated_kind="s"
-        )
+        return Column(name=name, type="text", is_portable=True, generated=text, generated_kind="s")
 
     plain = table("customers", "email", "login", "phone")
     whole = Table(**{**slots(plain), "columns": (*plain.columns, generated("tel", "phone || 'x'"))})

@@ -77,7 +77,7 @@ def test_a_warning_fails_no_case_and_is_a_warning_among_annotations(tmp_path: Pa
 
 def table(name: str, *, routed: bool = True) -> ServiceTable:
     here = TableName("public", name)
-    columns = (Column(name="id", type="bigint", type_is_builtin=True),)
+    columns = (Column(name="id", type="bigint", is_portable=True),)
     target = Table(name=here, kind="r", columns=columns, primary_key=("id",))
     route = Route(
         id=f"shop:{name}",

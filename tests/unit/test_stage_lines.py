@@ -15,10 +15,10 @@ from plans.catalog import Column, Table, TableName
 
 
 def stage(*names: str, generated: str = "", binary: bool = True) -> Stage:
-    columns = [Column(name=name, type="text", type_is_builtin=True) for name in names]
+    columns = [Column(name=name, type="text", is_portable=True) for name in names]
     if generated:
         columns.append(
-            Column(name=generated, type="odd.t", type_is_builtin=False, generated="odd.f(x)")
+            Column(name=generated, type="odd.t", is_portable=False, generated="odd.f(x)")
         )
     table = Table(name=TableName("public", "t"), kind="r", columns=tuple(columns))
     return Stage(0, table, {"text": "dbsplit.text"}, binary)
@@ -130,9 +130,9 @@ def test_rows_that_come_as_text_are_cast_by_a_view() -> None:
 
 
 def test_which_rows_may_come_in_binary_form() -> None:
-    plain = Column(name="a", type="integer", type_is_builtin=True)
+    plain = Column(name="a", type="integer", is_portable=True)
     table = Table(name=TableName("public", "t"), kind="r", columns=(plain,))
-    odd = replace(plain, name="b", type="odd.pair", type_is_builtin=False)
+    odd = replace(plain, name="b", type="odd.pair", is_portable=False)
     assert carries_binary([table])
     assert not carries_binary([table, replace(table, columns=(plain, odd))])
     assert carries_binary([replace(table, columns=(plain, replace(odd, generated="a")))])

@@ -85,7 +85,7 @@ def test_names_break_where_their_words_end() -> None:
 
 
 def route(kind: Kind, names: tuple[str, ...], where: str | None = None) -> Route:
-    columns = tuple(Column(name=n, type="integer", type_is_builtin=True) for n in ("a", "b", "c"))
+    columns = tuple(Column(name=n, type="integer", is_portable=True) for n in ("a", "b", "c"))
     table = Table(name=NAME, kind="r", columns=columns, primary_key=("a",), size_bytes=80_000)
     return Route(
         id="s:public.orders", service="s", owner="s", kind=kind, source=table, target=NAME,

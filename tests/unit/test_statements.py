@@ -23,7 +23,7 @@ def table(name: TableName, *columns: str, parent: TableName | None = None) -> Ta
     return Table(
         name=name,
         kind="r",
-        columns=tuple(Column(name=one, type="text", type_is_builtin=True) for one in columns),
+        columns=tuple(Column(name=one, type="text", is_portable=True) for one in columns),
         parent=parent,
         is_partition=parent is not None,
     )

@@ -25,7 +25,7 @@ ORDERS, ITEMS = TableName("public", "orders"), TableName("public", "items")
 
 
 def table(name: TableName, *columns: str) -> Table:
-    held = [Column(name=one, type="text", type_is_builtin=True) for one in ("id", *columns)]
+    held = [Column(name=one, type="text", is_portable=True) for one in ("id", *columns)]
     return Table(name=name, kind="r", columns=tuple(held), primary_key=("id",))
 
 

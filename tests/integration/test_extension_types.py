@@ -1,0 +1,68 @@
+"""Types of extensions: whole feeds come in binary form with those that mean the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plans.errors import NotReady
+from tests.following import Following, following
+from toolkit.links import forward_feed
+from toolkit.servers import Server, find_binaries, running_server
+
+SCHEMA = (
+    "CREATE SCHEMA odd",
+    "CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE EXTENSION ltree;"
+    " CREATE EXTENSION cube",
+    "CREATE TABLE people (email citext PRIMARY KEY, more hstore, path ltree, n int)",
+    "INSERT INTO people SELECT 'Name' || n, hstore('k', n::text), ('top.n' || n)::ltree, n"
+    " FROM generate_series(1, 50) AS n",
+    "CREATE TABLE places (id int PRIMARY KEY, at cube, names citext[])",
+    "INSERT INTO places SELECT n, cube(n), ARRAY['a', 'B'] FROM generate_series(1, 5) AS n",
+)
+CHANGES = (
+    "UPDATE people SET email = upper(email::text) WHERE n < 10",
+    "UPDATE people SET more = more || 'new=>NULL', path = path || 'leaf' WHERE n % 3 = 0",
+    "DELETE FROM people WHERE n > 40; INSERT INTO people VALUES ('NAME41', '', '', 41)",
+    "BEGIN; INSERT INTO people VALUES ('x', NULL, 'a.b', 1); UPDATE people SET email = 'X'"
+    " WHERE email = 'x'; COMMIT",
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """The embedded builds have no contrib modules; Debian's PostgreSQL has."""
+    try:
+        find_binaries("15")
+    except NotReady as error:
+        pytest.skip(f"{error}; to have it: {error.hint}")
+    with running_server(version="15") as one:
+        yield one
+
+
+@pytest.fixture(params=["people: a\n", "people: a\nplaces: a\n"], ids=["binary", "text"])
+def databases(
+    request: pytest.FixtureRequest, server: Server, tmp_path: Path
+) -> Iterator[Following]:
+    with following(server, server, tmp_path, tables=request.param) as one:
+        one.execute(*SCHEMA)
+        if "places" not in request.param:
+            one.execute("DROP TABLE places; DROP EXTENSION cube")
+        yield one
+
+
+def test_they_are_copied_and_followed(databases: Following, request: pytest.FixtureRequest) -> None:
+    databases.prepare()
+    databases.execute("UPDATE people SET n = n + 1 WHERE email = 'name50'")
+    databases.copy()
+    databases.execute(*CHANGES)
+    databases.stream()
+    split = databases.open()
+    assert forward_feed(split).binary is ("text" not in request.node.name)
+    for route in split.routes:
+        assert databases.differences(split, route) == ([], []), route.id
+    assert {one.state for one in databases.validated().values()} == {"equal"}
+    emails = databases.rows("a", "SELECT email::text FROM people WHERE n < 3 ORDER BY n, 1")
+    assert emails == [("NAME1",), ("X",), ("NAME2",)]
