@@ -91,7 +91,7 @@ class Verbs:
             contextlib.redirect_stderr(err),
         ):
             try:
-                cli.main(words, prog_name="dbsplit", auto_envvar_prefix="DBSPLIT")
+                cli.main(words, prog_name="dbsplit")
             except SystemExit as end:
                 code = end.code
             except Exception:  # noqa: BLE001 - as an interpreter would

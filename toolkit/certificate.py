@@ -16,12 +16,13 @@ from toolkit.report.certificate import render_certificate
 
 
 def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | None:
-    """Write the certificate and journal its digest; returns the file, if one was asked for.
+    """Write the certificate and journal it; returns the file, if one was asked for.
 
     The file's `journal` part names the hash of the journal's last row, so that an
     auditor can recompute the chain up to it.
     """
     sides = move.sides
+    steps = journal.steps_done(sides.source, sides.split.name, move.attempt)
     document: dict[str, Any] = {
         "split": sides.split.name,
         "direction": sides.direction.value,
@@ -36,8 +37,14 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
             **{service: _version(target) for service, target in sides.targets.items()},
         },
         "write_pause_ms": pause_ms,
-        "steps": journal.steps_done(sides.source, sides.split.name, move.attempt),
-        "tables": _tables(move),
+        "fence_point": _of(steps, "drain", "passed"),
+        "markers": _of(steps, "marker", "markers"),
+        "applied_positions": _of(steps, "drain", "applied"),
+        "dirty_keys": _of(steps, "verify", "dirty_keys"),
+        "sequences": _of(steps, "sequences", "sequences"),
+        "fingerprints": _of(steps, "verify", "fingerprints"),
+        "steps": steps,
+        "tables": _tables(move, _of(steps, "validate", "hashes")),
     }
     document["journal"] = {
         "hash": journal.record(
@@ -46,11 +53,7 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
     }
     path = None
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        stem = f"{sides.split.name}-{sides.direction.value}-{move.attempt}"
-        path = directory / f"{stem}.json"
-        path.write_text(json.dumps(document, indent=2, sort_keys=True, default=str) + "\n")
-        (directory / f"{stem}.html").write_text(render_certificate(_plain(document)))
+        path = _written(directory, move, document)
     journal.record(
         sides.source,
         sides.split.name,
@@ -66,7 +69,28 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
     return path
 
 
-def _tables(move: Move) -> list[dict[str, Any]]:
+def _written(directory: Path, move: Move, document: dict[str, Any]) -> Path | None:
+    """The file, or None if it could not be written: the move is made, and the journal has it."""
+    sides = move.sides
+    path = directory / f"{sides.split.name}-{sides.direction.value}-{move.attempt}.json"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=2, sort_keys=True, default=str) + "\n")
+        path.with_suffix(".html").write_text(render_certificate(_plain(document)))
+    except OSError as error:
+        why = f"{path} cannot be written: {error.strerror or error}"
+        move.say("certificate", {"warning": f"{why}; the document is in dbsplit.journal"})
+        return None
+    return path
+
+
+def _of(steps: dict[str, Any], step: str, detail: str) -> dict[str, Any]:
+    """What a step has noted; nothing of a step that an earlier version has journaled."""
+    told: dict[str, Any] = steps.get(step, {}).get(detail, {})
+    return told
+
+
+def _tables(move: Move, hashes: dict[str, Any]) -> list[dict[str, Any]]:
     rows = move.sides.source.execute(
         "SELECT route, rows, missing, extra, different, state, at::text, since::text"
         " FROM dbsplit.validated WHERE split = %s AND direction = %s AND route = ANY (%s)"
@@ -78,7 +102,8 @@ def _tables(move: Move) -> list[dict[str, Any]]:
         ],
     ).fetchall()
     names = ("route", "rows", "missing", "extra", "different", "state", "at", "since")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    told = [dict(zip(names, row, strict=True)) for row in rows]
+    return [{**one, "hash": hashes.get(one["route"])} for one in told]
 
 
 def _version(connection: Connection) -> str:

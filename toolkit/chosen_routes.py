@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plans.errors import PlanInvalid
+from plans.errors import SplitError
+from plans.problems import one_of
 from plans.routes import Route
 from toolkit.opened import Split
+
+
+class NoRoute(SplitError):
+    """What was named on the command line is not in the plan."""
+
+    exit_code = 2
 
 
 def chosen_routes(
@@ -14,12 +21,12 @@ def chosen_routes(
 ) -> tuple[Route, ...]:
     """The routes of some services and tables, of all without any.
 
-    Raises PlanInvalid for a name that no route has.
+    Raises NoRoute for a name that no route has.
     """
     known = {r.service for r in split.routes}
     for service in services:
         if service not in known:
-            raise PlanInvalid(
+            raise NoRoute(
                 f"the plan has no service {service!r} with tables",
                 hint=f"services with tables are {', '.join(sorted(known))}",
             )
@@ -34,6 +41,7 @@ def chosen_routes(
             if table in (r.target.name, str(r.target), r.source.name.name, str(r.source.name))
         ]
         if not named:
-            raise PlanInvalid(f"no route of the plan has a table {table!r}", hint="see the plan")
+            known = {r.source.name.name for r in chosen}
+            raise NoRoute(f"no route of the plan has a table {table!r}", hint=one_of(table, known))
         found += [r for r in named if r not in found]
     return tuple(found)

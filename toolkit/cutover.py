@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from cdc.connect import Connection
 from cdc.crash import crash_point
-from plans.errors import GateClosed, GivenUp, NotReady, PlanInvalid, SplitError
+from plans.errors import (
+    NOT_MOVED,
+    GateClosed,
+    GivenUp,
+    Halted,
+    Interrupted,
+    NotReady,
+    PlanInvalid,
+    SplitError,
+)
 from toolkit import locks, state
 from toolkit.certificate import certify
 from toolkit.dirty_keys import open_ends
@@ -86,7 +97,7 @@ def move(
         now = state.phases(control, split.name)
         chosen = _choose(split, direction, services, now)
         if not chosen:
-            return _already(split, control, direction)
+            return _already(split, control, direction, services)
         _require_phase(split, chosen, direction, now)
         if not locks.is_held(control, split.name, locks.STREAM):
             raise NotReady(
@@ -105,6 +116,8 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
         require_prepared(split, control)
         now = state.phases(control, split.name)
         chosen = _choose(split, direction, services, now)
+        if not chosen:
+            return _already(split, control, direction, services)
         _require_phase(split, chosen, direction, now)
         with open_sides(split, direction, chosen, now) as sides:
             gates = [
@@ -139,18 +152,48 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
             give_up(moving, error)
             raise
         return _gave_up(moving, error)
+    try:
+        return _finish(moving, directory)
+    except KeyboardInterrupt:
+        interrupted = Interrupted(
+            "interrupted after the decision: the right to write has moved",
+            hint="run the same command again: it goes on from here, as the stream process does",
+        )
+        interrupted.result = Halted("").result | {"services": list(sides.services)}
+        raise interrupted from None
+    except (psycopg.Error, SplitError) as error:
+        halted = error if isinstance(error, Halted) else _halted(moving, error)
+        halted.result |= {"services": list(sides.services), "write_pause_ms": moving.pause_ms}
+        raise halted from None
+
+
+def _finish(moving: Move, directory: Path) -> Moved:
+    """What follows the decision; from here on it only goes forward."""
     open_new_leader(moving)
     pause_ms = moving.pause_ms
     watch_canary(moving)
     certificate = certify(moving, directory, pause_ms=pause_ms)
     crash_point("cutover.certificate")
     return Moved(
-        sides.direction.outcome,
-        sides.services,
+        moving.sides.direction.outcome,
+        moving.sides.services,
         pause_ms,
-        str(certificate),
+        str(certificate) if certificate else None,
         moving.steps_ms,
         tuple(moving.gates),
+    )
+
+
+def _halted(moving: Move, error: BaseException) -> Halted:
+    """The decision stands, so that no other exit code would tell where the split is."""
+    said = (
+        "and the new side is open, but not everything after it was done"
+        if "open" in moving.facts
+        else "but the new side could not be opened"
+    )
+    return Halted(
+        f"the right to write has moved, {said}: {error}",
+        hint="see to the servers, then run the same command again: it goes on from here",
     )
 
 
@@ -182,12 +225,17 @@ def _gave_up(moving: Move, error: BaseException) -> Moved:
         )
     if isinstance(error, GateClosed | NotReady) and not moving.paused_at:
         raise error
-    if isinstance(error, KeyboardInterrupt):
-        raise error
     hint = error.hint if isinstance(error, SplitError) else "repeat the command"
-    leader = "the source" if moving.sides.direction is Direction.CUTOVER else "the targets"
-    given_up = GivenUp(f"given up, {leader} takes writes again: {error}", hint=hint)
-    given_up.result |= {
+    leader = (
+        "the source takes" if moving.sides.direction is Direction.CUTOVER else "the targets take"
+    )
+    given_up: SplitError
+    if isinstance(error, KeyboardInterrupt):
+        given_up = Interrupted(f"interrupted, and given up: {leader} writes again", hint=hint)
+    else:
+        given_up = GivenUp(f"given up, {leader} writes again: {error}", hint=hint)
+    given_up.result = {
+        **NOT_MOVED,
         "services": list(moving.sides.services),
         "write_pause_ms": pause_ms,
         "steps_ms": moving.steps_ms,
@@ -239,10 +287,13 @@ def _next_step(split: Split, phase: Phase) -> str:
             return "the split has ended: there is no way back"
 
 
-def _already(split: Split, control: Connection, direction: Direction) -> Moved:
+def _already(
+    split: Split, control: Connection, direction: Direction, services: Iterable[str]
+) -> Moved:
     """Nothing was left to do: tell of the attempt that did it."""
+    wanted = set(services) or set(split.plan.services)
     for attempt in state.attempts(control, split.name):
-        if attempt.outcome == direction.outcome:
+        if attempt.outcome == direction.outcome and wanted & set(attempt.services):
             row = control.execute(
                 "SELECT details FROM dbsplit.journal WHERE split = %s AND attempt = %s"
                 " AND step = 'certificate' AND state = 'done'",

@@ -6,7 +6,7 @@ can be acted on.  Deciding is separate from observing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -188,11 +188,13 @@ def _boundary(crossing: Crossing | None, limits: Limits) -> list[Gate]:
     ]
 
 
-def require_open(gates: Iterable[Gate]) -> None:
+def require_open(gates: Sequence[Gate]) -> None:
     """Raise GateClosed that names every closed gate."""
     closed = [gate for gate in gates if not gate.ok]
     if closed:
         said = "; ".join(f"{g.gate} is {g.observed}, limit {g.limit}" for g in closed)
-        raise GateClosed(
+        error = GateClosed(
             f"gate closed: {said}", hint="; ".join(g.remedy for g in closed if g.remedy)
         )
+        error.result = {"gates": [gate.as_dict() for gate in gates]}
+        raise error

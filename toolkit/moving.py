@@ -96,16 +96,7 @@ def make_ready(move: Move) -> None:
         crash_point("cutover.target_closed")
     with move.step("validate") as details:
         # What was proven before the targets were closed may have been written since.
-        compared = validation.validate(
-            sides.split,
-            sides.split.owned(sides.services),
-            sides.direction,
-            sides.source,
-            move.say,
-            validation.Asked(resume=False),
-        )
-        details["tables"] = len(compared.results)
-        details["differences"] = compared.differences
+        compared = _compared(move, details)
         crash_point("cutover.validated")
     with move.step("gates") as details:
         _await_lag(sides)
@@ -120,6 +111,22 @@ def make_ready(move: Move) -> None:
         run_switch(sides.split.plan.switch, "prepare", routes_after(sides))
     with move.step("recheck") as details:
         details["dirty_keys"] = dirty_keys.shrink_dirty(sides, move.ends)
+
+
+def _compared(move: Move, details: dict[str, Any]) -> validation.Compared:
+    sides = move.sides
+    compared = validation.validate(
+        sides.split,
+        sides.split.owned(sides.services),
+        sides.direction,
+        sides.source,
+        move.say,
+        validation.Asked(resume=False),
+    )
+    details["tables"] = len(compared.results)
+    details["differences"] = compared.differences
+    details["hashes"] = {r.route: r.fingerprint for r in compared.results if r.fingerprint}
+    return compared
 
 
 def pause(move: Move) -> None:
@@ -162,6 +169,7 @@ def _drain_to_marker(move: Move) -> None:
         details["passed"] = {s: _drain(move, s, emitted[s]) for s in sides.movers}
         if sides.direction is Direction.ROLLBACK:
             details["source"] = _drain_source(move)
+        details["applied"] = {s: _applied(sides, s) for s in sides.movers}
         state.set_phase(sides.source, sides.split.name, sides.services, Phase.SETTLED)
         crash_point("cutover.drained")
 
@@ -265,7 +273,11 @@ def give_up(move: Move, cause: BaseException) -> None:
             if state.outcome(sides.source, move.attempt) == "aborted":
                 # Whoever gave it up may have done so before our last fence.
                 reopen(move)
-            return
+                return
+            raise Halted(
+                f"the right to write has moved, but what follows was not begun: {cause}",
+                hint="run the same command again: it goes on from here",
+            ) from cause
         journal.record(
             sides.source,
             sides.split.name,
@@ -418,6 +430,17 @@ def _drain(move: Move, service: str, marker: str) -> str:
             "choose a quieter time",
         )
     return passed
+
+
+def _applied(sides: Sides, service: str) -> str | None:
+    row = (
+        sides.follower(service)
+        .execute(
+            "SELECT lsn::text FROM dbsplit.progress WHERE stream = %s", [sides.stream(service)]
+        )
+        .fetchone()
+    )
+    return row[0] if row else None
 
 
 def _drain_source(move: Move) -> dict[str, str]:

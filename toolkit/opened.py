@@ -241,17 +241,29 @@ def require_same_plan(plan: Plan, source: Connection) -> bool:
     return row is not None
 
 
+def is_completed(plan: Plan, source: Connection) -> bool:
+    """Whether `complete` has ended the split, or has begun to."""
+    row = _control_row(plan, source)
+    return row is not None and row[3] is not None
+
+
+def require_not_completed(plan: Plan, source: Connection) -> None:
+    """Check that `complete` has not ended the split; GateClosed if it has."""
+    if is_completed(plan, source):
+        raise GateClosed(
+            f"split {plan.split} is completed: its tables have moved for good",
+            hint=f"there is nothing left to do; `dbsplit complete {plan.path} --drop` drops the "
+            "retired tables",
+        )
+
+
 def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> None:
     """Check that the tables are what the split was prepared for, as far as it is.
 
     Raises Drifted with all that has changed, GateClosed if `complete` has ended the split.
     """
+    require_not_completed(plan, source)
     row = _control_row(plan, source)
-    if row is not None and row[3] is not None:
-        raise GateClosed(
-            f"split {plan.split} is completed: its tables have moved for good",
-            hint="there is nothing left to do; `dbsplit complete --drop` drops the retired tables",
-        )
     before: dict[str, Any] = (row[2] if row else None) or {}
     now = {name: shape_of(table) for name, table in _named(catalog).items()}
     changed = [

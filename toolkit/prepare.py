@@ -7,6 +7,7 @@ command goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,19 @@ from plans.catalog import Table
 from plans.check import check_source
 from plans.errors import PlanInvalid
 from plans.findings import Finding, Severity
-from plans.load import Plan
+from plans.load import Plan, load_plan
 from plans.schema.staging import staging_types
 from toolkit import locks, state
 from toolkit.control.schema import install_control
 from toolkit.giving_up import require_not_given_up
-from toolkit.opened import Split, open_split, require_same_plan, require_same_tables, shape_of
+from toolkit.opened import (
+    Split,
+    open_split,
+    require_not_completed,
+    require_same_plan,
+    require_same_tables,
+    shape_of,
+)
 from toolkit.ready import check_servers, require
 from toolkit.schema_numbers import read_numbers
 from toolkit.service_schema import build_schema
@@ -36,15 +44,10 @@ def prepare(path: Path, say: Say) -> Split:
     """Make everything ready for the copy; returns the split with its targets.
 
     Raises PlanInvalid for a plan with blockers or one that has changed since,
-    NotReady for a server that is not as it must be.
+    NotReady for a server that is not as it must be, GateClosed for a split that
+    `complete` has ended: its tables have other names, which looks like a wrong plan.
     """
-    split = open_split(path, with_targets=False, prepared=False)
-    with connect(split.plan.source.dsn, name="dbsplit prepare") as source:
-        require_same_plan(split.plan, source)
-        require_same_tables(split.plan, split.catalog, source)
-        require_not_given_up(split.name, source)
-        require(check_servers(split.plan))  # a missing privilege would look like a wrong plan
-        _require_no_blockers(split, check_source(split.plan, source))
+    split = _require_ready(path)
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
         _install(split, source)
         say("control", {"schema": names.CONTROL_SCHEMA})
@@ -72,6 +75,19 @@ def prepare(path: Path, say: Say) -> Split:
                 s for s, p in state.phases(source, split.name).items() if p is state.Phase.PLANNED
             ]
             state.set_phase(source, split.name, planned, state.Phase.PREPARED)
+    return split
+
+
+def _require_ready(path: Path) -> Split:
+    plan = load_plan(path, os.environ)
+    with connect(plan.source.dsn, name="dbsplit prepare") as source:
+        require_not_completed(plan, source)
+        split = open_split(path, with_targets=False, prepared=False)
+        require_same_plan(split.plan, source)
+        require_same_tables(split.plan, split.catalog, source)
+        require_not_given_up(split.name, source)
+        require(check_servers(split.plan))  # a missing privilege would look like a wrong plan
+        _require_no_blockers(split, check_source(split.plan, source))
     return split
 
 

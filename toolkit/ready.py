@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from cdc.connect import Connection, connect, describe
 from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
-from toolkit.journal import verify_chain
+from toolkit.opened import is_completed
 from toolkit.revisions import revision_ids
 
 VERSION_MIN = 150_000
@@ -38,38 +39,31 @@ class Need:
 def check_servers(plan: Plan) -> list[Need]:
     """All requirements on the source and the targets; changes nothing.
 
-    Raises NotReady for a server that cannot be reached at all.
+    One that cannot be reached is told, and the others are looked at all the same.
     """
     needs: list[Need] = []
-    with connect(plan.source.dsn, name="dbsplit doctor") as source:
-        needs += _source_needs(plan, source)
-        taken = {_identity(source): "the source"}
+    taken: dict[tuple[str, str], str] = {}
+    with ExitStack() as stack:
+        source = _reached(plan.source.dsn, "source", needs, stack)
+        if source is not None:
+            needs += _source_needs(plan, source)
+            taken[_identity(source)] = "the source"
         for service in plan.services:
-            with connect(plan.services[service].dsn, name="dbsplit doctor") as target:
-                needs += _target_needs(plan, service, target, source, taken)
-                taken.setdefault(_identity(target), f"service {service}")
+            with ExitStack() as with_target:
+                where = f"service {service}"
+                target = _reached(plan.services[service].dsn, where, needs, with_target)
+                if target is not None:
+                    needs += _target_needs(plan, service, target, source, taken)
+                    taken.setdefault(_identity(target), where)
     return needs
 
 
-def check_journal(plan: Plan) -> list[Need]:
-    """Whether the journal is as it was written; nothing if there is none yet."""
-    with connect(plan.source.dsn, name="dbsplit doctor") as source:
-        row = source.execute("SELECT to_regclass('dbsplit.journal') IS NOT NULL").fetchone()
-        if row is None or not row[0]:
-            return []
-        whole, broken = verify_chain(source, plan.split)
-    observed = f"{whole} rows, each with the hash of the one before"
-    if broken is not None:
-        observed = f"row {broken} is not what was written after {whole} others"
-    return [
-        Need(
-            "source: the journal is whole",
-            broken is None,
-            observed,
-            "somebody has changed it, so that no certificate from there on is worth anything: "
-            "compare dbsplit.journal with a backup",
-        )
-    ]
+def _reached(dsn: str, where: str, needs: list[Need], stack: ExitStack) -> Connection | None:
+    try:
+        return stack.enter_context(connect(dsn, name="dbsplit doctor"))
+    except NotReady as error:
+        needs.append(Need(f"{where}: answers", ok=False, observed=str(error), remedy=error.hint))
+        return None
 
 
 def require(needs: list[Need]) -> None:
@@ -104,6 +98,8 @@ def create_databases(plan: Plan) -> list[str]:
 
 def _source_needs(plan: Plan, source: Connection) -> Iterator[Need]:
     yield _version(source, "source")
+    yield _direct(source, "source")
+    yield _writable(source, "source")
     yield _wal_level(source, "source")
     yield from _free(plan, source, "source", 1)
     yield _privileges(source, "source")
@@ -114,11 +110,13 @@ def _target_needs(
     plan: Plan,
     service: str,
     target: Connection,
-    source: Connection,
+    source: Connection | None,
     taken: Mapping[tuple[str, str], str],
 ) -> Iterator[Need]:
     where = f"service {service}"
     yield _version(target, where)
+    yield _direct(target, where)
+    yield _writable(target, where)
     yield _wal_level(target, where)  # its changes have to find the way back
     yield from _free(plan, target, where, 1)
     yield _privileges(target, where)
@@ -129,8 +127,10 @@ def _target_needs(
         describe(plan.services[service].dsn) + (f" is that of {other}" if other else ""),
         f"let its dsn name another database than that of {other}" if other else "",
     )
-    yield _encoding(target, source, where)
-    yield _empty(plan, service, target)
+    if source is not None:
+        yield _encoding(target, source, where)
+    if source is None or not is_completed(plan, source):
+        yield _empty(plan, service, target)
 
 
 def _version(connection: Connection, where: str) -> Need:
@@ -141,6 +141,35 @@ def _version(connection: Connection, where: str) -> Need:
         f"{version // 10_000}.{version % 10_000}",
         f"upgrade the {where}'s server",
     )
+
+
+def _direct(connection: Connection, where: str) -> Need:
+    """A pooler between us and the server gives numbers of its own to its connections."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    pooled = row is None or row[0] != connection.info.backend_pid
+    return Need(
+        f"{where}: no pooler in between",
+        not pooled,
+        "another process answers than the one that we connected to" if pooled else "direct",
+        f"let the dsn of {where} name the server itself: replication, advisory locks and"
+        " settings need sessions of their own"
+        if pooled
+        else "",
+    )
+
+
+def _writable(connection: Connection, where: str) -> Need:
+    row = connection.execute(
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+    ).fetchone()
+    standby, read_only = row or (True, True)
+    observed, remedy = "it does", ""
+    if standby:
+        observed, remedy = "it is a standby", f"let the dsn of {where} lead to the primary"
+    elif read_only:
+        observed = "default_transaction_read_only is on"
+        remedy = f"ALTER DATABASE or ALTER ROLE … RESET it, or take it out of the dsn of {where}"
+    return Need(f"{where}: takes writes", not (standby or read_only), observed, remedy)
 
 
 def _wal_level(connection: Connection, where: str) -> Need:

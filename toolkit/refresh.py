@@ -218,6 +218,14 @@ def _told(work: Work, edits: tuple[str, ...] = (), unassigned: tuple[str, ...] =
     )
 
 
+def _before_a_refresh(plan: Plan, phase: Phase) -> str:
+    if phase in (Phase.PLANNED, Phase.PREPARED, Phase.COPYING):
+        return f"bring it there first: `dbsplit copy {plan.path}`"
+    if phase is Phase.COMPLETED:
+        return "the split has ended: the service changes its own schema"
+    return "let the cutover or rollback that is under way end first"
+
+
 def moved_services(plan: Plan, source: Connection) -> frozenset[str]:
     """The services that have moved; GateClosed if one neither follows nor has moved."""
     now = state.phases(source, plan.split)
@@ -226,8 +234,6 @@ def moved_services(plan: Plan, source: Connection) -> frozenset[str]:
             raise GateClosed(
                 f"service {service} is {phase.value}: a split is refreshed while each of its "
                 "services follows, or has moved",
-                hint=f"bring it there first: `dbsplit copy {plan.path}`"
-                if phase in (Phase.PLANNED, Phase.PREPARED, Phase.COPYING)
-                else "let the cutover or rollback that is under way end first",
+                hint=_before_a_refresh(plan, phase),
             )
     return frozenset(service for service, phase in now.items() if phase is Phase.MOVED)

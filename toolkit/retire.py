@@ -84,7 +84,9 @@ def abort(split: Split, *, dry_run: bool, say: Say) -> list[dict[str, str]]:
                 raise GateClosed(
                     f"service {moved[0]} is {now[moved[0]].value}: its writes are in its own "
                     "database",
-                    hint=f"run `dbsplit rollback {split.plan.path}` first",
+                    hint=f"run `dbsplit rollback {split.plan.path}` first"
+                    if now[moved[0]] is Phase.MOVED
+                    else "the split has ended: there is no way back",
                 )
         if locks.is_held(source, split.name, locks.STREAM) and not dry_run:
             raise NotReady(

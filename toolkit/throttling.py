@@ -90,7 +90,11 @@ def throttled(
     of `role`.
     """
     watcher = _Watcher(split, role, tell, paused, details)
-    watcher.look()  # what was asked for before holds from the first row on
+    try:
+        watcher.look()  # what was asked for before holds from the first row on
+    except BaseException:
+        watcher.close()
+        raise
     watcher.start()
     try:
         yield watcher.throttle
@@ -130,8 +134,8 @@ class _Watcher(threading.Thread):
                 self.look()
             except (psycopg.Error, SplitError):
                 # The next look may succeed; until then the last verdict holds.
-                self._close()
-        self._close()
+                self.close()
+        self.close()
 
     def look(self) -> None:
         """Look once, and have what comes of it hold."""
@@ -147,7 +151,8 @@ class _Watcher(threading.Thread):
         slowed = {"slowed_by": now.reasons, "warnings": now.warnings}
         state.beat(source, name, self._role, {**slowed, **self._details()})
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the source."""
         if self._source is not None:
             self._source.close()
             self._source = None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import socket
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.small_shop import PASSWORD, SmallShop, small_shop
 from toolkit import locks
@@ -132,15 +137,23 @@ def test_servers_that_do_not_let_us_in(untouched: SmallShop, other_server: Serve
             other_server.dsn("nowhere"): '"nowhere" does not exist',
         }
         for dsn, says in cases.items():
-            for verb, place in (("prepare", "SOURCE"), ("doctor", "CRM")):
+            for place in ("SOURCE", "CRM"):
                 one = untouched.verbs.refused(
-                    verb,
+                    "prepare",
                     code=4,
                     says=says,
                     hint="check that the server runs",
                     **{f"DBSPLIT_{place}_DSN": dsn},
                 )
                 assert str(other_server.password) not in one.err
+                # The doctor looks at the others nevertheless.
+                told = untouched.verbs.json("doctor", code=4, **{f"DBSPLIT_{place}_DSN": dsn})
+                ill = [need for need in told["needs"] if not need["ok"]]
+                assert [need["need"].rpartition(": ")[2] for need in ill] == ["answers"]
+                assert says in ill[0]["observed"]
+                assert "check that the server runs" in ill[0]["remedy"]
+                assert str(other_server.password) not in str(told)
+                assert any(need["need"].startswith("service shop: wal") for need in told["needs"])
 
 
 def test_servers_that_are_not_as_they_must_be(
@@ -152,6 +165,12 @@ def test_servers_that_are_not_as_they_must_be(
     assert "ALTER SYSTEM SET wal_level = logical" in one.err
     checked = verbs.json("doctor", code=4, DBSPLIT_SHOP_DSN=other_server.dsn())
     assert [n["need"] for n in checked["needs"] if not n["ok"]] == ["service shop: wal_level"]
+    for place, where in (("SOURCE", "source"), ("CRM", "service crm")):
+        dsn = untouched.verbs.environment[f"DBSPLIT_{place}_DSN"]
+        read_only = {f"DBSPLIT_{place}_DSN": f"{dsn}?options=-cdefault_transaction_read_only%3Don"}
+        says = f"{where}: takes writes: default_transaction_read_only is on"
+        verbs.refused("prepare", code=4, says=says, hint="RESET", **read_only)
+        assert verbs.json("doctor", code=4, **read_only)["ok"] is False
     same = untouched.source.replace("127.0.0.1", "localhost")
     verbs.refused(
         "prepare",
@@ -176,6 +195,56 @@ def test_servers_that_are_not_as_they_must_be(
         with psycopg.connect(untouched.targets["crm"]) as connection:
             connection.execute("DROP TABLE theirs")
     assert untouched.value("source", "SELECT count(*) FROM pg_replication_slots") == 0
+
+
+def test_a_pooler_in_between(untouched: SmallShop) -> None:
+    dsn = untouched.verbs.environment["DBSPLIT_CRM_DSN"]
+    with _pooler(dsn) as pooled:
+        told = untouched.verbs.json("doctor", code=4, DBSPLIT_CRM_DSN=pooled)
+        ill = [need for need in told["needs"] if not need["ok"]]
+        assert [need["need"] for need in ill] == ["service crm: no pooler in between"]
+        untouched.verbs.refused(
+            "prepare", code=4, says="no pooler", hint="the server itself", DBSPLIT_CRM_DSN=pooled
+        )
+
+
+@contextmanager
+def _pooler(dsn: str) -> Iterator[str]:
+    """PgBouncer before the database of `dsn`."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("apt-get install pgbouncer")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    parts = conninfo_to_dict(dsn)
+    lines = (
+        "[databases]",
+        "pooled = host={host} port={port} dbname={dbname} user={user}".format_map(parts),
+        "[pgbouncer]",
+        "listen_addr = 127.0.0.1",
+        f"listen_port = {port}",
+        "unix_socket_dir =",
+        "auth_type = any",
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        ini = Path(directory) / "pgbouncer.ini"
+        ini.write_text("\n".join(lines))
+        ini.parent.chmod(0o755)
+        # It refuses to run as root.
+        user = "nobody" if os.geteuid() == 0 else None
+        bouncer = subprocess.Popen([program, "-q", str(ini)], user=user, stderr=subprocess.DEVNULL)
+        try:
+            assert wait_until(lambda: _listens(port), timeout_s=10)
+            yield make_conninfo(dsn, port=port, dbname="pooled")
+        finally:
+            bouncer.terminate()
+            bouncer.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_missing_privileges(untouched: SmallShop, source_server: Server) -> None:
@@ -218,12 +287,17 @@ def test_verbs_before_their_turn(shop: SmallShop) -> None:
         one = verbs(verb, "--service", "shopp", code=2)
         assert "no service 'shopp'" in one.err
         assert "'shop'" in one.err
+    verbs.refused("validate", "--table", "ticket", code=2, says="no route", hint="'tickets'")
     with plan_with(shop, "  tickets: crm", "  tickets: shop"):
         for verb in ("prepare", "copy", "stream", "validate", "cutover", "rollback", "complete",
                      "abort"):  # fmt: skip
             verbs.refused(verb, code=3, says="has changed since split small", hint="restore")
         assert verbs.json("status")["phase"] == "following"
     assert shop.everything() == copied
+    read_only = f"{shop.source}?options=-cdefault_transaction_read_only%3Don"
+    for verb in ("validate", "throttle --pause", "stream --until-caught-up"):
+        told = verbs.json(*verb.split(), code=4, DBSPLIT_SOURCE_DSN=read_only)
+        assert "read-only transaction" in told["error"]
     with plan_with(shop, "foreign_keys:", "limits: {write_pause_s_max: 4}\nforeign_keys:"):
         assert verbs.json("stream", "--until-caught-up")["outcome"] == "caught_up"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,13 @@ def _cut_over(shop: SmallShop) -> None:
     assert moved["outcome"] == "moved"
     assert moved["services"] == SERVICES
     assert 0 < moved["write_pause_ms"] < 5000
-    assert (shop.verbs.plan.parent / moved["certificate"]).is_file()
+    proof = json.loads((shop.verbs.plan.parent / moved["certificate"]).read_text())
+    for name in ("fence_point", "markers", "applied_positions"):
+        assert sorted(proof[name]) == sorted(SERVICES), name
+    assert sorted(proof["fingerprints"]) == sorted(("source", *SERVICES))
+    assert {t["route"] for t in proof["tables"] if len(t["hash"] or "") >= 16}, proof["tables"]
+    assert all(t["hash"] for t in proof["tables"] if t["rows"]), proof["tables"]
+    assert proof["sequences"]["shop:public.orders_id_seq"] > 500
     shows_phase(shop, "moved")
     needs = {need["need"]: need for need in shop.verbs.json("doctor")["needs"]}
     assert needs["source: the journal is whole"]["ok"]
@@ -308,7 +315,17 @@ def _complete(shop: SmallShop) -> None:
     assert "open_orders" in dropped["error"]
     shop.ask("source", "DROP VIEW open_orders")
     assert len(shop.verbs.json("complete", "--yes", "--drop")["steps"]) == 1
+    _nothing_is_left_to_do(shop)
+
+
+def _nothing_is_left_to_do(shop: SmallShop) -> None:
     assert shop.value("source", "SELECT to_regclass('orders_retired') IS NULL") is True
+    assert shop.verbs.json("complete", "--yes", "--drop")["steps"] == []
+    for verb in ("prepare", "run", "copy", "stream", "validate", "cutover"):
+        shop.verbs.refused(verb, code=6, says="completed", hint="complete")
+    shop.verbs.refused("abort", "--yes", code=6, says="completed", hint="has ended")
+    shop.verbs.refused("plan", "refresh", code=6, says="completed", hint="has ended")
+    assert shop.verbs.json("doctor")["ok"] is True
 
 
 def test_a_line_that_is_run_in_one_goes_back_and_leaves_nothing(shop: SmallShop) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,13 +75,22 @@ SPARED = {
 """What a verb does not need, it does not wait for: each of these takes a tenth of a second."""
 
 
-@pytest.mark.parametrize("verb", SPARED)
-def test_a_verb_imports_only_what_it_uses(verb: str, tmp_path: Path) -> None:
-    plan = tmp_path / "plan.yaml"
-    nobody = "{dsn: 'host=127.0.0.1 port=1 dbname=%s'}"
-    plan.write_text(
-        f"split: s\nsource: {nobody % 's'}\nservices: {{a: {nobody % 'a'}}}\ntables: {{t: a}}\n"
+NOBODY = "host=127.0.0.1 port=1 dbname=%s"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """A plan whose servers do not answer."""
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        f"split: s\nsource: {{dsn: {NOBODY % 's'}}}\n"
+        f"services: {{a: {{dsn: {NOBODY % 'a'}}}}}\ntables: {{t: a}}\n"
     )
+    return path
+
+
+@pytest.mark.parametrize("verb", SPARED)
+def test_a_verb_imports_only_what_it_uses(verb: str, plan: Path) -> None:
     script = (
         "import sys; from toolkit.cli.main import cli\n"
         f"try: cli.main([{verb!r}, {str(plan)!r}])\n"
@@ -112,19 +124,96 @@ def test_colours_are_for_terminals_whose_user_wants_them(tmp_path: Path, no_colo
     assert ("\x1b[" in said) == (not no_color), said
 
 
-def test_each_option_may_stand_in_the_environment(tmp_path: Path) -> None:
-    plan = tmp_path / "plan.yaml"
-    plan.write_text("")
-    done = subprocess.run(
-        [str(DBSPLIT), "copy", str(plan)],
-        env={**os.environ, "DBSPLIT_COPY_JOBS": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "DBSPLIT_COPY_JOBS" in done.stderr or "--jobs" in done.stderr
-    assert done.stdout == ""
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_each_option_may_stand_in_the_environment_by_its_own_name(verb: tuple[str, ...]) -> None:
+    command: click.Command = cli
+    for name in verb:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            longest = max(option.opts, key=len)
+            wanted = "_".join(("dbsplit", *verb, longest.strip("-"))).replace("-", "_").upper()
+            variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+            assert variables is not None
+            assert wanted in variables
+
+
+def _run(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(DBSPLIT), *(str(word) for word in words)],
+        env={**os.environ, **env},
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "code"),
+    [
+        (("copy", "PLAN", "--json"), {"DBSPLIT_COPY_JOBS": "0"}, 2),
+        (("status", "PLAN"), {"DBSPLIT_STATUS_JSON": "1"}, 4),
+        (("status", "no-plan.yaml", "--json"), {}, 2),
+        (("status", "PLAN", "--nope", "--json"), {}, 2),
+        (("no-verb", "--json"), {}, 2),
+        (("plan", "no-verb", "--json"), {}, 2),
+        (("cutover", "PLAN", "--dry-run", "--rehearse", "--json"), {}, 2),
+        (("rollback", "PLAN", "--certificates", "/proc/no", "--yes", "--json"), {}, 2),
+        (("compare", "host=h password=hunter2 nope=1", "host=h", "--json"), {}, 2),
+        (("compare", "host=h", "postgresql://u:hunter2%zz@h/d", "--json"), {}, 2),
+        *(((verb, "PLAN", "--json"), {}, 4) for verb in ("cutover", "rollback", "run", "abort")),
+    ],
+)
+def test_whatever_is_wrong_the_last_line_is_an_object(
+    plan: Path, words: tuple[str, ...], env: dict[str, str], code: int
+) -> None:
+    done = _run(*(plan if word == "PLAN" else word for word in words), **env)
+    assert done.returncode == code, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["error"]
+    assert told["hint"]
+    assert told["exit_code"] == code
+    assert "hunter2" not in done.stdout + done.stderr
+    if words[0] in ("cutover", "rollback") and code == 4:
+        assert (told["outcome"], told["write_pause_ms"], told["certificate"]) == (
+            "aborted",
+            0,
+            None,
+        )
+
+
+def test_a_signal_ends_a_verb_in_order(plan: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        plan.write_text(plan.read_text().replace("port=1", f"port={silent.getsockname()[1]}"))
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            verb = subprocess.Popen(
+                [str(DBSPLIT), "status", str(plan), "--json"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            with silent.accept()[0]:
+                verb.send_signal(signum)
+                out, err = verb.communicate(timeout=20)
+            assert verb.returncode == 130, err
+            assert "run the same command again" in err
+            assert json.loads(out)["exit_code"] == 130
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\x04"])
+def test_a_question_that_is_not_answered_with_yes_ends_with_130(plan: Path, answer: bytes) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        verb = subprocess.Popen(
+            [str(DBSPLIT), "complete", str(plan), "--json"],
+            stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        os.write(ours, answer)
+        out, err = verb.communicate(timeout=20)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert verb.returncode == 130, err
+    assert json.loads(out.splitlines()[-1])["exit_code"] == 130
 
 
 def test_what_nobody_reads_ends_quietly() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli.options import JSON
+from toolkit.cli.options import JSON, require_dsn
 from toolkit.cli.scoping import scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
 
@@ -59,6 +59,8 @@ def compare(left: str, right: str, *, as_json: bool, **options: Any) -> None:  #
     with told(as_json=as_json) as talk:
         from toolkit.comparing import compare_databases
 
+        require_dsn(left, "the first DSN")
+        require_dsn(right, "the second DSN")
         wish = _wish(options)
 
         def report(progress: Progress) -> None:

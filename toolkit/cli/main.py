@@ -18,9 +18,20 @@ import click
 
 from toolkit.cli.compare import compare
 from toolkit.cli.copy import copy_command, copy_rows, throttle_command
-from toolkit.cli.options import DRY_RUN, JOBS, JSON, PLAN, SERVICE, YES, InOrder, require_services
+from toolkit.cli.options import (
+    DRY_RUN,
+    JOBS,
+    JSON,
+    PLAN,
+    SERVICE,
+    YES,
+    InOrder,
+    name_variables,
+    require_directory,
+    require_services,
+)
 from toolkit.cli.plan import plan_group
-from toolkit.cli.talk import Talk, told
+from toolkit.cli.talk import Talk, declined, told
 from toolkit.cli.validate import compare_split, tell, validate
 
 if TYPE_CHECKING:
@@ -42,7 +53,8 @@ def cli() -> None:
     dbsplit validate plan.yaml && dbsplit cutover plan.yaml
 
     Every option can be set in the environment, too: DBSPLIT_COPY_JOBS=4 stands for
-    dbsplit copy --jobs 4, DBSPLIT_CUTOVER_YES=1 for dbsplit cutover --yes.
+    dbsplit copy --jobs 4, DBSPLIT_CUTOVER_YES=1 for dbsplit cutover --yes.  With --json
+    the last line on standard output is one object, however a verb ends.
 
     Exit codes: 0 ok, 1 bug, 2 usage, 3 plan invalid, 4 not ready, 5 rows differ,
     6 gate closed, 7 stream broken, 8 given up and the old side writable again,
@@ -52,7 +64,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; NO_COLOR is heeded on terminals too (no-color.org)."""
-    cli(auto_envvar_prefix="DBSPLIT", color=False if os.environ.get("NO_COLOR") else None)
+    cli(color=False if os.environ.get("NO_COLOR") else None)
 
 
 @cli.command()
@@ -107,10 +119,9 @@ def doctor(plan: Path, *, as_json: bool) -> None:
     """
     with told(as_json=as_json) as talk:
         from plans.load import load_plan
-        from toolkit.ready import check_journal, check_servers
+        from toolkit.doctor import examine
 
-        loaded = load_plan(plan, os.environ)
-        needs = [*check_servers(loaded), *check_journal(loaded)]
+        needs = examine(load_plan(plan, os.environ))
         lines = [f"{'ok     ' if n.ok else 'MISSING'}  {n.need}: {n.observed}" for n in needs]
         lines += [f"         → {need.remedy}" for need in needs if not need.ok]
         ok = all(need.ok for need in needs)
@@ -267,8 +278,13 @@ def cutover(
     dbsplit cutover plan.yaml --service crm  the others stay
     """
     with told(as_json=as_json) as talk:
+        if dry_run and rehearse:
+            raise click.UsageError("--dry-run changes nothing, and --rehearse goes to the decision")
+        if not dry_run:
+            require_directory(certificates)
         if not (dry_run or rehearse):
-            _ask(yes=yes, question=f"Move {', '.join(services) or 'all services'} of {plan} now?")
+            named = ", ".join(services) or "all services"
+            _ask(talk, yes=yes, question=f"Move {named} of {plan} now?")
         _move(plan, talk, "cutover", services, certificates, dry_run=dry_run, rehearse=rehearse)
 
 
@@ -303,7 +319,9 @@ def rollback(
     """
     with told(as_json=as_json) as talk:
         if not dry_run:
-            _ask(yes=yes, question=f"Move {', '.join(services) or 'all services'} back now?")
+            require_directory(certificates)
+            named = ", ".join(services) or "all services"
+            _ask(talk, yes=yes, question=f"Move {named} back now?")
         _move(plan, talk, "rollback", services, certificates, dry_run=dry_run, rehearse=False)
 
 
@@ -326,7 +344,7 @@ def complete(plan: Path, *, as_json: bool, dry_run: bool, yes: bool, drop: bool)
         from toolkit.opened import open_split
 
         if not dry_run:
-            _ask(yes=yes, question="Retire the source's tables, with no way back?")
+            _ask(talk, yes=yes, question="Retire the source's tables, with no way back?")
         split = open_split(plan, tolerant=True)
         steps = retire.complete(split, drop=drop, dry_run=dry_run, say=talk.say)
         outcome = "dry-run" if dry_run else "completed"
@@ -350,7 +368,7 @@ def abort(plan: Path, *, as_json: bool, dry_run: bool, yes: bool) -> None:
         from toolkit.opened import open_split
 
         if not dry_run:
-            _ask(yes=yes, question="Remove the split, and what was copied to its targets?")
+            _ask(talk, yes=yes, question="Remove the split, and what was copied to its targets?")
         split = open_split(plan, tolerant=True)
         steps = retire.abort(split, dry_run=dry_run, say=talk.say)
         outcome = "dry-run" if dry_run else "removed"
@@ -398,23 +416,31 @@ def _move(
     dry_run: bool,
     rehearse: bool,
 ) -> None:
+    from plans.errors import NOT_MOVED, SplitError
     from toolkit.cutover import dry_run as look
     from toolkit.cutover import move
     from toolkit.opened import open_split
     from toolkit.state import Direction
 
-    split: Split = open_split(plan)
-    require_services(split, services)
-    way = Direction(direction)
-    moved: Moved = (
-        look(split, way, services)
-        if dry_run
-        else move(split, way, services, directory=directory, say=talk.say_step, rehearse=rehearse)
-    )
+    try:
+        split: Split = open_split(plan)
+        require_services(split, services)
+        way = Direction(direction)
+        moved: Moved = (
+            look(split, way, services)
+            if dry_run
+            else move(
+                split, way, services, directory=directory, say=talk.say_step, rehearse=rehearse
+            )
+        )
+    except SplitError as error:
+        if not dry_run:
+            error.result = {**NOT_MOVED, **error.result}
+        raise
     text = f"{moved.outcome}: writers waited {moved.write_pause_ms:.0f} ms"
     if moved.certificate:
         text += f"; certificate {moved.certificate}"
-    if dry_run:
+    if moved.outcome == "ready":
         gates = [
             f"{'open  ' if g.ok else 'CLOSED'}  {g.gate}: {g.observed} (limit {g.limit})"
             for g in moved.gates
@@ -424,11 +450,10 @@ def _move(
     talk.result(moved.as_dict(), text)
 
 
-def _ask(*, yes: bool, question: str) -> None:
+def _ask(talk: Talk, *, yes: bool, question: str) -> None:
     """Ask a person; a script that calls this verb has decided already."""
     if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
-        click.echo("nothing was changed", err=True)
-        sys.exit(130)
+        declined(as_json=talk.as_json)
 
 
 def _stop_on_signals() -> threading.Event:
@@ -436,6 +461,9 @@ def _stop_on_signals() -> threading.Event:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     return stop
+
+
+name_variables(cli, "DBSPLIT")
 
 
 if __name__ == "__main__":

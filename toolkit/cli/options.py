@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from toolkit.cli.talk import AS_JSON, say_failed
 
 if TYPE_CHECKING:
     from toolkit.opened import Split
@@ -45,6 +48,25 @@ def writing(path: Path) -> Iterator[None]:
         raise click.UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def require_directory(path: Path) -> None:
+    """Have it a usage error that no file can be made there; makes the directory."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+
+
+def require_dsn(dsn: str, name: str) -> None:
+    """Have it a usage error to be no connection string; not shown, as a password may be in it."""
+    from plans.conninfo import database_of
+
+    if database_of(dsn) is None:
+        raise click.UsageError(
+            f"{name} isn't a connection string; write postgresql://user@host:port/database,"
+            " or host=… dbname=…, or service=NAME"
+        )
+
+
 def require_services(split: Split, services: Sequence[str]) -> None:
     """Have it a usage error that the plan has no such service."""
     from plans.problems import one_of
@@ -58,8 +80,34 @@ def require_services(split: Split, services: Sequence[str]) -> None:
 
 
 class InOrder(click.Group):
-    """Lists the verbs in the order of their use, not of the alphabet."""
+    """Lists the verbs in the order of their use, and tells programs of usage errors."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of their definition."""
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether JSON is wanted, before anything of it is refused."""
+        ctx.meta[AS_JSON] = ctx.meta.get(AS_JSON) or "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+        """With --json, the last line of standard output is one object, whatever is wrong."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if ctx.parent is None and ctx.meta[AS_JSON]:
+                say_failed(error.format_message(), "see --help", error.exit_code)
+            raise
+
+
+def name_variables(command: click.Command, prefix: str) -> None:
+    """Let each option stand in the environment by its own name: DBSPLIT_STATUS_JSON."""
+    if isinstance(command, click.Group):
+        for name, one in command.commands.items():
+            name_variables(one, f"{prefix}_{name}".upper())
+        return
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None:
+            longest = max(option.opts, key=len).lstrip("-")
+            option.envvar = f"{prefix}_{longest}".upper().replace("-", "_")

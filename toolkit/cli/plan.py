@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.cli.options import DRY_RUN, FORMAT, JSON, PLAN, InOrder, writing
+from toolkit.cli.options import DRY_RUN, FORMAT, JSON, PLAN, InOrder, require_dsn, writing
 from toolkit.cli.talk import told
 
 
@@ -76,7 +76,7 @@ def plan_propose(  # noqa: PLR0913 - a verb's options are its arguments
     with told(as_json=as_json) as talk:
         from toolkit.cli import propose
 
-        propose.check_source_dsn(source)
+        require_dsn(source, "--source")
         propose.check_output(output, as_json=as_json, force=force)
         names = propose.service_names(services)
         passes = propose.propose_plan(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from plans.conninfo import database_of
 from plans.model import DROP, NAME_PATTERN
 from plans.names import slug
 from toolkit.cli.options import writing
@@ -71,15 +70,6 @@ def usage_paths(given: Sequence[str], services: Sequence[str]) -> list[tuple[Pat
             raise click.UsageError(f"--usage: there is no file or directory {str(place)!r}")
         found.append((place, told))
     return found
-
-
-def check_source_dsn(source: str) -> None:
-    """Raise UsageError for what is no connection string; it may hold a password, so not shown."""
-    if database_of(source) is None:
-        raise click.UsageError(
-            "--source isn't a connection string; write postgresql://user@host:port/database,"
-            " or host=… dbname=…, or service=NAME"
-        )
 
 
 def check_output(output: str, *, as_json: bool, force: bool) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from plans.errors import SplitError
 
 REPORT_S = 2.0
+BUG, INTERRUPTED = 1, 130
+
+AS_JSON = "dbsplit.as_json"
+"""Of a click context: whether a usage error is to be told as JSON, too."""
 
 
 class Talk:
@@ -60,28 +66,71 @@ class Talk:
 
 @contextmanager
 def told(*, as_json: bool) -> Iterator[Talk]:
-    """Run a verb: errors that a user can act on end it with their message and exit code."""
+    """Run a verb: errors that a user can act on end it with their message and exit code.
+
+    However it ends, with `as_json` the last line of standard output is one JSON object;
+    of a usage error the command line says it.
+    """
     try:
-        yield Talk(as_json=as_json)
+        with _sigterm_interrupts():
+            yield Talk(as_json=as_json)
     except SplitError as error:
         _fail(error, as_json=as_json)
         sys.exit(error.exit_code)
-    except click.UsageError as error:
-        if as_json:
-            _say_failed({"error": error.format_message(), "hint": "", "exit_code": error.exit_code})
+    except click.UsageError:
+        click.get_current_context().meta[AS_JSON] = as_json
         raise
-    except KeyboardInterrupt:
-        click.echo("interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
+    except (KeyboardInterrupt, click.Abort):
+        _interrupted(as_json=as_json, hint="run the same command again to go on")
     except BrokenPipeError:
         # Nobody reads any more; keep the interpreter from flushing into the void.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if (friendly := _of_the_server(error)) is None:
+            if as_json:
+                # Its text may hold anything, passwords too.
+                say_failed(
+                    f"{type(error).__name__}: this is a bug",
+                    "keep the traceback on standard error, and run the same command again",
+                    BUG,
+                )
             raise
         _fail(friendly, as_json=as_json)
         sys.exit(friendly.exit_code)
+
+
+def declined(*, as_json: bool) -> NoReturn:
+    """End a verb whose question was answered with no."""
+    click.echo("nothing was changed", err=True)
+    if as_json:
+        say_failed("nothing was changed", "", INTERRUPTED)
+    sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: what was begun is given up in order, not cut off."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted(*, as_json: bool, hint: str) -> NoReturn:
+    click.echo(f"interrupted; {hint}", err=True)
+    if as_json:
+        say_failed("interrupted", hint, INTERRUPTED)
+    sys.exit(INTERRUPTED)
 
 
 def _of_the_server(error: Exception) -> SplitError | None:
@@ -90,7 +139,8 @@ def _of_the_server(error: Exception) -> SplitError | None:
 
     from plans.errors import NotReady
 
-    if isinstance(error, psycopg.OperationalError | psycopg.errors.InsufficientPrivilege):
+    refused = psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction
+    if isinstance(error, psycopg.OperationalError | refused):
         return NotReady(
             f"a server refused or went away: {str(error).strip().splitlines()[0]}",
             hint="see to the server, then run the same command again",
@@ -98,23 +148,18 @@ def _of_the_server(error: Exception) -> SplitError | None:
     return None
 
 
+def say_failed(error: str, hint: str, exit_code: int, **result: Any) -> None:  # noqa: ANN401
+    """The result object of a verb that failed."""
+    told = {**result, "error": error, "hint": hint, "exit_code": exit_code}
+    click.echo(json.dumps(told, default=str))
+
+
 def _fail(error: SplitError, *, as_json: bool) -> None:
     if as_json:
-        _say_failed(
-            {
-                **error.result,
-                "error": str(error),
-                "hint": error.hint,
-                "exit_code": error.exit_code,
-            }
-        )
+        say_failed(str(error), error.hint, error.exit_code, **error.result)
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
     if error.hint:
         click.echo(f"{click.style('Hint:', fg='yellow')} {error.hint}", err=True)
-
-
-def _say_failed(told: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(told, default=str))
 
 
 def _in_words(details: Mapping[str, Any]) -> str:

@@ -1,0 +1,114 @@
+"""Moves that somebody ends, or that lose a server or a disk: where they say the split is."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.small_shop import SmallShop, small_shop
+from toolkit.servers import Server
+from toolkit.servers_watchdog import wait_until
+
+SWITCH = """\
+import os
+from pathlib import Path
+
+import psycopg
+
+if os.environ["DBSPLIT_STEP"] == "switch":
+    if Path("cut").exists():
+        Path("cut").unlink()
+        with psycopg.connect(os.environ["DBSPLIT_CRM_DSN"], autocommit=True) as target:
+            target.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND application_name LIKE 'dbsplit%'"
+            )
+    if Path("full").exists():
+        Path("proofs").rmdir()
+        Path("proofs").touch()
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(
+    source_server: Server, target_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SmallShop]:
+    directory = tmp_path_factory.mktemp("moves")
+    (directory / "switch.py").write_text(SWITCH)
+    command = json.dumps([sys.executable, str(directory / "switch.py")])
+
+    def edit(plan: str) -> str:
+        return f"{plan}switch: {{kind: command, command: {command}}}\n"
+
+    with small_shop(source_server, target_server, directory, edit=edit) as one:
+        one.follow()
+        yield one
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_move_that_is_interrupted_within_the_pause_is_given_up(
+    shop: SmallShop, signum: signal.Signals
+) -> None:
+    with shop.verbs.stream(shop.source), psycopg.connect(shop.source) as writer:
+        writer.execute("UPDATE orders SET state = 'sent' WHERE id = 1")
+        words = ["cutover", str(shop.verbs.plan), "--json", "--yes"]
+        move = shop.verbs._start(words, shop.verbs._environment({}))
+
+        def refuses() -> bool:
+            try:
+                shop.ask("source", "UPDATE billing.invoices SET paid = paid WHERE id = 1")
+            except psycopg.errors.ReadOnlySqlTransaction:
+                return True
+            return False
+
+        assert wait_until(refuses, timeout_s=60), move.said()
+        move.send_signal(signum)
+        began = time.monotonic()
+        assert move.wait() == 130
+        assert time.monotonic() - began < 3, "it did not wait for the pause to be over"
+        out, err = move.all_said()
+        told = json.loads(out.splitlines()[-1])
+        assert told["outcome"] == "aborted"
+        assert told["write_pause_ms"] > 0
+        assert told["exit_code"] == 130
+        assert "the source takes writes again" in err
+        writer.rollback()
+        shop.ask("source", "UPDATE billing.invoices SET paid = paid WHERE id = 1")
+        shop.ask("source", "UPDATE orders SET state = state WHERE id = 1")
+        assert shop.verbs.json("status")["phase"] == "following"
+
+
+def test_after_the_decision_a_move_is_halted_or_made_and_never_given_up(shop: SmallShop) -> None:
+    verbs, directory = shop.verbs, shop.verbs.plan.parent
+    with verbs.stream(shop.source):
+        (directory / "cut").touch()
+        halted = verbs.json("cutover", "--yes", "--service", "crm", code=9)
+        assert halted["outcome"] == "halted"
+        assert halted["services"] == ["crm"]
+        assert halted["write_pause_ms"] > 0
+        assert "the right to write has moved, and the new side is open" in halted["error"]
+        assert "same command again" in halted["hint"]
+        shop.ask("crm", "UPDATE tickets SET subject = 'here' WHERE id = 1")
+        assert verbs.json("cutover", "--yes", "--service", "crm")["outcome"] == "moved"
+        (directory / "full").touch()
+        made = verbs.json("cutover", "--yes", "--certificates", "proofs")
+        assert (made["outcome"], made["services"]) == ("moved", ["shop", "billing"])
+        assert made["certificate"] is None
+        document = shop.value(
+            "source",
+            "SELECT details -> 'document' ->> 'outcome' FROM dbsplit.journal"
+            " WHERE step = 'certificate' ORDER BY id DESC LIMIT 1",
+        )
+        assert document == "moved"
+        refused = verbs.json("rollback", "--yes", "--certificates", "proofs", code=2)
+        assert "proofs" in refused["error"]
+        of_crm = verbs.json("cutover", "--yes", "--service", "crm")
+        assert of_crm["services"] == ["crm"], "not the last attempt, which was of others"
+        looked = verbs.json("cutover", "--dry-run")
+        assert looked["outcome"] == "moved", "nothing is left to move"

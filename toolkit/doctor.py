@@ -1,0 +1,120 @@
+"""What `doctor` looks at besides what `prepare` requires of the servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from typing import Final
+
+from cdc.connect import Connection, connect
+from plans import names
+from plans.errors import NotReady
+from plans.load import Plan
+from toolkit.journal import verify_chain
+from toolkit.ready import Need, check_servers
+
+PACKAGES: Final = ("cdc", "plans", "toolkit", "validators")
+
+
+def examine(plan: Plan) -> list[Need]:
+    """All findings about this installation and the servers; changes nothing.
+
+    A server that cannot be reached is a finding among others.
+    """
+    needs = [check_installation(), *check_servers(plan)]
+    try:
+        with connect(plan.source.dsn, name="dbsplit doctor") as source:
+            needs += [_names(plan, source), _budget(plan, source), *_journal(plan, source)]
+    except NotReady:
+        pass  # is told already
+    return needs
+
+
+def check_installation() -> Need:
+    """Whether another distribution has written to our directories: pip lets it, silently."""
+    owners = packages_distributions()
+    others = {name: sorted(set(owners.get(name, ())) - {"dbsplit"}) for name in PACKAGES}
+    shared = [f"{name}, by {', '.join(who)}" for name, who in others.items() if who]
+    return Need(
+        "this installation: import names",
+        not shared,
+        f"also claimed: {'; '.join(shared)}" if shared else "ours alone",
+        "install dbsplit into a virtual environment of its own" if shared else "",
+    )
+
+
+def _names(plan: Plan, source: Connection) -> Need:
+    """Slots are named on a server, not in a database: another split may have our name."""
+    row = source.execute(
+        "SELECT database FROM pg_replication_slots WHERE slot_name = %s"
+        " AND database IS DISTINCT FROM current_database()",
+        [names.slot(plan.split)],
+    ).fetchone()
+    # Ours has a comment from its first moment on, see toolkit.control.schema.
+    schema = source.execute(
+        "SELECT coalesce(obj_description(oid, 'pg_namespace'), '') NOT LIKE"
+        " 'Control schema of dbsplit%%' FROM pg_namespace WHERE nspname = %s",
+        [names.CONTROL_SCHEMA],
+    ).fetchone()
+    taken = [f"slot {names.slot(plan.split)} belongs to database {row[0]}"] if row else []
+    if schema and schema[0]:
+        taken.append(f"schema {names.CONTROL_SCHEMA} was not made by this toolkit")
+    return Need(
+        "source: names",
+        not taken,
+        "; ".join(taken) or "free, or this split's",
+        "choose another name under `split`, or rename what is there" if taken else "",
+    )
+
+
+def _budget(plan: Plan, source: Connection) -> Need:
+    """What the source's disk has to hold while the split runs; told, as a plan allows it."""
+    row = source.execute(
+        "SELECT pg_size_pretty(pg_database_size(current_database())), pg_size_pretty(%s::bigint),"
+        " current_setting('max_slot_wal_keep_size')",
+        [plan.limits.wal_retained_bytes_max],
+    ).fetchone()
+    size, limit, kept = row or ("", "", "-1")
+    server = "" if kept == "-1" else f", the server's max_slot_wal_keep_size is {kept}"
+    free = _free_bytes(source)
+    disk = "" if free is None else f"; {free >> 20:,} MB are free on its disk"
+    return Need(
+        "source: disk and WAL budget",
+        ok=True,
+        observed=f"{size} are to be copied, slots may keep {limit} of log{server}{disk}",
+    )
+
+
+def _free_bytes(source: Connection) -> int | None:
+    """Of the source's disk, if that is this machine's and we may know where it is."""
+    row = source.execute(
+        "SELECT current_setting('data_directory'), inet_server_addr() IS NULL"
+        " OR inet_server_addr() = inet_client_addr()"
+        " WHERE pg_has_role('pg_read_all_settings', 'USAGE')"
+    ).fetchone()
+    if row is None or not row[1]:
+        return None
+    try:
+        disk = os.statvfs(row[0])
+    except OSError:
+        return None
+    return disk.f_bavail * disk.f_frsize
+
+
+def _journal(plan: Plan, source: Connection) -> Iterator[Need]:
+    """Whether the journal is as it was written; nothing if there is none yet."""
+    row = source.execute("SELECT to_regclass('dbsplit.journal') IS NOT NULL").fetchone()
+    if row is None or not row[0]:
+        return
+    whole, broken = verify_chain(source, plan.split)
+    observed = f"{whole} rows, each with the hash of the one before"
+    if broken is not None:
+        observed = f"row {broken} is not what was written after {whole} others"
+    yield Need(
+        "source: the journal is whole",
+        broken is None,
+        observed,
+        "somebody has changed it, so that no certificate from there on is worth anything: "
+        "compare dbsplit.journal with a backup",
+    )
