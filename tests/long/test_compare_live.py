@@ -30,6 +30,7 @@ from validators.results import TableResult
 LIVE_S = float(os.environ.get("DBSPLIT_TEST_LIVE_S") or 60)
 SCALE = 0.02
 WRITERS, RATE = 8, 300.0
+ROUNDS_MIN = 2
 REST_S = 1.0
 SEED = 5
 
