@@ -55,7 +55,7 @@ IDLE_PROGRESS_S = 1.0
 """How often an idle stream's position is written to the follower."""
 
 BEGIN, COMMIT = b"BC"
-_BEGIN = Struct("!xQ")  # where its commit record starts
+_BEGIN = Struct("!xQqI")  # where its commit record starts, when that was, and which it is
 _COMMIT = Struct("!xxQQq")  # the same, where it ends, and when that was
 
 
@@ -130,6 +130,7 @@ class Applier:
         self._changes = 0
         self._bytes = 0
         self._part_max = PART_CHANGES_MAX
+        self._xids: list[int] = []  # of what was gathered
         self._markers: list[tuple[str, LSN]] = []
         self._pending: tuple[int, int] | None = None  # where the last one ended, and when
         self._handed_over_at = 0.0
@@ -266,13 +267,15 @@ class Applier:
             case _:
                 raise TypeError(f"unexpected event {event!r}")
 
-    def _start(self, commit: int) -> None:
+    def _start(self, commit: int, _time_us: int, xid: int) -> None:
         if self._gate.is_closed and self._gate.stops(LSN(commit)):
             self._take_rows()
             self._stand(LSN(commit))
         # Records do not overlap: what was applied ends at or before the commit
         # record of the next transaction.
         skip = commit < self._begins
+        if not skip:
+            self._xids.append(xid)
         if skip != self._skip or self._at < self._horizon.value:
             self._take_rows()
         self._begin = self._at = commit
@@ -435,10 +438,11 @@ class Applier:
             batch.take_in()
         self._handed_over_at = time.monotonic()
         self._opened().submit(
-            Batch(tables, reached.lsn, self._members_only, reached, self._counters)
+            Batch(tables, reached.lsn, self._members_only, self._xids, reached, self._counters)
         )
         self._renew(batch.to for batch in tables)
         self._counters = Counters()
+        self._xids = []
         self._markers.clear()
         self._changes = self._bytes = 0
         self._part_max = PART_CHANGES_MAX
@@ -454,7 +458,8 @@ class Applier:
         for batch in tables:
             batch.take_in()
         position = LSN(self._at)
-        if tables and not self._opened().carry_part(Batch(tables, position, self._members_only)):
+        part = Batch(tables, position, self._members_only, list(self._xids))
+        if tables and not self._opened().carry_part(part):
             self._part_max *= 2
             self._bytes = 0
             return

@@ -81,8 +81,12 @@ class _Staged:
 class BatchWriter:
     """Writes batches in a follower's session, inside the transaction that is open there."""
 
-    def __init__(self, session: Session, *, leader_dsn: str, backwards: bool) -> None:
+    def __init__(
+        self, session: Session, *, leader_dsn: str, backwards: bool, xids: Sequence[int]
+    ) -> None:
+        """`xids` are those of the batch's transactions."""
         self._session = session
+        self._xids = xids
         self._connection = session.connection
         self._leader_dsn = leader_dsn
         self._backwards = backwards
@@ -185,7 +189,7 @@ class BatchWriter:
                 raise Incomplete(str(batch.to.leader.name))
 
     def _read_back(self, batch: TableBatch, changes: NetChanges, keys: list[Key]) -> None:
-        found = read_back(self._leader_dsn, batch.to.leader, batch.to.stage, keys)
+        found = read_back(self._leader_dsn, batch.to.leader, batch.to.stage, keys, self._xids)
         for key in keys:
             changes.complete(key, found.get(key))
 

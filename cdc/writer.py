@@ -35,6 +35,7 @@ class Batch:
     tables: Sequence[TableBatch]
     position: LSN  # where its last change was committed in the leader
     members_only: bool
+    xids: Sequence[int]  # of its transactions
     reached: Reached | None = None  # None: it is a part of a transaction
     counters: Counters = field(default_factory=Counters)
 
@@ -139,7 +140,10 @@ class Writer(threading.Thread):
         """Write, the slow way where the fast one does not do; False if it must wait."""
         session = self.session
         writer = BatchWriter(
-            session, leader_dsn=self._link.leader_dsn, backwards=self._link.backwards
+            session,
+            leader_dsn=self._link.leader_dsn,
+            backwards=self._link.backwards,
+            xids=batch.xids,
         )
         members_only = batch.members_only or (self._asks_who_leads and session.service_leads())
         manner = Manner(self._first_way(), members_only, session.tracked())

@@ -17,6 +17,7 @@ from psycopg import sql
 from plans.catalog import TableName
 from plans.catalog_read import read_catalog
 from plans.routes import Kind, Route, RouteColumn
+from tests.unseen import a_commit_that_waits
 from validators.compare import compare_routes
 from validators.recheck import Limits
 from validators.results import TableResult
@@ -288,32 +289,6 @@ def test_row_that_is_wrong_and_lies_still(follower: Follower) -> None:
 def execute(dsn: str, statement: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(sql.SQL(statement))
-
-
-@contextmanager
-def a_commit_that_waits(dsn: str, statement: str) -> Iterator[None]:
-    """A transaction that is committed in the log, and that nobody sees.
-
-    It waits for a synchronous standby that does not exist; on a busy machine every commit
-    is like that for a moment.
-    """
-    with psycopg.connect(dsn, autocommit=True) as admin:
-        admin.execute("SET synchronous_commit = local")
-        waiting = threading.Thread(target=execute, args=[dsn, statement])
-        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        try:
-            admin.execute("SELECT pg_reload_conf()")
-            while admin.execute("SHOW synchronous_standby_names").fetchone() != ("nobody",):
-                time.sleep(0.01)
-            waiting.start()
-            query = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            while admin.execute(query).fetchone() is None:
-                time.sleep(0.01)
-            yield
-        finally:
-            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            admin.execute("SELECT pg_reload_conf()")
-            waiting.join(timeout=20)
 
 
 def test_a_commit_that_the_leader_does_not_show_yet_is_no_difference(follower: Follower) -> None:
