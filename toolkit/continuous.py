@@ -7,6 +7,7 @@ told once when it is found, and once when it is gone.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from cdc.connect import Connection
+from cdc.connect import Connection, connect
 from plans.errors import SplitError
 from plans.routes import Route
 from toolkit import locks, state
@@ -70,29 +71,37 @@ def keep_validating(
     *,
     every_s: float,
     still: Callable[[], None],
+    stop: threading.Event,
 ) -> Watched:
-    """Compare routes again and again, until KeyboardInterrupt ends it.
+    """Compare routes again and again, until KeyboardInterrupt ends it, with `stop` set.
 
     Two rounds begin at least `every_s` seconds apart.  `still` is called before each and
     raises if the plan or the source's tables are not what they were.  Raises NotReady if
     another process validates the split.
     """
     dsn = split.plan.source.dsn
-    with (
-        locks.sole_runner(dsn, split.name, locks.VALIDATE, name=locks.CONTINUOUS) as source,
-        ExitStack() as stack,
-    ):
-        require_prepared(split, source)
-        watch = _Watch(split, tuple(routes), source, say)
-        watch.handover = stack.enter_context(Handover(split, watch.sinks))
-        try:
+    watch: _Watch | None = None
+    try:
+        with (
+            locks.sole_runner(dsn, split.name, locks.VALIDATE, name=locks.CONTINUOUS) as source,
+            ExitStack() as stack,
+        ):
+            require_prepared(split, source)
+            watch = _Watch(split, tuple(routes), source, say, stop)
+            watch.handover = stack.enter_context(Handover(split, watch.sinks))
             while watch.goes_on():
                 began = time.monotonic()
                 still()
                 watch.round()
                 watch.rest(began + every_s)
-        except KeyboardInterrupt:
-            pass
+    except KeyboardInterrupt:
+        if watch is None:
+            raise
+    except (psycopg.Error, SplitError):
+        # What was interrupted may have left a query in hand on a connection.
+        if watch is None or not stop.is_set():
+            raise
+    with connect(dsn, name="dbsplit validate") as watch.source:
         return Watched(split=split.name, rounds=watch.rounds, tables=tuple(watch.freshness()))
 
 
@@ -123,6 +132,7 @@ class _Watch:
     routes: tuple[Route, ...]
     source: Connection
     say: Say
+    stop: threading.Event
     rounds: int = 0  # that came to their end
     handover: Handover | None = None
     _open: OpenDifferences = field(default_factory=OpenDifferences)
@@ -184,6 +194,8 @@ class _Watch:
         try:
             return list(validate_all(self.split, routes, self.source, self.say, asked).results)
         except (psycopg.Error, SplitError) as error:
+            if self.stop.is_set():
+                raise
             self.source.execute("SELECT")  # without it, the role is lost: that ends it
             reason = str(error).strip().splitlines()[0]
             return [

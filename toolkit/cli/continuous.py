@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,8 +58,14 @@ def watch_split(
     split = open_split(plan)
     require_services(split, services)
     routes = chosen_routes(split, services, tables)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
+    stop = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     talk.line("validate", f"split {split.name}, round after round; stop it with Ctrl-C or SIGTERM")
 
     def say(step: str, details: dict[str, Any]) -> None:
@@ -71,7 +78,7 @@ def watch_split(
     def still() -> None:
         open_split(plan, with_targets=False)  # a target that is away will be back
 
-    watched = keep_validating(split, routes, say, every_s=every_s, still=still)
+    watched = keep_validating(split, routes, say, every_s=every_s, still=still, stop=stop)
     equal = sum(one.state == "equal" for one in watched.tables)
     talk.result(
         watched.as_dict(),
@@ -94,7 +101,3 @@ def _said(step: str, details: Mapping[str, Any]) -> str:
             return f"{where}{details['reason']}"
         case _:
             return ", ".join(f"{name} {value}" for name, value in details.items() if value)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
