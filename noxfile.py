@@ -9,6 +9,7 @@ import nox
 nox.options.sessions = ["lint", "types", "imports", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
+WIDELY = ("--dist", "worksteal")  # a file's tests are independent here, and some take minutes
 PACKAGES = ["toolkit", "plans", "cdc", "validators"]
 
 
@@ -49,7 +50,7 @@ def tests(session: nox.Session) -> None:
 def crash(session: nox.Session) -> None:
     """Kill real processes at every crash point."""
     _install(session)
-    session.run("pytest", "-m", "long and not crash", "-n", "2", *session.posargs)
+    session.run("pytest", "-m", "long and not crash", "-n", "2", *WIDELY, *session.posargs)
     session.run("pytest", "-m", "crash", "-n", "2", *session.posargs)
 
 
@@ -59,7 +60,7 @@ def chaos(session: nox.Session) -> None:
     _install(session)
     first, runs = (session.posargs[0], "1") if session.posargs else ("0", "200")
     env = {"DBSPLIT_CHAOS_SEED": first, "DBSPLIT_CHAOS_RUNS": runs}
-    session.run("pytest", "-m", "chaos", "-n", "2", "--dist", "worksteal", env=env)
+    session.run("pytest", "-m", "chaos", "-n", "2", *WIDELY, env=env)
 
 
 @nox.session
