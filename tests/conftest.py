@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ SLOT_RELEASE_S_MAX: Final = 10.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what runs in the background, and all that we start would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "TMPDIR" not in os.environ and _holds_servers(IN_MEMORY):
         # A database is some 300 files; on a disk a fifth of the tests' time goes to making them.
         os.environ["TMPDIR"] = tempfile.tempdir = str(IN_MEMORY)
