@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from toolkit.servers import Server, running_server
+from plans.errors import NotReady
+from toolkit.servers import Server, find_binaries, running_server
 from toolkit.servers_watchdog import wait_until
 
 # Or each process that a test starts would compile the toolkit anew, for a third of a second.
@@ -94,6 +95,14 @@ class _SkipsFail:
             terminalreporter.write_line(
                 f"DBSPLIT_CI is set, so skipped tests fail the run: {names}", red=True
             )
+
+
+def require_version(version: str) -> None:
+    """Skip the test, and say how to have it, where there is no PostgreSQL of this version."""
+    try:
+        find_binaries(version)
+    except NotReady as error:
+        pytest.skip(f"{error}; to have it: {error.hint}")
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,11 @@ from random import Random
 
 import pytest
 
-from plans.errors import NotReady
 from tests.chaos.disk import Disk, disk
 from tests.chaos.faults import Place, Servers, place, servers
 from tests.chaos.matrix import Drawn, drawn
 from tests.chaos.split import ChaosSplit, chaos_split
-from toolkit.servers import find_binaries
+from tests.conftest import require_version
 
 FIRST = int(os.environ.get("DBSPLIT_CHAOS_SEED", "0"))
 RUNS = int(os.environ.get("DBSPLIT_CHAOS_RUNS", "40"))
@@ -38,10 +37,7 @@ def pairs() -> Iterator[Callable[[str], Servers]]:
         found: dict[str, Servers] = {}
 
         def of(version: str) -> Servers:
-            try:
-                find_binaries(version)
-            except NotReady as error:
-                pytest.skip(f"{error}; to have it: {error.hint}")
+            require_version(version)
             if version not in found:
                 found[version] = stack.enter_context(servers(version, small, anywhere))
             return found[version]

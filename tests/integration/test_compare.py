@@ -17,9 +17,9 @@ from psycopg import sql
 
 from plans.catalog import Table, TableName
 from plans.catalog_read import read_catalog
-from plans.errors import NotReady
 from plans.routes import Kind, Route, RouteColumn
-from toolkit.servers import Server, find_binaries, running_server
+from tests.conftest import require_version
+from toolkit.servers import Server, running_server
 from validators.compare import NOT_CAUGHT_UP, TOO_MANY, compare_routes, compare_whole
 from validators.keys import compare_keys
 from validators.mismatches import KEYS_PER_GROUP
@@ -208,10 +208,7 @@ def test_rows_of_every_type_are_equal_whatever_the_session_settings(cases: Bench
 def test_rows_of_every_type_are_equal_on_other_versions(
     source_server: Server, version: str
 ) -> None:
-    try:
-        find_binaries(version)
-    except NotReady as error:
-        pytest.skip(f"{error}; {error.hint}")
+    require_version(version)
     with ExitStack() as stack:
         other = stack.enter_context(running_server(version=version))
         source = stack.enter_context(database(source_server))

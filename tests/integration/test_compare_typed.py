@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from plans.errors import NotReady
+from tests.conftest import require_version
 from tests.integration.test_compare import Bench, counts, database, run
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.servers import Server, running_server
 from validators.canonical import Hashing
 from validators.session import connected
 from validators.typed import Value
@@ -108,10 +108,7 @@ def bench(source_db: str, target_db: str) -> Bench:
 def versions(source_server: Server, pg_version: str) -> Iterator[Bench]:
     """Databases on servers of different versions, if this machine has another one."""
     other = OTHER_VERSION[pg_version]
-    try:
-        find_binaries(other)
-    except NotReady as error:
-        pytest.skip(f"PostgreSQL {other}: {error.hint}")
+    require_version(other)
     with ExitStack() as stack:
         server = stack.enter_context(running_server(version=other))
         yield Bench(
@@ -212,10 +209,7 @@ def test_a_null_where_there_should_be_none_does_not_hide_other_columns(bench: Be
 
 
 def test_text_that_a_collation_takes_for_equal_differs() -> None:
-    try:
-        find_binaries("15")
-    except NotReady as error:
-        pytest.skip(f"PostgreSQL 15, with ICU: {error.hint}")
+    require_version("15")
     with running_server(version="15") as server, database(server) as a, database(server) as b:
         bench = Bench(a, b)
         bench.both(

@@ -16,11 +16,11 @@ from cdc.replication import ReplicationConnection
 from plans import names
 from plans.errors import NotReady
 from tests.chaos.proxy import Proxy
-from tests.conftest import fresh_database
+from tests.conftest import fresh_database, require_version
 from tests.following import Following
 from tests.verbs import Verbs
 from toolkit.accounts import choose_account, give
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
 
 PLAN = """\
@@ -48,10 +48,7 @@ def plan(tmp_path: Path) -> Path:
 @pytest.fixture
 def encrypted() -> Iterator[Server]:
     """A server with TLS."""
-    try:
-        find_binaries(WITH_TLS)
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version(WITH_TLS)
     with running_server(version=WITH_TLS) as server:
         key, certificate = server.data_dir / "server.key", server.data_dir / "server.crt"
         words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test"]

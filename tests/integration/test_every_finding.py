@@ -15,13 +15,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.connect import connect
 from plans.check import check_split
-from plans.errors import NotReady
 from plans.finding_codes import CODES
 from plans.findings import Finding
 from plans.load import Targets, load_plan
-from tests.conftest import fresh_database
+from tests.conftest import fresh_database, require_version
 from tests.integration.test_check_hazards import FOUND
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.servers import Server, running_server
 
 SERVICES = """\
 split: every
@@ -355,10 +354,7 @@ def source_of(case: Case, source_server: Server) -> Iterator[Server]:
     if not case.contrib:
         yield source_server
         return
-    try:
-        find_binaries("15")
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version("15")
     with running_server(version="15") as server:
         yield server
 

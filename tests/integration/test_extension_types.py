@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from plans.errors import NotReady
+from tests.conftest import require_version
 from tests.following import Following, following
 from toolkit.links import forward_feed
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.servers import Server, running_server
 
 SCHEMA = (
     "CREATE SCHEMA odd",
@@ -34,10 +34,7 @@ CHANGES = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """The embedded builds have no contrib modules; Debian's PostgreSQL has."""
-    try:
-        find_binaries("15")
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version("15")
     with running_server(version="15") as one:
         yield one
 

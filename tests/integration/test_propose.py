@@ -17,12 +17,11 @@ from plans.check import check_source
 from plans.crm_shop.generate import create, load
 from plans.crm_shop.workload.routing import write_routing
 from plans.crm_shop.workload.service import make_crew
-from plans.errors import NotReady
 from plans.findings import has_blocker
 from plans.load import load_plan
-from tests.conftest import fresh_database
+from tests.conftest import fresh_database, require_version
 from toolkit.cli.main import cli
-from toolkit.servers import find_binaries, running_server
+from toolkit.servers import running_server
 
 BUNDLED = Path(__file__).parents[2] / "plans/crm_shop/plan.yaml"
 WORK_S = 2.5
@@ -52,10 +51,7 @@ def worked_on() -> Iterator[tuple[str, Path]]:
 
     The embedded builds have no contrib modules; Debian's PostgreSQL has.
     """
-    try:
-        find_binaries("15")
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version("15")
     settings = {
         "shared_preload_libraries": "pg_stat_statements",
         "logging_collector": "on",

@@ -23,6 +23,7 @@ import psycopg
 import pytest
 
 from plans.errors import NotReady
+from tests.conftest import require_version
 from toolkit.servers import HOST, STOP_S_MAX, Server, find_binaries, running_server, start_server
 from toolkit.servers_watchdog import processes_of, wait_until
 
@@ -40,10 +41,7 @@ def base() -> Iterator[Path]:
 
 
 def available(version: str) -> str:
-    try:
-        find_binaries(version)
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version(version)
     return version
 
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_routes
-from plans.errors import NotReady, PlanInvalid
+from plans.errors import PlanInvalid
 from plans.load import load_plan
 from plans.routes import Kind, Route, RouteColumn
 from plans.schema.compare import schema_differences
@@ -23,8 +23,8 @@ from plans.schema.ddl import LeftOut, Statement, Target, TargetSchema
 from plans.schema.facts import read_facts
 from plans.schema.staging import staging_types
 from plans.schema.target import target_schema
-from tests.conftest import fresh_database
-from toolkit.servers import find_binaries, running_server
+from tests.conftest import fresh_database, require_version
+from toolkit.servers import running_server
 
 HERE = Path(__file__).parent / "schemas"
 ENV = {f"DBSPLIT_{name}_DSN": f"dbname={name}" for name in ("SOURCE", "CRM", "SHOP")}
@@ -297,10 +297,7 @@ def test_a_renamed_table_is_refused(case: Case) -> None:
 @pytest.fixture
 def case_with_extensions() -> Iterator[Case]:
     """The embedded builds have no contrib modules; Debian's PostgreSQL has."""
-    try:
-        find_binaries("15")
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version("15")
     with (
         running_server(version="15") as server,
         fresh_database(server) as source_db,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from plans.errors import NotReady
+from tests.conftest import require_version
 from tests.differential import Case, cases, differential
-from toolkit.servers import find_binaries, running_server
+from toolkit.servers import running_server
 
 CASES = 6
 TRANSACTIONS_MAX = 12
@@ -17,10 +17,7 @@ TRANSACTIONS_MAX = 12
 def test_ours_is_what_a_native_subscription_makes_of_the_same_log(
     version: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    try:
-        find_binaries(version)
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version(version)
     with running_server(version=version) as source, running_server(version=version) as target:
 
         @settings(

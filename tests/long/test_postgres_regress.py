@@ -20,8 +20,7 @@ import pytest
 from psycopg import sql
 
 from cdc.connect import connect
-from plans.errors import NotReady
-from tests.conftest import fresh_database
+from tests.conftest import fresh_database, require_version
 from tests.real_fetch import postgres_regress
 from tests.verbs import Verbs
 from toolkit.servers import Binaries, find_binaries, running_server
@@ -64,11 +63,9 @@ NAMED = re.compile(r'public\."?([A-Za-z0-9_ ]+?)"?(?=[\s;,.:]|$)')
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_regression_schema_is_copied_and_followed(version: str, tmp_path: Path) -> None:
     scripts = postgres_regress()
-    try:
-        find_binaries(version)
-        psql = find_binaries("15")
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    for needed in (version, "15"):
+        require_version(needed)
+    psql = find_binaries("15")
     with (
         running_server(version=version) as source,
         running_server(version=version) as target,

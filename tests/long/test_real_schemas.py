@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from plans.errors import NotReady
+from tests.conftest import require_version
 from tests.invented_traffic import InventedTraffic
 from tests.real_schemas import REAL_SCHEMAS, RealLine, RealSchema, real_line
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.servers import Server, running_server
 
 WITH_CONTRIB = "15"  # Debian's
 
@@ -44,10 +44,7 @@ def servers_for(
     if not real.contrib:
         yield request.getfixturevalue("source_server"), request.getfixturevalue("target_server")
         return
-    try:
-        find_binaries(WITH_CONTRIB)
-    except NotReady as error:
-        pytest.skip(f"{error}; to have it: {error.hint}")
+    require_version(WITH_CONTRIB)
     with running_server(version=WITH_CONTRIB) as server:
         yield server, server
 

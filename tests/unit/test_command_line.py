@@ -32,12 +32,17 @@ def _verbs(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
 VERBS = sorted(_verbs(cli))
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_help_has_an_example_and_explains_each_option(verb: tuple[str, ...]) -> None:
+def command_of(verb: tuple[str, ...]) -> click.Command:
     command: click.Command = cli
     for name in verb:
         assert isinstance(command, click.Group)
         command = command.commands[name]
+    return command
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_help_has_an_example_and_explains_each_option(verb: tuple[str, ...]) -> None:
+    command = command_of(verb)
     text = command.get_help(click.Context(command, info_name=f"dbsplit {' '.join(verb)}"))
     examples = [line for line in text.splitlines() if line.startswith("  dbsplit ")]
     assert examples, text
@@ -126,10 +131,7 @@ def test_colours_are_for_terminals_whose_user_wants_them(tmp_path: Path, no_colo
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_each_option_may_stand_in_the_environment_by_its_own_name(verb: tuple[str, ...]) -> None:
-    command: click.Command = cli
-    for name in verb:
-        assert isinstance(command, click.Group)
-        command = command.commands[name]
+    command = command_of(verb)
     for option in command.params:
         if isinstance(option, click.Option):
             longest = max(option.opts, key=len)
