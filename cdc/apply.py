@@ -55,7 +55,7 @@ IDLE_PROGRESS_S = 1.0
 """How often an idle stream's position is written to the follower."""
 
 BEGIN, COMMIT = b"BC"
-_BEGIN = Struct("!xQqI")  # where its commit record starts, when that was, and which it is
+_BEGIN = Struct("!xQ8xI")  # where its commit record starts, and which transaction it is
 _COMMIT = Struct("!xxQQq")  # the same, where it ends, and when that was
 
 
@@ -267,7 +267,7 @@ class Applier:
             case _:
                 raise TypeError(f"unexpected event {event!r}")
 
-    def _start(self, commit: int, _time_us: int, xid: int) -> None:
+    def _start(self, commit: int, xid: int) -> None:
         if self._gate.is_closed and self._gate.stops(LSN(commit)):
             self._take_rows()
             self._stand(LSN(commit))
@@ -458,7 +458,7 @@ class Applier:
         for batch in tables:
             batch.take_in()
         position = LSN(self._at)
-        part = Batch(tables, position, self._members_only, list(self._xids))
+        part = Batch(tables, position, self._members_only, self._xids)
         if tables and not self._opened().carry_part(part):
             self._part_max *= 2
             self._bytes = 0
