@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from plans.boundary import Cut, Reads, held_columns, names_of
 from plans.catalog import ForeignKey, TableName
 from plans.check_subject import Subject
-from plans.dependents import Dependent
+from plans.dependents import Dependent, sets_for_others
 from plans.findings import Finding, Severity
 from plans.places import Path
 from plans.problems import one_of
@@ -167,6 +167,7 @@ def _unproven(subject: Subject, one: Dependent) -> Finding:
 
 
 def _trigger(subject: Subject, one: Dependent, table: TableName) -> Iterator[Finding]:
+    yield from _sets(subject, one, table)
     having = _services(subject, one)
     others = {name: columns for name, columns in one.reads.items() if name != table}
     for route in subject.boundary.by_table.get(table, ()):
@@ -180,6 +181,26 @@ def _trigger(subject: Subject, one: Dependent, table: TableName) -> Iterator[Fin
                 " the trigger writes",
                 remedy=f"do its work in {route.service}'s application or in the orchestrator",
             )  # fmt: skip
+
+
+def _sets(subject: Subject, one: Dependent, table: TableName) -> Iterator[Finding]:
+    """What keeps a table's time of change, such as: it is one service's, and all set it off."""
+    for found in sets_for_others(one, subject.boundary.by_table.get(table, ())):
+        columns, others = ", ".join(found.columns), " and ".join(found.others)
+        fitting = sorted(
+            name
+            for route in subject.boundary.by_table[table]
+            if route.service == found.owner
+            for name in held_columns(route) - set(route.source.key) - set(found.columns)
+        )
+        only = f"BEFORE UPDATE OF {', '.join(fitting)}" if fitting else "for nobody else"
+        yield subject.finding(
+            Severity.WARNING, "trigger-part", one.name, table,
+            f"it sets {columns}, which {found.owner} has, also when {others} changes a row",
+            why=f"once {found.owner} has moved and {others} has not, the source's fence refuses"
+            f" each UPDATE by {others}; later {columns} tells of {found.owner}'s changes only",
+            remedy=f"cut both over together, or let the trigger fire {only}",
+        )  # fmt: skip
 
 
 def _listed(reads: Reads) -> str:

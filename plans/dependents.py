@@ -7,14 +7,15 @@ What cannot be known, such as SQL that is put together when it runs, is told wit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
-from plans.boundary import Reads
+from plans.boundary import Reads, held_columns
 from plans.catalog import Catalog, TableName
+from plans.routes import Kind, Route
 from plans.statements.model import Touch
 from plans.statements.objects import SourceObject, read_objects
 from plans.statements.scope import read_scope
@@ -30,6 +31,8 @@ class Dependent:
     writes: frozenset[TableName] = frozenset()
     table: TableName | None = None  # a trigger's own
     unproven: tuple[str, ...] = ()  # why it may touch more
+    sets: frozenset[str] = frozenset()  # columns of the row that a trigger sets at an UPDATE
+    fires_on: frozenset[str] = frozenset()  # the columns of its UPDATE OF; none are any
 
 
 def read_dependents(conn: psycopg.Connection[Any], catalog: Catalog) -> list[Dependent]:
@@ -54,7 +57,42 @@ def _dependent(one: SourceObject, catalog: Catalog) -> Dependent:
     if one.table is not None and one.table in catalog.tables:
         reads[one.table] = frozenset()  # its row's columns are those that there are
     writes = frozenset(touch.table for touch in touches if touch.writes)
-    return Dependent(one.kind, one.name, reads, writes, one.table, one.statement.unproven)
+    return Dependent(
+        kind=one.kind,
+        name=one.name,
+        reads=reads,
+        writes=writes,
+        table=one.table,
+        unproven=one.statement.unproven,
+        sets=one.sets,
+        fires_on=one.fires_on,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SetForOthers:
+    """A trigger sets columns of one part of a table when other parts' columns are changed."""
+
+    owner: str  # whose the columns are
+    columns: tuple[str, ...]
+    others: tuple[str, ...]  # the services at whose UPDATEs it happens
+
+
+def sets_for_others(one: Dependent, parts: Iterable[Route]) -> Iterator[SetForOthers]:
+    """By the owner of what a trigger of a table split by column sets."""
+    own = {
+        route.service: held_columns(route) - set(route.source.key)
+        for route in parts
+        if route.kind is Kind.COLUMNS
+    }
+    for owner, columns in own.items():
+        others = tuple(
+            service
+            for service, theirs in own.items()
+            if service != owner and (not one.fires_on or one.fires_on & theirs)
+        )
+        if (found := one.sets & columns) and others:
+            yield SetForOthers(owner, tuple(sorted(found)), others)
 
 
 def _by_a_key(touch: Touch) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cdc.connect import Connection
 from plans.catalog import TableName
-from plans.dependents import Dependent, read_dependents
+from plans.dependents import Dependent, read_dependents, sets_for_others
 from toolkit.opened import Split
 
 _DELETES = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
@@ -38,6 +38,14 @@ def decide(split: Split, dependents: Sequence[Dependent], away: frozenset[str]) 
                 f"trigger {one.name} writes {names}, which {_owners(split, moved, away)} has taken"
                 f" along: what sets it off on {one.table} is refused"
             )
+        parts = [r for r in split.routes if r.source.name == split.catalog.root(one.table)]
+        for found in sets_for_others(one, parts):
+            staying = " and ".join(service for service in found.others if service not in away)
+            if found.owner in away and staying:
+                yield (
+                    f"trigger {one.name} sets {', '.join(found.columns)}, which {found.owner} has"
+                    f" taken along: each UPDATE by {staying} that sets it off is refused"
+                )
     for key in split.catalog.foreign_keys:
         table, references = split.catalog.root(key.table), split.catalog.root(key.references)
         actions = " and ".join(

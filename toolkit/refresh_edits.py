@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cdc.connect import Connection
 from plans.catalog import Catalog, TableName
 from plans.check_data import check_expressions
+from plans.check_labels import labels_compared
 from plans.check_subject import Subject
 from plans.errors import PlanInvalid
 from plans.evolution import Change, Kind
@@ -24,7 +25,7 @@ from plans.revision import (
     RenamedEntry,
 )
 from plans.routes import Route
-from toolkit.refresh_seen import Noted, Seen, ignored_columns
+from toolkit.refresh_seen import Noted, Seen, ignored_columns, is_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,44 @@ def require_expressions(
     ]
     if refused:
         raise PlanProblems(plan.places.file, refused)
+
+
+def require_labels(
+    plan: Plan, catalog: Catalog, routes: Sequence[Route], changes: Sequence[Change]
+) -> None:
+    """Check that no expression compares an enum's text with a value that was renamed.
+
+    The source takes it, and it would be true of other rows than before: they would change
+    their owner without a word.  One that knows the new name, too, is as good as before.
+
+    Raises PlanInvalid with the place of each.
+    """
+    subject = Subject.of(plan, catalog, routes)
+    renamed = [change for change in changes if change.kind is Kind.ENUM_RENAMED]
+    found = [
+        Problem(
+            plan.place(subject.path_of(route)),
+            route.id,
+            f"the text of {column} is compared with {change.was!r}, which is called "
+            f"{change.object!r} now",
+            "write the new name, or both until the refresh is done",
+        )
+        for route in routes
+        for change in renamed
+        for column, values in _compared(route, change.table).items()
+        if change.was in values and change.object not in values
+    ]
+    if found:
+        raise PlanProblems(plan.places.file, found)
+
+
+def _compared(route: Route, enum: TableName) -> dict[str, set[str]]:
+    """What the texts of a route's columns of an enum are compared with."""
+    types = {one.type: () for one in route.source.columns if is_of(one.type, enum)}
+    found: dict[str, set[str]] = {}
+    for column, _, value in labels_compared(route, types):
+        found.setdefault(column, set()).add(value)
+    return found
 
 
 def to_ignore(plan: Plan, noted: Noted, seen: Seen) -> dict[TableName, set[str]]:

@@ -157,12 +157,12 @@ def _of_types(
     renamed = {change.table for change in found if change.kind is Kind.ENUM_RENAMED}
     for table in sorted(catalog.tables) if renamed else ():
         for column in catalog.tables[table].columns if str(table) in followed else ():
-            if any(_is_of(column.type, one) for one in renamed):
+            if any(is_of(column.type, one) for one in renamed):
                 found[Change(Kind.RELABELLED, table, column.name)] = None
     return list(found)
 
 
-def _is_of(type_: str, enum: TableName) -> bool:
+def is_of(type_: str, enum: TableName) -> bool:
     """Whether a column's type is an enum, or an array of it."""
     bare = type_.removesuffix("[]")
     return bare in (enum.identifier.as_string(None), str(enum), enum.name)

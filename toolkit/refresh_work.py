@@ -23,7 +23,7 @@ from toolkit.opened import Split, schemas_of, shape_of
 from toolkit.prepare import entries_of
 from toolkit.refresh_attached import read_domains
 from toolkit.refresh_ddl import Revision, Wanted, revision
-from toolkit.refresh_edits import require_expressions
+from toolkit.refresh_edits import require_expressions, require_labels
 from toolkit.refresh_past import Facts, fills_of, past_of_leaders, past_of_log
 from toolkit.refresh_seen import Noted, Seen
 from toolkit.schema_numbers import read_labels
@@ -113,6 +113,7 @@ def decide(
     catalog = _without(seen, ignored)
     routes = compile_routes(plan, catalog)
     require_expressions(plan, catalog, routes, source)
+    require_labels(plan, catalog, routes, seen.changes)
     split = Split(plan=plan, catalog=catalog, targets={}, routes=routes)
     changes = [c for c in seen.changes if c.object not in ignored.get(c.table, ())]
     anew = frozenset(

@@ -12,6 +12,7 @@ from plans.statements.model import Statement, Touch, Verb
 from plans.statements.names import Names
 from plans.statements.parts import Routine
 from plans.statements.reach import reach
+from plans.statements.row_columns import columns_set
 from plans.statements.scope import Scope
 
 ObjectKind = Literal["view", "materialized view", "function", "procedure", "trigger"]
@@ -26,6 +27,8 @@ class SourceObject:
     name: str  # "public.v", "public.f(integer)", "t on public.orders"
     statement: Statement  # its text is the definition; `via` doesn't name the object itself
     table: TableName | None = None  # a trigger's own
+    sets: frozenset[str] = frozenset()  # columns of the row that a trigger sets at an UPDATE
+    fires_on: frozenset[str] = frozenset()  # the columns of its UPDATE OF; none are any
 
 
 def read_objects(
@@ -69,6 +72,8 @@ def _triggers(scope: Scope, names: Names) -> Iterator[SourceObject]:
             f"{trigger.name} on {trigger.relation}",
             _of_routine(trigger.routine, names),
             trigger.relation,
+            columns_set(trigger) if "update" in trigger.events else frozenset(),
+            trigger.columns,
         )
 
 

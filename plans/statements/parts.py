@@ -53,6 +53,8 @@ class Trigger:
     events: frozenset[WriteEvent]
     routine: Routine
     columns: frozenset[str] = frozenset()  # of UPDATE OF; empty is any
+    before_row: bool = False
+    arguments: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"trigger {self.name} on {self.relation}"

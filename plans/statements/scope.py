@@ -202,6 +202,8 @@ def _trigger(row: DictRow, catalog: Catalog, routines: Mapping[int, Routine]) ->
         routine=routines.get(row["function"])
         or Routine(schema="pg_catalog", name=row["name"], language="internal"),
         columns=frozenset(row["columns"] or ()),
+        before_row=row["before_row"],
+        arguments=tuple(row["arguments"].decode(errors="replace").split("\0")[:-1]),
     )
 
 

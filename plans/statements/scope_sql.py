@@ -56,6 +56,8 @@ SELECT t.tgname::text AS name, t.tgfoid::bigint AS function,
        n.nspname::text AS schema, c.relname::text AS relation,
        t.tgtype & 4 <> 0 AS on_insert, t.tgtype & 8 <> 0 AS on_delete,
        t.tgtype & 16 <> 0 AS on_update, t.tgtype & 32 <> 0 AS on_truncate,
+       t.tgtype & 3 = 3 AS before_row,
+       t.tgargs AS arguments,
        (SELECT array_agg(a.attname::text) FROM pg_attribute a
          WHERE a.attrelid = c.oid AND a.attnum = ANY (t.tgattr::int2[])) AS columns,
        array_remove(ARRAY[t.tgoldtable::text, t.tgnewtable::text], NULL) AS transitions

@@ -95,15 +95,19 @@ foreign_keys:
         INSERT INTO unowned VALUES (1, NULL);
         INSERT INTO shared VALUES (1, 5);
         INSERT INTO odd VALUES (1, 0);
+        CREATE TYPE tint AS ENUM ('light', 'dark');
+        CREATE TABLE tints (id int PRIMARY KEY, t tint);
         """,
         """
   unowned: {split_rows: {crm: "n > 1", shop: "n <= 1"}}
   shared: {split_rows: {crm: "n > 1", shop: "n > 2"}}
   odd: {split_rows: {crm: "1 / n = 1", shop: "1 / n <> 1"}}
+  tints: {split_rows: {crm: "t::text IN ('pale', 'dark')", shop: "t::text = 'light'"}}
 """,
         frozenset({
             ("rows-unowned", "public.unowned"), ("rows-shared", "public.shared"),
-            ("rows-unverified", "odd"), ("sequence-shared", "public.shared_id_seq"),
+            ("rows-unverified", "odd"), ("label-unknown", "crm:public.tints"),
+            ("sequence-shared", "public.shared_id_seq"),
         }),
     ),
     Case(
@@ -166,6 +170,13 @@ lists:
         CREATE VIEW across AS SELECT mine.id FROM mine JOIN theirs USING (id);
         CREATE INDEX both_of_them ON ours (a, b) WHERE a > 0;
         CREATE TRIGGER said BEFORE UPDATE OF a, b ON ours FOR EACH ROW EXECUTE FUNCTION known();
+        CREATE FUNCTION "keep b"() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN IF TG_OP <> ''INSERT'' THEN SELECT 1 INTO NEW.b; END IF; RETURN NEW; END';
+        CREATE TRIGGER keeps BEFORE INSERT OR UPDATE ON ours
+            FOR EACH ROW EXECUTE FUNCTION "keep b"();
+        CREATE TRIGGER keeps_own BEFORE UPDATE OF b ON ours
+            FOR EACH ROW EXECUTE FUNCTION "keep b"();
+        CREATE TRIGGER keeps_late AFTER UPDATE ON ours FOR EACH ROW EXECUTE FUNCTION "keep b"();
         """,
         """
   ours: {split_columns: {crm: [id, a], shop: [id, b]}}
@@ -181,6 +192,7 @@ lists:
             ("trigger-across", "tells on public.mine"), ("view-across", "public.across"),
             ("left-out", "crm: index public.both_of_them"),
             ("trigger-left-out", "crm: trigger said on public.ours"),
+            ("trigger-part", "keeps on public.ours"),
         }),
     ),
     Case(

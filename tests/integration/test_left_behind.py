@@ -15,6 +15,9 @@ MORE = """
 CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN INSERT INTO visits (path) VALUES (NEW.subject); RETURN NEW; END $$;
 CREATE TRIGGER noted BEFORE INSERT ON tickets FOR EACH ROW EXECUTE FUNCTION note_it();
+CREATE FUNCTION seen_now() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN NEW.last_login_at := now(); RETURN NEW; END $$;
+CREATE TRIGGER seen BEFORE UPDATE ON customers FOR EACH ROW EXECUTE FUNCTION seen_now();
 CREATE TABLE parcels (id int PRIMARY KEY, ticket int REFERENCES tickets ON DELETE SET NULL);
 CREATE TABLE hints (id int PRIMARY KEY, ticket int REFERENCES tickets ON DELETE CASCADE);
 """
@@ -33,7 +36,9 @@ def test_a_dry_run_tells_what_is_refused_of_those_who_stay(
         shop.follow()
         with shop.verbs.stream(shop.source):
             alone = shop.verbs.json("cutover", "--dry-run", "--service", "shop")
-            by_trigger, by_key = alone["refused_meanwhile"]
+            by_trigger, of_part, by_key = alone["refused_meanwhile"]
+            assert "trigger seen on public.customers sets last_login_at, which shop" in of_part
+            assert "each UPDATE by crm" in of_part
             assert "trigger noted on public.tickets writes public.visits, which shop" in by_trigger
             assert "parcels_ticket_fkey (ON DELETE SET NULL) reaches public.parcels" in by_key
             assert "warning: trigger noted" in shop.verbs(
@@ -45,6 +50,7 @@ def test_a_dry_run_tells_what_is_refused_of_those_who_stay(
             shop.verbs("cutover", "--yes", "--service", "shop")
             shop.refuses("source", "INSERT INTO tickets (customer_id, subject) VALUES (1, 's')")
             shop.refuses("source", "DELETE FROM tickets WHERE id = 1")
+            shop.refuses("source", "UPDATE customers SET phone = '1' WHERE id = 1")
             # And gone with them.
             shop.verbs("cutover", "--yes", "--service", "crm")
             shop.verbs("rollback", "--yes")

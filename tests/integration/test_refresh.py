@@ -41,6 +41,9 @@ INSERT INTO tempers VALUES (1, 'mild'), (2, 'mild');
 CREATE TYPE hue AS ENUM ('red', 'blue');
 CREATE TABLE hues (id int PRIMARY KEY, h hue NOT NULL);
 INSERT INTO hues VALUES (1, 'red'), (2, 'blue');
+CREATE TYPE tint AS ENUM ('pale', 'dark');
+CREATE TABLE tints (id int PRIMARY KEY, t tint NOT NULL);
+INSERT INTO tints VALUES (1, 'pale'), (2, 'dark');
 CREATE DOMAIN short AS text CONSTRAINT short_check CHECK (length(VALUE) < 5);
 CREATE TABLE hung (id int PRIMARY KEY, s short, n int DEFAULT 4 CONSTRAINT positive CHECK (n > 0),
     code int CONSTRAINT one_code UNIQUE, CONSTRAINT bounded CHECK (n < 500));
@@ -66,6 +69,10 @@ hues:
   split_rows:
     a: "h = 'red'"
     b: "h <> 'red'"
+tints:
+  split_rows:
+    a: "t::text = 'pale'"
+    b: "t::text <> 'pale'"
 hung: a
 parted: a
 halves:
@@ -397,6 +404,25 @@ def test_an_expression_that_the_source_takes_no_more_is_told_before_anything_is_
     followed(databases)
     assert databases.rows("a", "SELECT * FROM hues ORDER BY 1") == [(1, "crimson"), (3, "crimson")]
     assert databases.rows("b", "SELECT * FROM hues") == [(2, "blue")]
+
+
+def test_a_text_that_was_a_value_s_name_is_told_before_its_rows_change_their_owner(
+    databases: Following,
+) -> None:
+    plan = databases.path.read_text()
+    databases.execute("ALTER TYPE tint RENAME VALUE 'pale' TO 'light'")
+    stops(databases, "type public.tint has the value 'pale' renamed to 'light'")
+    with pytest.raises(PlanInvalid, match=r"plan\.yaml:\d+:\d+: .*'pale', which is called 'light'"):
+        refreshed(databases)
+    assert databases.rows("a", "SELECT id FROM tints") == [(1,)], "nothing was begun"
+    databases.path.write_text(plan.replace("t::text = 'pale'", "t::text IN ('pale', 'light')"))
+    with pytest.raises(PlanInvalid, match=r"b:public\.tints"):
+        refreshed(databases)
+    databases.path.write_text(plan.replace("'pale'", "'light'"))
+    assert refreshed(databases).copied == ("a:public.tints", "b:public.tints")
+    followed(databases)
+    assert databases.rows("a", "SELECT * FROM tints") == [(1, "light")]
+    assert databases.rows("b", "SELECT * FROM tints") == [(2, "dark")]
 
 
 def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with(
