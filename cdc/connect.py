@@ -28,6 +28,8 @@ PINNED_SETTINGS: dict[str, str] = {
     "quote_all_identifiers": "off",
     "array_nulls": "on",
     "standard_conforming_strings": "on",
+    # And whether a row that another changes is waited for, or refused.
+    "default_transaction_isolation": "read committed",
 }
 
 # What an administrator sets for applications would end a session that rests while others

@@ -18,7 +18,14 @@ from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn, PGresult
 
-from cdc.connect import CONNECT_TIMEOUT_S, PINNED_SETTINGS, describe, session_conninfo
+from cdc.connect import (
+    CONNECT_TIMEOUT_S,
+    PINNED_SETTINGS,
+    connect,
+    describe,
+    session_conninfo,
+)
+from cdc.holders import advice, in_progress
 from cdc.lsn import LSN
 from plans.errors import NotReady, StreamBroken
 
@@ -163,7 +170,10 @@ class ReplicationConnection:
                 raise NotReady(
                     f"creating a replication slot on {describe(self._dsn)} waited longer than "
                     f"{timeout_s:.0f} s for transactions in progress",
-                    hint="end the oldest transactions (pg_stat_activity, xact_start) and repeat",
+                    hint=advice(
+                        self._awaited(),
+                        "end the oldest transactions (pg_stat_activity, xact_start) and repeat",
+                    ),
                 )
             self._wait_readable(min(left, 1.0))
             self._connection.consume_input()
@@ -179,6 +189,14 @@ class ReplicationConnection:
         while self._connection.get_result():
             pass
         return LSN.parse((point or b"").decode()), (snapshot or b"").decode()
+
+    def _awaited(self) -> str:
+        """Whom a slot that is being created waits for."""
+        try:
+            with connect(self._dsn) as connection:
+                return in_progress(connection)
+        except NotReady:
+            return ""
 
     def start(self, slot: str, publication: str, *, binary: bool) -> None:
         """Begin to stream from where the slot was last confirmed, values in binary form or not."""

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
+from cdc.holders import advice, in_progress
 from plans import names
 from plans.errors import NotReady
 from toolkit import markers
@@ -86,7 +87,7 @@ def _create(split: Split, service: str, target: Connection) -> None:
             raise NotReady(
                 f"the slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for "
                 "every transaction in progress on the target's server",
-                hint="end the oldest transactions there and repeat",
+                hint=advice(in_progress(target), "end the oldest transactions there and repeat"),
             ) from None
 
 

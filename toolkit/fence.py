@@ -21,6 +21,7 @@ from psycopg import sql
 
 from cdc.connect import Connection
 from cdc.crash import crash_point
+from cdc.holders import advice, holding
 from plans.catalog import Table, TableName
 from plans.errors import GivenUp
 from plans.names import APPLIER_SETTING
@@ -173,7 +174,8 @@ def raise_fences(
                 statements(fence, relation),
                 lock_timeout_ms=lock_timeout_ms,
                 deadline=deadline,
-                what=f"the lock that fences {relation}",
+                what="the lock that fences",
+                relation=relation,
             )
             took[str(relation)] = round((time.monotonic() - began) * 1000, 1)
             crash_point("cutover.fence_table")
@@ -215,7 +217,8 @@ def drop_fences(
                 ),
                 lock_timeout_ms=lock_timeout_ms,
                 deadline=deadline,
-                what=f"the lock that opens {relation}",
+                what="the lock that opens",
+                relation=relation,
             )
 
 
@@ -423,14 +426,18 @@ def _retry(
     lock_timeout_ms: int,
     deadline: float,
     what: str,
+    relation: TableName,
 ) -> None:
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
             raise GivenUp(
-                f"{what} could not be had in time",
-                hint="end long transactions on the table (pg_stat_activity), or allow a longer "
-                "limits.write_pause_s_max",
+                f"{what} {relation} could not be had in time",
+                hint=advice(
+                    holding(connection, relation),
+                    "end long transactions on the table (pg_stat_activity), or allow a longer "
+                    "limits.write_pause_s_max",
+                ),
             )
         wait_ms = max(1, min(lock_timeout_ms, int(left * 1000)))
         if _try(connection, statements, lock_timeout_ms=wait_ms):

@@ -48,7 +48,7 @@ class Readiness:
     stream_live: bool
     lag_bytes: int
     retained_bytes: int
-    prepared_transactions: int
+    prepared_transactions: tuple[str, ...]  # names of those that have waited for a while
     dirty_keys: int
     differences: int | None  # None: not compared, or not to the end
     drifted: tuple[str, ...]  # tables whose columns are not what was prepared
@@ -85,10 +85,10 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
         *_slots(facts.slots, limits),
         Gate(
             "prepared_transactions",
-            facts.prepared_transactions == 0,
-            facts.prepared_transactions,
-            0,
-            "COMMIT PREPARED or ROLLBACK PREPARED what pg_prepared_xacts lists",
+            not facts.prepared_transactions,
+            ", ".join(map(repr, facts.prepared_transactions)) or "none",
+            "none that waits",
+            "COMMIT PREPARED or ROLLBACK PREPARED them, in their database",
         ),
         Gate(
             "validated",

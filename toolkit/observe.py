@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cdc.connect import Connection
+from cdc.holders import prepared
 from cdc.slot import read_slot
 from plans import names
 from plans.catalog import Catalog, Table, TableName
@@ -17,6 +18,9 @@ from toolkit.sides import Sides
 from toolkit.slot_health import SlotHealth, growth, health
 from toolkit.slot_server import SOURCE
 from toolkit.state import Direction, Phase
+
+PREPARED_S_MAX = 1.0
+"""How old a prepared transaction may be that applications will surely end by themselves."""
 
 if TYPE_CHECKING:
     # With what compares rows, numpy comes in: `status` and `doctor` go without.
@@ -36,9 +40,12 @@ def observe(sides: Sides, *, compared: Compared | None) -> Readiness:
                 for s in sides.services
             ),
         ),
-        prepared_transactions=sum(
-            prepared_transactions(connection)
-            for connection in {sides.leader(s) for s in sides.services}
+        prepared_transactions=tuple(
+            sorted(
+                gid
+                for connection in {sides.leader(s) for s in sides.services}
+                for gid in prepared_transactions(connection)
+            )
         ),
         dirty_keys=sum(
             dirty_keys(sides.follower(s), [r.id for r in split.owned([s])]) for s in sides.movers
@@ -238,9 +245,9 @@ def shape(table: Table) -> tuple[tuple[str, str, bool, str | None], ...]:
     return tuple((c.name, c.type, c.not_null, c.generated) for c in table.columns)
 
 
-def prepared_transactions(connection: Connection) -> int:
-    """Two-phase transactions that are prepared and not decided."""
-    row = connection.execute(
-        "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
-    ).fetchone()
-    return int(row[0]) if row else 0
+def prepared_transactions(connection: Connection) -> tuple[str, ...]:
+    """Two-phase transactions that have waited for a while to be decided.
+
+    A fence waits for younger ones, as it does for every writer.
+    """
+    return prepared(connection, age_s=PREPARED_S_MAX)

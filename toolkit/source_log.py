@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
+from cdc.holders import advice, in_progress
 from cdc.slot import FAILOVER_SLOTS
 from plans import names
 from plans.catalog import TableName
@@ -149,7 +150,10 @@ def create_slot(split: Split, source: Connection) -> None:
         raise NotReady(
             f"slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for every "
             "transaction in progress on the source's server",
-            hint="end the oldest transactions (pg_stat_activity, xact_start) and repeat",
+            hint=advice(
+                in_progress(source),
+                "end the oldest transactions (pg_stat_activity, xact_start) and repeat",
+            ),
         ) from None
     state.note(source, split.name, "slot", {"slot": slot})
 

@@ -11,8 +11,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.connect import connect
-from tests.following import following
+from tests.following import DEADLINE_S, following
 from toolkit.servers import Server
+from toolkit.servers_watchdog import wait_until
 
 LOCKED_S = 4.0
 LIMITS = {
@@ -20,6 +21,7 @@ LIMITS = {
     "idle_in_transaction_session_timeout": "1500ms",
     "transaction_timeout": "1500ms",  # since 17
     "lock_timeout": "1s",
+    "default_transaction_isolation": "serializable",
 }
 IDLE_S = 0.5
 
@@ -36,12 +38,23 @@ def limit(dsn: str, **limits: str) -> None:
             )
 
 
+def waits(dsn: str) -> bool:
+    """Whether somebody waits for another's row there."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        (count,) = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock'"
+        ).fetchone() or (0,)
+    return bool(count)
+
+
 def test_a_batch_may_take_longer_than_an_application_may(
     source_server: Server, target_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc.follow.TRANSIENT", ())  # what fails is told, and not tried again
+    for module in ("follow", "sink"):  # what fails is told, and not tried again
+        monkeypatch.setattr(f"cdc.{module}.TRANSIENT", ())
     with following(source_server, target_server, tmp_path, tables="small: a\n") as databases:
-        databases.execute("CREATE SCHEMA odd", "CREATE TABLE small (id int PRIMARY KEY)")
+        databases.execute("CREATE SCHEMA odd", "CREATE TABLE small (id int PRIMARY KEY, v int)")
         databases.prepare()
         databases.copy()
         with psycopg.connect(databases.targets["a"]) as other:
@@ -52,9 +65,27 @@ def test_a_batch_may_take_longer_than_an_application_may(
                 time.sleep(LOCKED_S)
                 other.rollback()
                 databases.execute("INSERT INTO small VALUES (2)")
-            assert live.failure is None
+                # A row that somebody else writes meanwhile is waited for, too.
+                arrived = wait_until(
+                    lambda: databases.rows("a", "SELECT count(*) FROM small") == [(2,)],
+                    timeout_s=DEADLINE_S,
+                )
+                assert arrived
+                other.execute("UPDATE small SET v = 0")
+                databases.execute("UPDATE small SET v = 3")
+                assert wait_until(lambda: waits(databases.targets["a"]), timeout_s=DEADLINE_S)
+                other.commit()
+                done = wait_until(
+                    lambda: (
+                        bool(live.failure)
+                        or databases.rows("a", "SELECT v FROM small") == [(3,), (3,)]
+                    ),
+                    timeout_s=DEADLINE_S,
+                )
+                assert done
+                assert live.failure is None
         databases.stream()
-        assert databases.rows("a", "SELECT count(*) FROM small") == [(2,)]
+        assert databases.rows("a", "SELECT v FROM small") == [(3,), (3,)]
 
 
 def test_a_session_may_rest_longer_than_one_of_an_application(source_db: str) -> None:
