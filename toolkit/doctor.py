@@ -12,7 +12,8 @@ from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
 from toolkit.journal import verify_chain
-from toolkit.ready import Need, check_servers
+from toolkit.need import Need
+from toolkit.ready import check_servers
 
 PACKAGES: Final = ("cdc", "plans", "toolkit", "validators")
 

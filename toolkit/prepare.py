@@ -24,6 +24,7 @@ from plans.schema.staging import staging_types
 from toolkit import locks, state
 from toolkit.control.schema import install_control
 from toolkit.giving_up import require_not_given_up
+from toolkit.need import require
 from toolkit.opened import (
     Split,
     open_split,
@@ -32,7 +33,7 @@ from toolkit.opened import (
     require_same_tables,
     shape_of,
 )
-from toolkit.ready import check_servers, require
+from toolkit.ready import check_servers
 from toolkit.schema_numbers import read_numbers
 from toolkit.service_schema import build_schema
 from toolkit.source_log import create_slot, identify_rows, publish

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -15,25 +13,13 @@ from cdc.connect import Connection, connect, describe
 from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
+from toolkit.need import Need
 from toolkit.opened import is_completed
+from toolkit.privileges import source_privileges, target_privileges
 from toolkit.revisions import revision_ids
 
 VERSION_MIN = 150_000
 _ALEMBIC = "public.alembic_version"
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """One requirement, and whether it is fulfilled."""
-
-    need: str
-    ok: bool
-    observed: str
-    remedy: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def check_servers(plan: Plan) -> list[Need]:
@@ -66,16 +52,6 @@ def _reached(dsn: str, where: str, needs: list[Need], stack: ExitStack) -> Conne
         return None
 
 
-def require(needs: list[Need]) -> None:
-    """Raise NotReady that names everything that is missing."""
-    missing = [need for need in needs if not need.ok]
-    if missing:
-        raise NotReady(
-            "; ".join(f"{need.need}: {need.observed}" for need in missing),
-            hint="; ".join(need.remedy for need in missing if need.remedy),
-        )
-
-
 def create_databases(plan: Plan) -> list[str]:
     """Create the targets' databases that do not exist; returns their services."""
     created = []
@@ -102,8 +78,7 @@ def _source_needs(plan: Plan, source: Connection) -> Iterator[Need]:
     yield _writable(source, "source")
     yield _wal_level(source, "source")
     yield from _free(plan, source, "source", 1)
-    yield _privileges(source, "source")
-    yield _ownership(plan, source)
+    yield from source_privileges(plan, source)
 
 
 def _target_needs(
@@ -119,7 +94,7 @@ def _target_needs(
     yield _writable(target, where)
     yield _wal_level(target, where)  # its changes have to find the way back
     yield from _free(plan, target, where, 1)
-    yield _privileges(target, where)
+    yield target_privileges(plan, service, target)
     other = taken.get(_identity(target))
     yield Need(
         f"{where} has a database of its own",
@@ -202,68 +177,6 @@ def _free(plan: Plan, connection: Connection, where: str, wanted: int) -> Iterat
         f"max_wal_senders = {senders}",
         f"raise max_wal_senders on the server of {where}, and restart it",
     )
-
-
-def _privileges(connection: Connection, where: str) -> Need:
-    row = connection.execute(
-        "SELECT rolsuper, rolreplication, current_user::text,"
-        " has_database_privilege(current_database(), 'CREATE')"
-        " FROM pg_roles WHERE rolname = current_user"
-    ).fetchone()
-    assert row is not None  # noqa: S101
-    superuser, replication, user, create = row
-    if superuser:
-        return Need(f"{where}: privileges", ok=True, observed=f"{user} is a superuser")
-    able = _may_apply(connection)
-    missing = [
-        what
-        for what, has in (
-            ("REPLICATION", replication),
-            ("CREATE on the database", create),
-            ("SET on session_replication_role and EXECUTE on the origin functions", able),
-        )
-        if not has
-    ]
-    name = sql.Identifier(user).as_string(None)
-    return Need(
-        f"{where}: privileges",
-        not missing,
-        f"{user} lacks {', '.join(missing)}" if missing else f"{user} has what is needed",
-        f"ALTER ROLE {name} REPLICATION; GRANT CREATE ON DATABASE … TO {name}; GRANT SET ON "
-        f"PARAMETER session_replication_role TO {name}; GRANT EXECUTE ON FUNCTION "
-        "pg_replication_origin_create(text), pg_replication_origin_drop(text), "
-        f"pg_replication_origin_session_setup(text) TO {name}; and make it own the tables"
-        if missing
-        else "",
-    )
-
-
-def _ownership(plan: Plan, source: Connection) -> Need:
-    """Publishing, fencing and retiring a table is its owner's right."""
-    rows = source.execute(
-        "SELECT format('%%I.%%I', n.nspname, c.relname), c.relowner::regrole::text"
-        " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY (%s)"
-        " AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1",
-        [list(plan.source.schemas)],
-    ).fetchall()
-    owners = ", ".join(sorted({owner for _, owner in rows}))
-    return Need(
-        "source: ownership of the tables",
-        not rows,
-        f"{len(rows)} belong to others, such as {rows[0][0]} to {rows[0][1]}"
-        if rows
-        else "as it must be",
-        f"GRANT {owners} TO {source.info.user}" if rows else "",
-    )
-
-
-def _may_apply(connection: Connection) -> bool:
-    row = connection.execute(
-        "SELECT has_parameter_privilege('session_replication_role', 'SET')"
-        " AND has_function_privilege('pg_replication_origin_create(text)', 'EXECUTE')"
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def _encoding(target: Connection, source: Connection, where: str) -> Need:
