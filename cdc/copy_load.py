@@ -90,7 +90,15 @@ class Carrier:
         source.execute(sql.SQL("SAVEPOINT {}").format(_BEFORE_LOAD))
         self._require_same_files(source, load)
         paid: list[int] = []
-        moved = transfer(source, target, self._exchange(load, paid))
+        try:
+            moved = transfer(source, target, self._exchange(load, paid))
+        except psycopg.DataError as error:
+            tables = ", ".join(sorted({str(piece.task.route.source.name) for piece in load}))
+            raise NotReady(
+                f"a row of {tables} cannot be copied: {error}",
+                hint="mend the row, then run the same command again: it goes on with what is"
+                " missing; `dbsplit plan check` names rows whose text is in no encoding",
+            ) from None
         crash_point("copy.data")
         self._note(target, load, moved)
         if load[0].chunk is not None:

@@ -24,7 +24,7 @@ from cdc.lsn import LSN, confirmable
 from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
 from cdc.reader import Reader, Stream
-from cdc.replication import ReplicationConnection
+from cdc.replication import ReplicationConnection, unreadable
 from cdc.sink import TRANSIENT, Behind, Sink
 from cdc.slot import Server, require_unbroken
 from cdc.spool import SPILL_BYTES_MAX
@@ -119,12 +119,7 @@ class Follower(threading.Thread):
                 self.failure = error
                 return
             except psycopg.Error as error:
-                self.failure = StreamBroken(
-                    f"stream {self.feed.name}: the follower refused a change: {_first_line(error)}",
-                    hint="nothing of that batch was written; mend the cause and start "
-                    "`dbsplit stream` again. If the source has dropped what refuses it, "
-                    "`dbsplit plan refresh` drops it here, too",
-                )
+                self.failure = self._refused(error)
                 return
             except Exception as error:  # noqa: BLE001  (a bug; told as such, not swallowed)
                 self.failure = StreamBroken(
@@ -133,6 +128,16 @@ class Follower(threading.Thread):
                 )
                 self.failure.__cause__ = error
                 return
+
+    def _refused(self, error: psycopg.Error) -> StreamBroken:
+        if isinstance(error, psycopg.errors.CharacterNotInRepertoire):
+            return unreadable(_first_line(error))
+        return StreamBroken(
+            f"stream {self.feed.name}: the follower refused a change: {_first_line(error)}",
+            hint="nothing of that batch was written; mend the cause and start "
+            "`dbsplit stream` again. If the source has dropped what refuses it, "
+            "`dbsplit plan refresh` drops it here, too",
+        )
 
     def _follow(self) -> None:
         binary = self.feed.binary

@@ -47,6 +47,8 @@ _SILENT = (
     "a firewall or a pooler, which must pass replication connections on"
 )
 
+_NOT_UTF8 = b"22021"  # character_not_in_repertoire
+
 MESSAGES_MAX = 8_000
 BYTES_MAX = 1 << 20
 
@@ -60,6 +62,16 @@ of them slows it down; after a nap it finds a buffer full of them.
 
 class ConnectionLost(Exception):
     """The server ended the connection; connecting again may help."""
+
+
+def unreadable(said: str) -> StreamBroken:
+    """The error for a log with text that the server cannot tell as UTF8."""
+    return StreamBroken(
+        f"a row in the log has text that is not valid UTF8: {said}",
+        hint="nothing of its transaction was written; `dbsplit plan check` names the rows of such "
+        "tables. Convert them, and see that applications write UTF8; what is in the log stays "
+        "there: `dbsplit abort`, and start the split again",
+    )
 
 
 class Keepalive(NamedTuple):
@@ -255,7 +267,11 @@ class ReplicationConnection:
             else:
                 self._alive = _together(self._alive, _keepalive(data))
         if length < 0:
-            raise ConnectionLost(self._error(self._connection.get_result()))
+            result = self._connection.get_result()
+            state = result.error_field(pq.DiagnosticField.SQLSTATE) if result else None
+            if state == _NOT_UTF8:
+                raise unreadable(self._error(result).partition("\n")[0])
+            raise ConnectionLost(self._error(result))
         return size
 
     def confirm(self, flushed: LSN, received: LSN) -> None:

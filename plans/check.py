@@ -11,6 +11,7 @@ from plans.catalog_read import read_catalog
 from plans.check_boundary import check_dependents, check_foreign_keys
 from plans.check_data import QUERY_TIMEOUT, ROWS_CODES, check_expressions, check_rows
 from plans.check_derived import check_derived
+from plans.check_encoding import check_encoding
 from plans.check_labels import check_labels
 from plans.check_orphans import check_orphans
 from plans.check_parts import check_parts
@@ -64,6 +65,7 @@ def _all(subject: Subject, conn: psycopg.Connection[Any]) -> list[Finding]:
         conn.execute(catalog_sql.READ_ONLY)
         conn.execute(QUERY_TIMEOUT)
         findings += check_relations(subject, conn)
+        findings += check_encoding(subject, conn)
         findings += check_expressions(subject, conn)
         findings += check_labels(subject, conn)
         findings += check_rows(subject, conn)

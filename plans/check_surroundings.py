@@ -58,8 +58,7 @@ SELECT format('%%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arg
 """
 
 STALE: Final[LiteralString] = """
-SELECT d.datcollversion::text AS recorded, pg_database_collation_actual_version(d.oid) AS actual,
-       pg_encoding_to_char(d.encoding) AS encoding
+SELECT d.datcollversion::text AS recorded, pg_database_collation_actual_version(d.oid) AS actual
   FROM pg_database d WHERE d.datname = current_database()
 """
 
@@ -168,13 +167,6 @@ def _text(subject: Subject, conn: Connection) -> Iterator[Finding]:
             why="indexes on text may be out of order, so that rows aren't found by their keys and"
             " keys may be doubled",
             remedy="REINDEX DATABASE, then ALTER DATABASE … REFRESH COLLATION VERSION",
-        )  # fmt: skip
-    if row["encoding"] == "SQL_ASCII":
-        yield subject.finding(
-            Severity.WARNING, "encoding-unchecked", subject.catalog.database, ("source",),
-            "its encoding is SQL_ASCII: nobody has checked what its text is",
-            why="a database with an encoding refuses bytes that aren't valid in it",
-            remedy="convert the text first, or create the services' databases with SQL_ASCII too",
         )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ at which the first of them began.  So the result stands for that position.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -15,6 +14,7 @@ from uuid import UUID, uuid4
 from cdc.connect import Connection
 from cdc.crash import crash_point
 from toolkit.state import Direction
+from toolkit.stored import stored
 from validators.scans import Proven
 from validators.units import Unit
 
@@ -68,7 +68,7 @@ class ControlMemory:
             self._of(route),
         )
         self.runs[route] = uuid4()
-        told = json.dumps([[unit.lower, unit.upper, unit.shift] for unit in units])
+        told = stored(self.control, [[unit.lower, unit.upper, unit.shift] for unit in units])
         self.control.execute(
             "INSERT INTO dbsplit.comparing (split, route, direction, epoch, since, units, run)"
             " SELECT %s, %s, %s, epoch, %s, %s, %s FROM dbsplit.service"

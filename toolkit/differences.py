@@ -7,7 +7,6 @@ differences; those that repair need the values.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from plans import names
 from plans.routes import Route
 from toolkit.opened import Split
 from toolkit.state import Direction
+from toolkit.stored import stored
 from validators.causes import cause_of
 from validators.compare import Found
 from validators.masks import Masks
@@ -197,10 +197,10 @@ class ControlTable:
                         self.split,
                         route,
                         way.direction.value,
-                        json.dumps(said["key"]),
+                        stored(self.source, said["key"]),
                         one.how,
                         one.rows,
-                        json.dumps(said["columns"]),
+                        stored(self.source, said["columns"]),
                         one.written.by,
                         one.written.at,
                         one.cause,

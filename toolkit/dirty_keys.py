@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from plans.routes import Route
 from toolkit.noting import note_forgotten
 from toolkit.sides import Sides
 from toolkit.state import Direction
+from toolkit.stored import stored
 from toolkit.validation import VISIBLE_S_MAX, Compared, pair_for
 from validators.compare import compare_whole
 from validators.keys import compare_keys
@@ -133,7 +133,7 @@ def _shrink(
     follower.execute(
         "DELETE FROM dbsplit.dirty WHERE route = %s AND lsn < %s::pg_lsn"
         " AND key <> ALL (%s::jsonb[])",
-        [route.id, since, [json.dumps(key) for key in result.differing]],
+        [route.id, since, [stored(follower, key) for key in result.differing]],
     )
     return len(result.differing)
 

@@ -8,7 +8,6 @@ a reset or because rarely used statements were evicted, counts as one that cross
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -29,6 +28,7 @@ from plans.usage.model import Actor, Executed
 from plans.usage.search_paths import Paths, path_of, role_paths
 from plans.usage.statistics import HIDDEN, NAME
 from plans.usage.statistics_sql import EXTENSION
+from toolkit.stored import stored
 
 _CROSSING = (Verdict.CROSSES, Verdict.ELSEWHERE)
 
@@ -198,7 +198,7 @@ def _note(source: Connection, split: str, clean: Clean) -> None:
     counts = clean.counts
     values: list[Any] = [
         split, clean.since, counts.at, counts.reset_at, counts.evicted,
-        json.dumps(dict(counts.calls)), clean.last,
+        stored(source, dict(counts.calls)), clean.last,
     ]  # fmt: skip
     source.execute(
         "INSERT INTO dbsplit.boundary"

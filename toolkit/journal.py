@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cdc.connect import Connection
+from toolkit.stored import stored
 
 Details = Mapping[str, Any]
 
@@ -39,12 +40,14 @@ def record(
         ).fetchone()
         assert last is not None  # noqa: S101
         previous, at = last
-        text = json.dumps(details or {}, sort_keys=True, default=str)
+        noted = stored(connection, details or {})
+        # The hash is of what will be read again.
+        text = json.dumps(json.loads(noted), sort_keys=True)
         digest = chain_hash(previous, split, attempt, step, state, at.isoformat(), text)
         connection.execute(
             "INSERT INTO dbsplit.journal (split, attempt, step, state, at, details, previous, hash)"
             " VALUES (%s, %s, %s, %s, %s, %s::jsonb, %s, %s)",
-            [split, attempt, step, state, at, text, previous, digest],
+            [split, attempt, step, state, at, noted, previous, digest],
         )
     return digest.hex()
 

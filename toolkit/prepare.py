@@ -6,7 +6,6 @@ command goes on where it stopped.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ from toolkit.ready import check_servers
 from toolkit.schema_numbers import read_numbers
 from toolkit.service_schema import build_schema
 from toolkit.source_log import create_slot, identify_rows, publish
+from toolkit.stored import stored
 
 Say = Callable[[str, dict[str, Any]], None]
 
@@ -157,7 +157,7 @@ def _install(split: Split, source: Connection) -> None:
         identity[0],
         names.publication(split.name),
         names.slot(split.name),
-        json.dumps({"shapes": shapes, **noted_of(split, source)}),
+        stored(source, {"shapes": shapes, **noted_of(split, source)}),
     ]
     insert = (
         "INSERT INTO dbsplit.split (split, plan_digest, plan_name, system_identifier, publication,"

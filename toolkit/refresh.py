@@ -12,7 +12,6 @@ whether it was done, so that after a crash the same command goes on.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from toolkit.refresh_run import Say, carry_out
 from toolkit.refresh_seen import Seen, read_noted, see
 from toolkit.refresh_work import Work, decide
 from toolkit.state import Phase
+from toolkit.stored import stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ def _note_work(split: str, source: Connection, work: Work) -> None:
     source.execute(
         "UPDATE dbsplit.split SET settings = settings"
         " || jsonb_build_object('refreshing', %s::jsonb) WHERE split = %s",
-        [json.dumps(work.as_dict()), split],
+        [stored(source, work.as_dict()), split],
     )
 
 

@@ -7,7 +7,6 @@ has passed the change, what holds only from then on.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +45,7 @@ from toolkit.revisions import further_script
 from toolkit.service_schema import render_line
 from toolkit.sides import source_fences, target_fences
 from toolkit.source_log import identify_rows, with_locks
+from toolkit.stored import stored
 from toolkit.throttling import throttled
 
 JOBS = 2
@@ -171,7 +171,7 @@ def _note(split: Split, source: Connection, work: Work) -> None:
     source.execute(
         "UPDATE dbsplit.split SET plan_digest = %s, settings = settings || %s::jsonb"
         " WHERE split = %s",
-        [work.digest, json.dumps(noted), split.name],
+        [work.digest, stored(source, noted), split.name],
     )
 
 
@@ -251,7 +251,7 @@ def _note_made(split: Split, service: str, one: ServiceWork) -> None:
         target.execute(
             "UPDATE dbsplit.split SET settings = settings"
             " || jsonb_build_object('undoing', %s::jsonb, 'made', %s::jsonb) WHERE split = %s",
-            [json.dumps(one.undoing), json.dumps(one.made), split.name],
+            [stored(target, one.undoing), stored(target, one.made), split.name],
         )
 
 

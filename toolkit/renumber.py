@@ -7,7 +7,6 @@ however many they drew before, and however small the gap, no number comes twice.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from toolkit.opened import Split
 from toolkit.sequences import Numbers, State, Use, next_numbers, used_by
 from toolkit.sides import Sides
 from toolkit.state import Direction, Phase
+from toolkit.stored import stored
 
 Uses = dict[TableName, list[Use]]
 
@@ -218,6 +218,6 @@ def _own_increments(sides: Sides, states: dict[TableName, State]) -> dict[str, i
         sides.source.execute(
             "UPDATE dbsplit.split SET settings = jsonb_set(settings, '{increments}', %s::jsonb)"
             " WHERE split = %s",
-            [json.dumps(known), sides.split.name],
+            [stored(sides.source, known), sides.split.name],
         )
     return known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from toolkit.opened import Split, require_prepared, require_same_plan
 from toolkit.recovery import recover
 from toolkit.service_schema import remove_schema
 from toolkit.state import Phase
+from toolkit.stored import stored
 
 RETIRED = "_retired"
 STREAM_ENDS_S = 60.0
@@ -378,7 +378,7 @@ def _retiring(split: Split, source: Connection) -> list[TableName] | None:
 
 
 def _begin_retiring(split: Split, source: Connection, retiring: list[TableName]) -> None:
-    names_ = json.dumps([[name.schema, name.name] for name in retiring])
+    names_ = stored(source, [[name.schema, name.name] for name in retiring])
     with source.transaction():
         source.execute(
             "UPDATE dbsplit.split SET settings = settings"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from plans.schema.ddl import Statement, TargetSchema
 from toolkit import migrations
 from toolkit.opened import Split
 from toolkit.revisions import further_script, render, revision_ids
+from toolkit.stored import stored
 from toolkit.target_server import ask_server, noted_line, schema_of
 
 LOCK_WAIT_S = 30
@@ -108,7 +108,7 @@ def _keep_undoing(split: Split, service: str, schema: TargetSchema) -> None:
             "UPDATE dbsplit.split SET settings = settings"
             " || jsonb_build_object('undoing', %s::jsonb, 'made', %s::jsonb)"
             " WHERE split = %s AND NOT settings ? 'undoing'",
-            [json.dumps(undoing), json.dumps(sorted(made)), split.name],
+            [stored(target, undoing), stored(target, sorted(made)), split.name],
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from cdc.connect import Connection
 from plans import names
 from plans.routes import Route
+from toolkit.stored import stored
 
 
 class Phase(Enum):
@@ -198,7 +198,7 @@ def note(connection: Connection, split: str, kind: str, details: Mapping[str, An
     """Add an event to the split's history."""
     connection.execute(
         "INSERT INTO dbsplit.event (split, kind, details) VALUES (%s, %s, %s::jsonb)",
-        [split, kind, json.dumps(details, default=str)],
+        [split, kind, stored(connection, details)],
     )
 
 
@@ -211,7 +211,7 @@ def beat(connection: Connection, split: str, role: str, details: Mapping[str, An
         " pid = excluded.pid, host = excluded.host, details = excluded.details,"
         " started_at = CASE WHEN heartbeat.pid = excluded.pid THEN heartbeat.started_at"
         " ELSE excluded.started_at END",
-        [split, role, os.getpid(), socket.gethostname(), json.dumps(details, default=str)],
+        [split, role, os.getpid(), socket.gethostname(), stored(connection, details)],
     )
 
 

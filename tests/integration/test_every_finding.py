@@ -258,13 +258,24 @@ lists:
     ),
     Case(
         "bytes of no encoding",
-        "CREATE TABLE notes (id int PRIMARY KEY, note text); INSERT INTO notes VALUES (1, 'a');",
+        """
+        CREATE TABLE notes (id int PRIMARY KEY, note text);
+        INSERT INTO notes VALUES (1, 'a'), (7, convert_from('\\xdf', 'SQL_ASCII'));
+        """,
         "  notes: crm\n",
-        frozenset({("encoding-unchecked", "")}),
+        frozenset({("encoding-unchecked", ""), ("encoding-invalid", "public.notes")}),
         database="ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
         target="ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'",
         services=SERVICES.replace('"${CRM}"', '"${CRM}", roles: [postgres]'),
         quiet=frozenset({"role-absent", "role-unknown", "money-locale"}),
+    ),
+    Case(
+        "a smaller encoding",
+        "CREATE TABLE notes (id int PRIMARY KEY, note text); INSERT INTO notes VALUES (1, 'ß');",
+        "  notes: crm\n",
+        frozenset({("encoding-narrow", "")}),
+        database="ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'",
+        quiet=frozenset({"encoding-invalid"}),
     ),
     Case(
         "no targets",
