@@ -95,7 +95,9 @@ class Change:
             Kind.REMADE_COLUMN: f"has column {self.object} dropped and made anew",
             Kind.KEY: f"has the key ({self.now}) instead of ({self.was})",
             Kind.NEW_TABLE: "is new",
-            Kind.GONE_TABLE: "is gone",
+            Kind.GONE_TABLE: f"is {self.now} now, in a schema that the plan does not list"
+            if self.now
+            else "is gone",
             Kind.REMADE_TABLE: "was dropped and created again",
             Kind.RENAMED_TABLE: f"is renamed to {self.now}",
             Kind.NEW_PARTITION: f"has a new partition {self.object}",

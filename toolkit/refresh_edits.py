@@ -142,6 +142,10 @@ def entry_key(plan: Plan, table: TableName) -> str | None:
 def _edits(plan: Plan, seen: Seen, answers: Answers, questions: list[str]) -> Iterator[Edit]:
     for change in seen.changes:
         if key := entry_key(plan, change.table):
+            if change.kind is Kind.GONE_TABLE and change.now:
+                schema = change.now.partition(".")[0]
+                questions.append(f"{change}: add {schema} to source.schemas, or move it back")
+                continue
             yield from _of_entry(plan, key, change, str(change.table) in seen.numbers)
             if change.kind is Kind.ADDED_COLUMN:
                 yield from _added(plan, key, change, answers, questions)
@@ -161,7 +165,10 @@ def _of_entry(plan: Plan, key: str, change: Change, is_there: bool) -> Iterator[
             yield GoneEntry(key)
         case Kind.RENAMED_TABLE:
             moved = TableName(*change.now.split(".", 1))
-            if entry_key(plan, moved) is None:
+            other = entry_key(plan, moved)
+            if other == key:
+                return  # in another schema that is listed, and the entry names none
+            if other is None:
                 yield RenamedEntry(key, str(moved) if "." in key else moved.name)
             else:
                 yield GoneEntry(key)

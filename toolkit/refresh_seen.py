@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cdc.connect import Connection, connect
@@ -81,6 +81,7 @@ def see(plan: Plan, source: Connection, noted: Noted) -> Seen:
     followed = {name: noted.shapes[name] for name in noted.numbers}
     found = list(changes(followed, noted.numbers, catalog, numbers))
     found = [_unfilled(change, noted) for change in found]
+    found = [_placed(change, noted, source) for change in found]
     entries = {entry.name for name in plan.tables if (entry := catalog.find(name))}
     left = {
         table.name
@@ -126,6 +127,19 @@ def _unfilled(change: Change, noted: Noted) -> Change:
     if change.kind is Kind.ADDED_COLUMN and change.object in ignored:
         return Change(change.kind, change.table, change.object, change.was, change.now)
     return change
+
+
+def _placed(change: Change, noted: Noted, source: Connection) -> Change:
+    """Where a table is that went out of sight."""
+    before = noted.numbers.get(str(change.table))
+    if change.kind is not Kind.GONE_TABLE or before is None:
+        return change
+    row = source.execute(
+        "SELECT n.nspname, c.relname FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = %s",
+        [before.oid],
+    ).fetchone()
+    return replace(change, now=str(TableName(*row))) if row else change
 
 
 def _of_types(

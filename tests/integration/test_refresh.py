@@ -55,6 +55,7 @@ CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20);
 INSERT INTO parted SELECT n, 'v' FROM generate_series(1, 19) n;
 CREATE TABLE halves (id int PRIMARY KEY, one text, two text);
 INSERT INTO halves VALUES (1, 'left', 'right');
+CREATE TABLE wandering (id int PRIMARY KEY);
 CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);
 CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents);
 INSERT INTO parents VALUES (1, 'a'), (2, 'b');
@@ -64,6 +65,7 @@ PLAN = (
     "".join(f"{name}: a  # of a\n" for name in TABLES)
     + """\
 moods: a
+wandering: a
 tempers: a
 hues:
   split_rows:
@@ -560,6 +562,21 @@ def test_a_renamed_table_is_copied_under_its_new_name(databases: Following) -> N
     followed(databases)
     same(databases, "arrived")
     assert databases.rows("a", "SELECT to_regclass('moved')") == [(None,)]
+
+
+def test_a_table_that_goes_to_another_schema_is_followed_there(databases: Following) -> None:
+    databases.execute("CREATE SCHEMA far", "ALTER TABLE wandering SET SCHEMA far")
+    stops(databases, "table public.wandering is far.wandering now, in a schema that the plan does")
+    with pytest.raises(PlanInvalid, match=r"add far to source\.schemas, or move it back"):
+        refreshed(databases)
+    databases.execute(
+        "ALTER TABLE far.wandering SET SCHEMA odd", "INSERT INTO odd.wandering VALUES (4)"
+    )
+    stops(databases, "table public.wandering is renamed to odd.wandering")
+    assert refreshed(databases).copied == ("a:odd.wandering",)
+    databases.execute("INSERT INTO odd.wandering VALUES (5)")
+    followed(databases)
+    same(databases, "odd.wandering")
 
 
 def test_a_table_that_others_refer_to_is_made_anew(databases: Following) -> None:
