@@ -13,6 +13,7 @@ CASES = 6
 TRANSACTIONS_MAX = 12
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("version", ["15", "16", "18"])
 def test_ours_is_what_a_native_subscription_makes_of_the_same_log(
     version: str, tmp_path_factory: pytest.TempPathFactory

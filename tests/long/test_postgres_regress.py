@@ -25,7 +25,7 @@ from tests.real_fetch import postgres_regress
 from tests.verbs import Verbs
 from toolkit.servers import Binaries, find_binaries, running_server
 
-VERSIONS = ("15", "16", "18")
+VERSIONS = [*(pytest.param(v, marks=pytest.mark.release) for v in ("15", "16")), "18"]
 SCRIPT_S_MAX = 240.0
 REFUSED_ROUNDS_MAX = 4
 KEPT_MIN = 120

@@ -16,6 +16,7 @@ from toolkit.servers import Server, running_server
 WITH_CONTRIB = "15"  # Debian's
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("real", REAL_SCHEMAS, ids=lambda real: real.name)
 def test_a_published_schema_goes_the_whole_line_under_writes(
     real: RealSchema, request: pytest.FixtureRequest, tmp_path: Path
