@@ -255,31 +255,30 @@ class _Libpq:
 
     def _pump(self, number: int) -> int:
         take, wait = self._source.get_copy_data, self._source.socket
-        rows = size = joined = 0
-        part: list[memoryview] = []
+        rows = size = 0
+        joined = bytearray()  # and no list of rows, which the garbage collector would go through
         while True:
             length, data = take(1)
             if length > 0:
-                part.append(data)
-                joined += length
-                if joined < JOINED_BYTES:
+                joined += data
+                rows += 1
+                if len(joined) < JOINED_BYTES:
                     continue
             elif length == 0:
                 _wait([wait], [])
                 self._source.consume_input()
                 continue
-            rows += len(part)
-            size += joined
-            self._put(b"".join(part))
+            size += len(joined)
+            self._put(joined)
             self._exchange.moving(number, rows, size)
-            part, joined = [], 0
+            joined.clear()
             if length < 0:
                 break
         self._target.put_copy_end()
         self._flush(self._target)
         return size
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytearray) -> None:
         try:
             if data:
                 self._target.put_copy_data(data)
