@@ -24,7 +24,7 @@ from cdc.crash import crash_point
 from plans.catalog import Table
 from plans.errors import GivenUp, Halted, NotReady, SplitError
 from plans.model import Limits
-from toolkit import dirty_keys, fence, journal, markers, state, validation
+from toolkit import dirty_keys, fencing, journal, markers, state, validation
 from toolkit.back import ensure_way_back
 from toolkit.gates import Gate, decide, require_open
 from toolkit.observe import fingerprints, lag_bytes, observe
@@ -148,8 +148,8 @@ def pause(move: Move) -> None:
 def _fence_leaders(move: Move) -> None:
     with move.step("fence") as details:
         for connection, fences in move.sides.leader_fences():
-            fence.set_up(connection)
-            details |= fence.raise_fences(
+            fencing.set_up(connection)
+            details |= fencing.raise_fences(
                 connection,
                 fences,
                 lock_timeout_ms=_limits(move.sides).lock_timeout_ms,
@@ -323,7 +323,7 @@ def close_follower(sides: Sides) -> int:
     count = 0
     if sides.direction is Direction.ROLLBACK:
         fences = source_fences(sides.split, sides.services, sides.phases)
-        missing = fence.unfenced(sides.source, fences)
+        missing = fencing.unfenced(sides.source, fences)
         if missing:
             raise NotReady(
                 f"the source is not fenced although it does not lead: {missing[0]}",
@@ -333,13 +333,13 @@ def close_follower(sides: Sides) -> int:
         return len(fences)
     for service in sides.services:
         target = sides.targets[service]
-        fence.set_up(target)
+        fencing.set_up(target)
         fences = [
             *target_fences(sides.split, service, owned=True),
             *target_fences(sides.split, service, owned=False),
         ]
-        todo = {str(name) for name in fence.unfenced(target, fences)}
-        fence.raise_fences(
+        todo = {str(name) for name in fencing.unfenced(target, fences)}
+        fencing.raise_fences(
             target,
             [f for f in fences if any(str(r) in todo for r in f.relations)],
             lock_timeout_ms=lock_timeout_ms,
@@ -381,14 +381,14 @@ def _let_in(sides: Sides, connection: Connection, tables: Sequence[Table], deadl
         keep = [g for s, some in guards.items() if connection is sides.targets[s] for g in some]
     kept = {f.table.name for f in keep}
     lock_timeout_ms = _limits(sides).lock_timeout_ms
-    fence.drop_fences(
+    fencing.drop_fences(
         connection,
         [table for table in tables if table.name not in kept],
         lock_timeout_ms=lock_timeout_ms,
         deadline=deadline,
     )
     opened = {table.name for table in tables}
-    fence.raise_fences(
+    fencing.raise_fences(
         connection,
         [f for f in keep if f.table.name in opened],
         lock_timeout_ms=lock_timeout_ms,
@@ -410,7 +410,7 @@ def _switch_back(sides: Sides) -> None:
 def _recheck(sides: Sides) -> None:
     """Check, after the marker, that the fence is still what it was."""
     for connection, fences in sides.leader_fences():
-        missing = fence.unfenced(connection, fences)
+        missing = fencing.unfenced(connection, fences)
         if missing:
             raise GivenUp(
                 f"the fence of {missing[0]} was removed while writers were to wait",

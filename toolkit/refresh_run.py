@@ -34,7 +34,7 @@ from plans import names
 from plans.catalog import TableName
 from plans.errors import GateClosed, GivenUp, NotReady
 from plans.schema.ddl import TargetSchema
-from toolkit import fence, migrations, state
+from toolkit import fencing, migrations, state
 from toolkit.fence import Fence
 from toolkit.giving_up import give_up, is_over_budget
 from toolkit.initial import copy_tasks
@@ -271,10 +271,10 @@ def _fence_fed(split: Split, source: Connection) -> None:
 
 
 def _raise_missing(split: Split, connection: Connection, fences: Sequence[Fence]) -> None:
-    missing = set(fence.unfenced(connection, fences))
-    fence.set_up(connection)
+    missing = set(fencing.unfenced(connection, fences))
+    fencing.set_up(connection)
     try:
-        fence.raise_fences(
+        fencing.raise_fences(
             connection,
             [one for one in fences if missing.intersection(one.relations)],
             lock_timeout_ms=split.plan.limits.lock_timeout_ms,

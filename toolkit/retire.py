@@ -18,8 +18,9 @@ from plans import names
 from plans.catalog import Table, TableName
 from plans.errors import GateClosed, NotReady
 from plans.routes import Kind
-from toolkit import fence, locks, state
+from toolkit import fencing, locks, state
 from toolkit.control.schema import forget_split, remove_control
+from toolkit.fence import ALL_TRIGGERS
 from toolkit.opened import Split, require_prepared, require_same_plan
 from toolkit.recovery import recover
 from toolkit.service_schema import remove_schema
@@ -269,13 +270,13 @@ def _drop_origin(connection: Connection, origin: str, where: str) -> Iterator[St
 
 def _unfence(connection: Connection, tables: list[Table], where: str) -> Iterator[Step]:
     """Drop the fences that are there."""
-    fenced = fence.fenced(connection, *fence.ALL_TRIGGERS)
+    fenced = fencing.fenced(connection, *ALL_TRIGGERS)
     standing = [t for t in tables if fenced & {t.name, *t.leaves}]
     if standing:
         yield Step(
             f"drop the fences of {len(standing)} tables",
             where,
-            lambda: fence.drop_fences(
+            lambda: fencing.drop_fences(
                 connection,
                 standing,
                 lock_timeout_ms=1000,
