@@ -98,7 +98,7 @@ def open_sides(
         yield Sides(split, direction, services, source, targets, phases)
 
 
-def source_tables(split: Split, services: tuple[str, ...]) -> list[Table]:
+def source_tables(split: Split, services: Iterable[str]) -> list[Table]:
     """The source's tables of which these services own something."""
     tables = {route.source.name: route.source for route in split.owned(services)}
     return [tables[name] for name in sorted(tables)]

@@ -340,13 +340,13 @@ def complete(plan: Path, *, as_json: bool, dry_run: bool, yes: bool, drop: bool)
     dbsplit complete plan.yaml --yes --drop  some weeks later
     """
     with told(as_json=as_json) as talk:
-        from toolkit import retire
+        from toolkit.complete import complete as complete_split
         from toolkit.opened import open_split
 
         if not dry_run:
             _ask(talk, yes=yes, question="Retire the source's tables, with no way back?")
         split = open_split(plan, tolerant=True)
-        steps = retire.complete(split, drop=drop, dry_run=dry_run, say=talk.say)
+        steps = complete_split(split, drop=drop, dry_run=dry_run, say=talk.say)
         outcome = "dry-run" if dry_run else "completed"
         talk.result({"outcome": outcome, "steps": steps}, f"{outcome}: {len(steps)} steps")
 
@@ -364,13 +364,13 @@ def abort(plan: Path, *, as_json: bool, dry_run: bool, yes: bool) -> None:
     dbsplit abort plan.yaml --yes
     """
     with told(as_json=as_json) as talk:
-        from toolkit import retire
+        from toolkit.abort import abort as abort_split
         from toolkit.opened import open_split
 
         if not dry_run:
             _ask(talk, yes=yes, question="Remove the split, and what was copied to its targets?")
         split = open_split(plan, tolerant=True)
-        steps = retire.abort(split, dry_run=dry_run, say=talk.say)
+        steps = abort_split(split, dry_run=dry_run, say=talk.say)
         outcome = "dry-run" if dry_run else "removed"
         talk.result({"outcome": outcome, "steps": steps}, f"{outcome}: {len(steps)} steps")
 

@@ -14,11 +14,11 @@ from psycopg import sql
 from cdc.copy_sql import largest_first, statements_of
 from plans.schema.ddl import Statement
 from toolkit import fence_sql, fencing
+from toolkit.complete import retiring_statement
 from toolkit.explain.outlook import Outlook
 from toolkit.fence import Fence
 from toolkit.initial import copy_tasks
-from toolkit.retire import retired_tables, retiring_statement
-from toolkit.sides import source_fences, target_fences
+from toolkit.sides import source_fences, source_tables, target_fences
 from toolkit.source_log import (
     identity_statement,
     publication_statement,
@@ -46,7 +46,7 @@ def commands(outlook: Outlook) -> Mapping[str, tuple[Command, ...]]:
         "cutover": tuple(_cutover(outlook)),
         "complete": tuple(
             _command(SOURCE, retiring_statement(table.name))
-            for table in retired_tables(outlook.split)
+            for table in source_tables(outlook.split, outlook.split.plan.services)
         ),
     }
 
