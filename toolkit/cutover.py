@@ -22,26 +22,19 @@ from plans.errors import (
     SplitError,
 )
 from toolkit import locks, state
+from toolkit.before_pause import make_ready
 from toolkit.certificate import certify
 from toolkit.dirty_keys import open_ends
 from toolkit.gates import Gate, decide
 from toolkit.left_behind import refused_meanwhile
-from toolkit.moving import (
-    Move,
-    Say,
-    decide_move,
-    give_up,
-    is_expected,
-    make_ready,
-    open_new_leader,
-    pause,
-    watch_canary,
-)
+from toolkit.moving import Move, Say
 from toolkit.observe import observe
 from toolkit.opened import Split, require_prepared
+from toolkit.opening import give_up, open_new_leader, watch_canary
 from toolkit.recovery import recover
 from toolkit.sides import Sides, open_sides
 from toolkit.state import Direction, Phase
+from toolkit.write_pause import decide_move, pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +141,7 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
     try:
         _until_decided(moving, rehearse=rehearse)
     except BaseException as error:
-        if not is_expected(error):
+        if not isinstance(error, SplitError | psycopg.Error | KeyboardInterrupt):  # a bug
             give_up(moving, error)
             raise
         return _gave_up(moving, error)

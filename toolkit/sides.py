@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cdc.connect import Connection, connect
 from plans.catalog import Table
 from plans.check_tables import unfilled_columns
+from plans.model import Limits
 from plans.routes import Kind, Route
 from toolkit import fence
 from toolkit.fence import Fence, Part
@@ -26,6 +27,11 @@ class Sides:
     source: Connection
     targets: Mapping[str, Connection]
     phases: Mapping[str, Phase]
+
+    @property
+    def limits(self) -> Limits:
+        """The plan's."""
+        return self.split.plan.limits
 
     @property
     def movers(self) -> tuple[str, ...]:
