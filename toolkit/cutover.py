@@ -12,7 +12,6 @@ import psycopg
 from cdc.connect import Connection
 from cdc.crash import crash_point
 from plans.errors import (
-    NOT_MOVED,
     GateClosed,
     GivenUp,
     Halted,
@@ -152,7 +151,7 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
             "interrupted after the decision: the right to write has moved",
             hint="run the same command again: it goes on from here, as the stream process does",
         )
-        interrupted.result = Halted("").result | {"services": list(sides.services)}
+        interrupted.result = {"outcome": "halted", "services": list(sides.services)}
         raise interrupted from None
     except (psycopg.Error, SplitError) as error:
         halted = error if isinstance(error, Halted) else _halted(moving, error)
@@ -228,7 +227,6 @@ def _gave_up(moving: Move, error: BaseException) -> Moved:
     else:
         given_up = GivenUp(f"given up, {leader} writes again: {error}", hint=hint)
     given_up.result = {
-        **NOT_MOVED,
         "services": list(moving.sides.services),
         "write_pause_ms": pause_ms,
         "steps_ms": moving.steps_ms,
