@@ -11,10 +11,10 @@ from psycopg import sql
 from cdc.connect import Connection, connect
 from plans.errors import GateClosed, NotReady
 from toolkit import locks, state
-from toolkit.opened import Split, require_same_plan
+from toolkit.opened import Split
+from toolkit.prepared import require_same_plan
 from toolkit.recovery import recover
 from toolkit.removal import (
-    Say,
     Step,
     alone,
     carry_out,
@@ -24,6 +24,7 @@ from toolkit.removal import (
     sql_step,
     unfence,
 )
+from toolkit.say import Say
 from toolkit.service_schema import remove_schema
 from toolkit.sides import source_tables
 from toolkit.state import Phase

@@ -13,10 +13,10 @@ from cdc.connect import Connection, connect
 from plans.catalog import TableName
 from plans.errors import GateClosed, NotReady
 from toolkit import locks, state
-from toolkit.opened import Split, require_begun, require_prepared, require_same_plan
+from toolkit.opened import Split
+from toolkit.prepared import require_begun, require_prepared, require_same_plan
 from toolkit.recovery import recover
 from toolkit.removal import (
-    Say,
     Step,
     alone,
     carry_out,
@@ -26,6 +26,7 @@ from toolkit.removal import (
     sql_step,
     unfence,
 )
+from toolkit.say import Say
 from toolkit.sides import source_tables
 from toolkit.state import Phase
 
@@ -44,7 +45,7 @@ def complete(split: Split, *, drop: bool, dry_run: bool, say: Say) -> list[dict[
         retiring = _retiring(split, source)
         begun = retiring is not None
         if retiring is None:
-            require_prepared(split, source)
+            require_prepared(split.plan, split.catalog, source)
             if not dry_run:
                 recover(split, source, holding_lock=True)
             _require_moved(split, source)

@@ -26,11 +26,13 @@ from toolkit.certificate import certify
 from toolkit.dirty_keys import open_ends
 from toolkit.gates import Gate, decide
 from toolkit.left_behind import refused_meanwhile
-from toolkit.moving import Move, Say
+from toolkit.moving import Move
 from toolkit.observe import observe
-from toolkit.opened import Split, require_prepared
+from toolkit.opened import Split
 from toolkit.opening import give_up, open_new_leader, watch_canary
+from toolkit.prepared import require_prepared
 from toolkit.recovery import recover
+from toolkit.say import Say
 from toolkit.sides import Sides, open_sides
 from toolkit.state import Direction, Phase
 from toolkit.write_pause import decide_move, pause
@@ -84,7 +86,7 @@ def move(
     when an operator is needed.
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER) as control:
-        require_prepared(split, control)
+        require_prepared(split.plan, split.catalog, control)
         recover(split, control, directory=directory, say=say, holding_lock=True)
         now = state.phases(control, split.name)
         chosen = _choose(split, direction, services, now)
@@ -105,7 +107,7 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
     from cdc.connect import connect
 
     with connect(split.plan.source.dsn, name="dbsplit dry-run") as control:
-        require_prepared(split, control)
+        require_prepared(split.plan, split.catalog, control)
         now = state.phases(control, split.name)
         chosen = _choose(split, direction, services, now)
         if not chosen:

@@ -15,17 +15,16 @@ the decision, and `toolkit.opening`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolkit import journal
 from toolkit.gates import Gate
+from toolkit.say import Say
 from toolkit.sides import Sides
 from validators.session import Ends
-
-Say = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(slots=True)

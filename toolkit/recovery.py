@@ -27,9 +27,10 @@ from plans.catalog import Table, TableName
 from plans.errors import GivenUp, NotReady
 from toolkit import fencing, journal, locks, state
 from toolkit.certificate import certify
-from toolkit.moving import Move, Say
+from toolkit.moving import Move
 from toolkit.opened import Split
 from toolkit.opening import give_up, open_new_leader, reopen, watch_canary
+from toolkit.say import Say
 from toolkit.sides import open_sides, source_tables
 from toolkit.state import Attempt, Direction, Phase
 

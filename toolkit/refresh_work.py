@@ -19,8 +19,9 @@ from plans.evolution import Kind, Numbers
 from plans.load import Plan
 from plans.routes import Kind as Kinds
 from plans.routes import Route
-from toolkit.opened import Split, schemas_of, shape_of
+from toolkit.opened import Split, schemas_of
 from toolkit.prepare import entries_of
+from toolkit.prepared import shape_of
 from toolkit.refresh_attached import read_domains
 from toolkit.refresh_ddl import Revision, revision
 from toolkit.refresh_edits import require_expressions

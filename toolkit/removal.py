@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -23,11 +22,10 @@ from toolkit import fencing, locks
 from toolkit.control.schema import forget_split, remove_control
 from toolkit.fence import ALL_TRIGGERS
 from toolkit.opened import Split
+from toolkit.say import Say
 
 OPEN_S = 60.0
 UNUSED_S_MAX = 20.0
-
-Say = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from cdc.connect import connect
 from plans.errors import NotReady
@@ -133,15 +132,3 @@ def test_a_newer_control_schema_is_refused(target_db: str) -> None:
         conn.execute("UPDATE dbsplit.control_version SET version_num = 'control_9999'")
         with pytest.raises(NotReady, match="control_9999"):
             install_control(target_db, "source")
-
-
-def test_a_database_that_is_read_only_by_default_is_told(source_db: str) -> None:
-    with psycopg.connect(source_db, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
-                sql.Identifier(connection.info.dbname)
-            )
-        )
-    with pytest.raises(NotReady, match="default_transaction_read_only is on") as refused:
-        install_control(source_db, "source")
-    assert "primary" in refused.value.hint

@@ -48,7 +48,6 @@ def install_control(dsn: str, side: Side) -> None:
     """
     with psycopg.connect(dsn, client_encoding="UTF8") as conn:
         _limit_waits(conn)
-        _require_writable(conn)
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('dbsplit control schema'))")
         if not _is_ours(conn) and _exists(conn):
             raise NotReady(
@@ -62,17 +61,6 @@ def install_control(dsn: str, side: Side) -> None:
                 sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(SCHEMA), comment)
             )
     upgrade(dsn, _VERSIONS, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
-
-
-def _require_writable(conn: psycopg.Connection) -> None:
-    row = conn.execute("SELECT current_setting('transaction_read_only')").fetchone()
-    if row == ("on",):
-        raise NotReady(
-            f"{conn.info.dbname} is read-only for {conn.info.user}: it is a standby, or"
-            " default_transaction_read_only is on",
-            hint="connect to the primary; else ALTER ROLE … IN DATABASE … SET"
-            " default_transaction_read_only = off for the role that runs the split",
-        )
 
 
 def control_sql() -> str:
