@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from struct import Struct
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from cdc.lsn import LSN
 from cdc.messages import BEGIN, COMMIT, INSERT, NONE, Messages
 from cdc.parts import NO_ROWS, Announcement, Item, Part
 from cdc.past import PastShape
-from cdc.pgoutput import Event, Message, Origin, Truncate, decode
+from cdc.pgoutput import BEGIN_FIELDS, COMMIT_FIELDS, Event, Message, Origin, Truncate, decode
 from cdc.progress import Counters, Reached
 from cdc.replication import Keepalive
 from cdc.row_messages import rearranged
@@ -53,9 +52,6 @@ BUSY_S = 0.002
 
 IDLE_PROGRESS_S = 1.0
 """How often an idle stream's position is written to the follower."""
-
-_BEGIN = Struct("!xQ8xI")  # where its commit record starts, and which transaction it is
-_COMMIT = Struct("!xxQQq")  # the same, where it ends, and when that was
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +206,9 @@ class Applier:
     def _other(self, item: Item) -> None:
         if isinstance(item, bytes):
             if item[0] == BEGIN:
-                self._start(*_BEGIN.unpack_from(item))
+                self._start(*BEGIN_FIELDS.unpack_from(item))
             elif item[0] == COMMIT:
-                self._finish(*_COMMIT.unpack_from(item))
+                self._finish(*COMMIT_FIELDS.unpack_from(item))
             elif (event := decode(item)) is not None:
                 self._take_rows()
                 self._rare(event)

@@ -17,7 +17,8 @@ import pytest
 from psycopg import sql
 
 from plans.errors import NotReady
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.binaries import find_binaries
+from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
 
 # Or each process that a test starts would compile the toolkit anew, for a third of a second.

@@ -9,12 +9,14 @@ from cdc.connect import connect
 from plans.errors import NotReady
 from toolkit import journal
 from toolkit.control.schema import (
+    SCHEMA,
+    VERSION_TABLE,
     Side,
-    control_version,
     forget_split,
     install_control,
     remove_control,
 )
+from toolkit.migrations import current
 
 TABLES = {
     "attempt",
@@ -48,10 +50,15 @@ UNION ALL SELECT 'function', proname FROM pg_proc WHERE oid >= 16384
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
+def version(dsn: str) -> str | None:
+    heads = current(dsn, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
+    return heads[0] if heads else None
+
+
 def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: Side) -> None:
     with psycopg.connect(target_db, autocommit=True) as conn:
         before = conn.execute(CATALOG).fetchall()
-        assert control_version(target_db) is None
+        assert version(target_db) is None
         install_control(target_db, side)
         install_control(target_db, side)
         tables = conn.execute(
@@ -59,7 +66,7 @@ def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: 
             " WHERE relkind = 'r' AND relnamespace = 'dbsplit'::regnamespace"
         ).fetchall()
         assert {name for (name,) in tables} == TABLES
-        assert control_version(target_db) == "control_0030"
+        assert version(target_db) == "control_0030"
         remove_control(target_db)
         remove_control(target_db)
         assert conn.execute(CATALOG).fetchall() == before
@@ -68,7 +75,7 @@ def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: 
 def test_installing_from_many_processes_at_once_is_installing_once(target_db: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: install_control(target_db, "target"), range(4)))
-    assert control_version(target_db) == "control_0030"
+    assert version(target_db) == "control_0030"
 
 
 def test_the_journal_is_append_only(target_db: str) -> None:

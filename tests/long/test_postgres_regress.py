@@ -23,7 +23,8 @@ from cdc.connect import connect
 from tests.conftest import fresh_database, require_version
 from tests.real_fetch import postgres_regress
 from tests.verbs import Verbs
-from toolkit.servers import Binaries, find_binaries, running_server
+from toolkit.binaries import Binaries, find_binaries
+from toolkit.servers import running_server
 
 VERSIONS = ("15", "16", "18")
 SCRIPT_S_MAX = 240.0

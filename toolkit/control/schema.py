@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from plans.errors import NotReady
-from toolkit.migrations import LOCK_TIMEOUT_MS, as_sql, current, upgrade
+from toolkit.migrations import LOCK_TIMEOUT_MS, as_sql, upgrade
 
 SCHEMA: Final = "dbsplit"
 VERSION_TABLE: Final = "control_version"
@@ -68,12 +68,6 @@ def control_sql() -> str:
     create = sql.SQL("CREATE SCHEMA {};").format(sql.Identifier(SCHEMA)).as_string(None)
     tables = as_sql(_VERSIONS, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
     return f"{create}\n\n{tables}"
-
-
-def control_version(dsn: str) -> str | None:
-    """The control schema's revision; None if it is not installed."""
-    heads = current(dsn, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
-    return heads[0] if heads else None
 
 
 def forget_split(dsn: str, split: str) -> tuple[str, ...]:
