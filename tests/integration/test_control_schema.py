@@ -49,12 +49,12 @@ UNION ALL SELECT 'function', proname FROM pg_proc WHERE oid >= 16384
 """
 
 
-@pytest.mark.parametrize("side", ["source", "target"])
 def version(dsn: str) -> str | None:
     heads = current(dsn, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
     return heads[0] if heads else None
 
 
+@pytest.mark.parametrize("side", ["source", "target"])
 def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: Side) -> None:
     with psycopg.connect(target_db, autocommit=True) as conn:
         before = conn.execute(CATALOG).fetchall()
