@@ -138,7 +138,6 @@ def databases(source_server: Server) -> Iterator[dict[str, psycopg.Connection]]:
 @given(case=cases())
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 def test_the_services_have_together_what_the_source_had(

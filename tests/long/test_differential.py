@@ -22,9 +22,6 @@ def test_ours_is_what_a_native_subscription_makes_of_the_same_log(
 
         @settings(
             max_examples=CASES,
-            deadline=None,
-            database=None,
-            print_blob=True,
             suppress_health_check=list(HealthCheck),
         )
         @given(case=cases(TRANSACTIONS_MAX))
