@@ -26,7 +26,11 @@ from tests.verbs import Verbs
 from toolkit.binaries import Binaries, find_binaries
 from toolkit.servers import running_server
 
-VERSIONS = ("15", "16", "18")
+VERSIONS = (
+    pytest.param("15", marks=pytest.mark.release),
+    pytest.param("16", marks=pytest.mark.release),
+    "18",
+)
 SCRIPT_S_MAX = 240.0
 REFUSED_ROUNDS_MAX = 4
 KEPT_MIN = 120
