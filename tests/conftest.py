@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from plans.errors import NotReady
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.binaries import find_binaries
+from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
 
 # Or each process that a test starts would compile the toolkit anew, for a third of a second.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# What a change breaks shall be seen, and not what chance finds: that is for `nox -s crash`.
+# What a change breaks shall be seen, and not what chance finds: that is for `nox -s long`.
 settings.register_profile(
     "same",
     derandomize=True,

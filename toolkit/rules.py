@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from plans.catalog import TableName
 from plans.errors import NotReady, PlanInvalid
 from toolkit.opened import Split
 from toolkit.orphans import checked_cuts
+from toolkit.say import Say
 from toolkit.state import Phase, phases
 from validators.orphans import OrphanResult
 from validators.rules.constraints import Constraint, read_constraints
@@ -26,7 +27,6 @@ from validators.rules.suite_files import read_suites
 SUITES = "rules"
 """The directory beside the plan in which suites are looked for, if there is one."""
 
-Say = Callable[[str, dict[str, Any]], None]
 Tables = Mapping[str, Mapping[TableName, ServiceTable]]
 
 
