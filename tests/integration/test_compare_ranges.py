@@ -259,8 +259,13 @@ def test_it_pauses_before_each_unit(bench: Bench) -> None:
         "ANALYZE public.t",
     )
     pauses = []
+
+    def never(wait_s: float) -> bool:
+        pauses.append(wait_s)
+        return True
+
     notes = Kept()
-    bench.result(course=replace(BY_UNITS, memory=notes, pause=lambda: pauses.append(1)))
+    bench.result(course=replace(BY_UNITS, memory=notes, pause=never))
     assert len(pauses) == len(next(iter(notes.units.values())))
 
 

@@ -79,7 +79,9 @@ def validate(
     the stream still changes is left to it.  Repeating it changes nothing more.
 
     --snapshot needs no second look at anything: both sides are read as they were when the
-    target had exactly what the leader had committed.
+    target had exactly what the leader had committed.  One that was killed begins anew, at a
+    position of its own.  Without it, what large tables had proven by then is gone on with,
+    if their keys begin with an integer.
 
     --continuous goes on until it is stopped (SIGTERM is clean, kill -9 is safe): a row that
     differs is told once, and once when it is equal again; exit 5 if something differs at
