@@ -99,7 +99,7 @@ def test_the_stream_goes_on_when_the_validation_is_killed(following: Line, point
 def test_one_that_is_killed_while_it_compares_begins_anew_at_a_later_position(
     following: Line,
 ) -> None:
-    killed = following.killed_at("validate.range", "validate", "--snapshot", "--table", "orders")
+    killed = following.killed_at("validate.range", "validate", "--snapshot", "--table", "ledger")
     with psycopg.connect(following.source) as somebody:
         noted = somebody.execute("SELECT count(*) FROM dbsplit.validated").fetchall()
         units = somebody.execute("SELECT count(*) FROM dbsplit.comparing").fetchall()
