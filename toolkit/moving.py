@@ -26,7 +26,7 @@ from plans.errors import GivenUp, Halted, NotReady, SplitError
 from plans.model import Limits
 from toolkit import dirty_keys, fence, journal, markers, state, validation
 from toolkit.back import ensure_way_back
-from toolkit.gates import Gate, decide, require_open
+from toolkit.gates import Gate, Readiness, decide, require_open
 from toolkit.observe import fingerprints, lag_bytes, observe
 from toolkit.renumber import renumber
 from toolkit.sides import Sides, insert_guards, source_fences, target_fences
@@ -85,9 +85,7 @@ def make_ready(move: Move) -> None:
     with move.step("preflight"):
         _await_lag(sides)
         observed = observe(sides, compared=None)
-        require_open(
-            [gate for gate in decide(observed, _limits(sides)) if gate.gate != "validated"]
-        )
+        require_open([gate for gate in _gates(sides, observed) if gate.gate != "validated"])
     with move.step("reverse_slot") as details:
         details["back"] = ensure_way_back(sides, WAY_BACK_S_MAX)
         crash_point("cutover.reverse_slot")
@@ -103,7 +101,7 @@ def make_ready(move: Move) -> None:
         move.fingerprints = fingerprints(sides)
         observed = observe(sides, compared=compared)
         verification_s = dirty_keys.verification_s(sides, move.ends, compared)
-        move.gates = decide(replace(observed, verification_s=verification_s), _limits(sides))
+        move.gates = _gates(sides, replace(observed, verification_s=verification_s))
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
     with move.step("announce"):
@@ -359,6 +357,10 @@ def routes_after(sides: Sides) -> dict[str, str]:
         leads = sides.direction is Direction.CUTOVER if moving else moved
         where[service] = dsn if leads else plan.source.dsn
     return where
+
+
+def _gates(sides: Sides, observed: Readiness) -> list[Gate]:
+    return decide(observed, _limits(sides), sides.split.plan.path)
 
 
 def _limits(sides: Sides) -> Limits:

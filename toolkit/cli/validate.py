@@ -144,13 +144,15 @@ def compare_split(
     from toolkit.cli.lists import read_lists
     from toolkit.cli.options import require_services
     from toolkit.opened import open_split
-    from toolkit.validating import NOTHING, run_validation, with_lists
+    from toolkit.validating import NOTHING, require_scope, run_validation, with_lists
 
     split = open_split(plan)
     require_services(split, services)
     routes = chosen_routes(split, services, tables)
+    wanted = wanted or NOTHING
+    require_scope(split, routes, wanted.scope)
     with comparison_reporter(talk, routes) as say:
-        validated = run_validation(split, routes, say, wanted or NOTHING)
+        validated = run_validation(split, routes, say, wanted)
     return with_lists(validated, read_lists(split.plan, source_only=False))
 
 
