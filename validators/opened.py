@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 ROW: Final = np.dtype([("hash", ">i8"), ("block", ">u4"), ("offset", ">u2"), ("bucket", ">u2")])
 """As int8send(), tidsend() and int2send() write them."""
-ROWS_PER_PART: Final = 250_000
+ROWS_PER_PART: Final = 100_000
 PARTS_MAX: Final = 128  # files, on each side
-HELD_BYTES: Final = 16 << 20  # of one side's rows, before they go to the disk
+HELD_BYTES: Final = 4 << 20  # of one side's rows, before they go to the disk
 
 
 class OpenedRows:
