@@ -44,6 +44,7 @@ TYPES = """
 CREATE TYPE public.mood AS ENUM ('sad', 'ok', 'happy');
 CREATE DOMAIN public.email AS text CHECK (VALUE LIKE '%@%');
 CREATE DOMAIN public.amount AS numeric(12,2);
+CREATE DOMAIN public.amounts AS numeric[];
 CREATE TYPE public.place AS (street text, number int, since timestamptz);
 CREATE SCHEMA "My Shop";
 CREATE TYPE "My Shop"."Size" AS ENUM ('S', 'M.L', 'X"L');
@@ -276,6 +277,19 @@ DIFFERENT = {
         "'00000000-0000-0000-0000-000000000002'",
     ),
     "netmask": ("inet", "'10.0.0.1/24'", "'10.0.0.1/25'"),
+    "cents": ("money", "'1.01'", "'1.02'"),
+    "length of bits": ("bit varying(9)", "B'1'", "B'10'"),
+    "part of a multirange": ("int4multirange", "'{[1,3)}'", "'{[1,2)}'"),
+    "infinity and no bound": ("daterange", "'[2024-01-01,infinity)'", "'[2024-01-01,)'"),
+    "month in an array": ("interval[]", "ARRAY['1 mon'::interval]", "ARRAY['30 d'::interval]"),
+    "signed zero in an array": ("float8[]", "'{-0}'", "'{0}'"),
+    "scale in a range": ("numrange", "'[1.0,2)'", "'[1.00,2)'"),
+    "composite in an array": (
+        "public.place[]",
+        "ARRAY[ROW(NULL, 1, NULL)::public.place]",
+        "ARRAY[ROW('', 1, NULL)::public.place]",
+    ),
+    "scale in a domain over an array": ("public.amounts", "'{1.0}'", "'{1.00}'"),
 }
 
 
