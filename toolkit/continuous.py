@@ -24,9 +24,11 @@ from toolkit import locks, state
 from toolkit.differences import ControlTable, Handover
 from toolkit.freshness import Freshness, read_freshness
 from toolkit.open_differences import Examples, OpenDifferences, note_told
-from toolkit.opened import Split, require_prepared
+from toolkit.opened import Split
+from toolkit.prepared import require_prepared
+from toolkit.say import Say
 from toolkit.state import Phase
-from toolkit.validation import Asked, Say, validate_all
+from toolkit.validation import Asked, validate_all
 from validators.results import TableResult
 
 SMALL_ROWS = 20_000
@@ -86,7 +88,7 @@ def keep_validating(
             locks.sole_runner(dsn, split.name, locks.VALIDATE, name=locks.CONTINUOUS) as source,
             ExitStack() as stack,
         ):
-            require_prepared(split, source)
+            require_prepared(split.plan, split.catalog, source)
             watch = _Watch(split, tuple(routes), source, say, stop)
             watch.recall()
             watch.handover = stack.enter_context(Handover(split, watch.sinks))

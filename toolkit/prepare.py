@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cdc.connect import Connection, connect
 from cdc.crash import crash_point
 from plans import names
 from plans.catalog import Table
+from plans.catalog_read import read_catalog
 from plans.check import check_source
 from plans.errors import PlanInvalid
 from plans.findings import Finding, Severity
@@ -24,20 +24,13 @@ from plans.schema.staging import staging_types
 from toolkit import locks, state
 from toolkit.control.schema import install_control
 from toolkit.giving_up import require_not_given_up
-from toolkit.opened import (
-    Split,
-    open_split,
-    require_not_completed,
-    require_same_plan,
-    require_same_tables,
-    shape_of,
-)
+from toolkit.opened import Split, compile_split, read_targets
+from toolkit.prepared import require_not_completed, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers, require
+from toolkit.say import Say
 from toolkit.schema_numbers import read_numbers
 from toolkit.service_schema import build_schema
 from toolkit.source_log import create_slot, identify_rows, publish
-
-Say = Callable[[str, dict[str, Any]], None]
 
 
 def prepare(path: Path, say: Say) -> Split:
@@ -55,7 +48,7 @@ def prepare(path: Path, say: Say) -> Split:
             left_out = build_schema(split, source, service)
             say("schema", {"service": service, "left_out": left_out})
         crash_point("prepare.schema")
-        split = open_split(path, prepared=False)
+        split = compile_split(split.plan, split.catalog, read_targets(split.plan))
         require_upsert_keys(split)
         create_staging_types(split, source)
         identify_rows(split, source)
@@ -82,12 +75,12 @@ def _require_ready(path: Path) -> Split:
     plan = load_plan(path, os.environ)
     with connect(plan.source.dsn, name="dbsplit prepare") as source:
         require_not_completed(plan, source)
-        split = open_split(path, with_targets=False, prepared=False)
-        require_same_plan(split.plan, source)
-        require_same_tables(split.plan, split.catalog, source)
+        split = compile_split(plan, read_catalog(source, plan.source.schemas), {})
+        require_same_plan(plan, source)
+        require_same_tables(plan, split.catalog, source)
         require_not_given_up(split.name, source)
-        require(check_servers(split.plan))  # a missing privilege would look like a wrong plan
-        _require_no_blockers(split, check_source(split.plan, source))
+        require(check_servers(plan))  # a missing privilege would look like a wrong plan
+        _require_no_blockers(split, check_source(plan, source))
     return split
 
 

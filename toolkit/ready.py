@@ -15,7 +15,7 @@ from cdc.connect import Connection, connect, describe
 from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
-from toolkit.opened import is_completed
+from toolkit.prepared import is_completed
 from toolkit.revisions import revision_ids
 
 VERSION_MIN = 150_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from plans.errors import NotReady, PlanInvalid
 from plans.routes import Route
 from toolkit.opened import Split
 from toolkit.orphans import checked_cuts
+from toolkit.say import Say
 from toolkit.state import Direction, Phase, direction_of, phases
 from validators.orphans import OrphanResult
 from validators.rules.constraints import Constraint, read_constraints
@@ -27,7 +28,6 @@ from validators.rules.suite_files import read_suites
 SUITES = "rules"
 """The directory beside the plan in which suites are looked for, if there is one."""
 
-Say = Callable[[str, dict[str, Any]], None]
 Tables = Mapping[str, Mapping[TableName, ServiceTable]]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cdc.connect import Connection, connect
 from cdc.throttle import Verdict
@@ -17,6 +16,7 @@ from toolkit.differences import Handover, Way
 from toolkit.noting import note, track
 from toolkit.one_position import has_one, moment_of
 from toolkit.opened import Split
+from toolkit.say import Say
 from toolkit.state import Direction, direction_of, epoch_of, phases
 from toolkit.throttling import throttled
 from validators.compare import compare_routes
@@ -29,7 +29,6 @@ from validators.visibility import position
 
 MOVED_MEANWHILE = "the right to write moved while it was compared: compare it again"
 VISIBLE_S_MAX = 5.0
-Say = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

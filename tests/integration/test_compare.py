@@ -719,9 +719,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 ROW = st.tuples(*(st.none() | values for values in VALUES.values()))
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=6), data=st.data())
 def test_any_change_of_one_cell_is_found(
     cases: Bench, rows: list[tuple[Any, ...]], data: st.DataObject

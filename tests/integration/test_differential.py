@@ -13,9 +13,6 @@ CASES = 3
 
 @settings(
     max_examples=CASES,
-    derandomize=True,
-    deadline=None,
-    database=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )
