@@ -26,7 +26,8 @@ def make_ready(move: Move) -> None:
     with move.step("preflight"):
         _await_lag(sides)
         observed = observe(sides, compared=None)
-        require_open([gate for gate in decide(observed, sides.limits) if gate.gate != "validated"])
+        gates = decide(observed, sides.limits, sides.split.plan.path)
+        require_open([gate for gate in gates if gate.gate != "validated"])
     with move.step("reverse_slot") as details:
         details["back"] = ensure_way_back(sides, WAY_BACK_S_MAX)
         crash_point("cutover.reverse_slot")
@@ -42,7 +43,8 @@ def make_ready(move: Move) -> None:
         move.fingerprints = fingerprints(sides)
         observed = observe(sides, compared=compared)
         verification_s = dirty_keys.verification_s(sides, move.ends, compared)
-        move.gates = decide(replace(observed, verification_s=verification_s), sides.limits)
+        observed = replace(observed, verification_s=verification_s)
+        move.gates = decide(observed, sides.limits, sides.split.plan.path)
         details["gates"] = [gate.as_dict() for gate in move.gates]
         require_open(move.gates)
     with move.step("announce"):

@@ -116,7 +116,9 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
         with open_sides(split, direction, chosen, now) as sides:
             gates = [
                 gate
-                for gate in decide(observe(sides, compared=None), split.plan.limits)
+                for gate in decide(
+                    observe(sides, compared=None), split.plan.limits, split.plan.path
+                )
                 # Comparing is a step of the attempt itself.
                 if gate.gate != "validated"
             ]

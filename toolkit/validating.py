@@ -21,9 +21,9 @@ from toolkit.repair import Spool, Toward, repair, require_toward, summary
 from toolkit.repair_script import RepairScript
 from toolkit.rules import Chosen, check_rules, wanted_rules
 from toolkit.say import Say
-from toolkit.state import direction_of, phases
+from toolkit.state import Direction, direction_of, phases
 from toolkit.validated import Clock, Validated
-from toolkit.validation import Asked, validate_all
+from toolkit.validation import Asked, pair_for, validate_all
 from validators.results import TableResult
 from validators.scope import Scope
 
@@ -118,6 +118,12 @@ def run_validation(
             lines={route.id: _line(split, route) for route in chosen},
             repaired=repaired,
         )
+
+
+def require_scope(split: Split, routes: Sequence[Route], scope: Scope) -> None:
+    """Raise NoScope if a table has no such part, before anything is read."""
+    for route in routes:
+        scope.of(pair_for(split, route, Direction.CUTOVER))
 
 
 def with_lists(validated: Validated, lists: Sequence[Mapping[str, Any]]) -> Validated:

@@ -39,6 +39,7 @@ TABLES = {
     "split",
     "stop",
     "throttle",
+    "told_difference",
     "tracked",
     "validated",
 }
@@ -66,7 +67,7 @@ def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: 
             " WHERE relkind = 'r' AND relnamespace = 'dbsplit'::regnamespace"
         ).fetchall()
         assert {name for (name,) in tables} == TABLES
-        assert version(target_db) == "control_0030"
+        assert version(target_db) == "control_0035"
         remove_control(target_db)
         remove_control(target_db)
         assert conn.execute(CATALOG).fetchall() == before
@@ -75,7 +76,7 @@ def test_it_is_installed_once_and_removed_without_a_trace(target_db: str, side: 
 def test_installing_from_many_processes_at_once_is_installing_once(target_db: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: install_control(target_db, "target"), range(4)))
-    assert version(target_db) == "control_0030"
+    assert version(target_db) == "control_0035"
 
 
 def test_the_journal_is_append_only(target_db: str) -> None:

@@ -140,6 +140,19 @@ def test_snapshots_are_given_up_when_their_time_is_over(shop: SmallShop) -> None
     assert "given up" in reasons["public.tickets"]
 
 
+def test_it_waits_while_an_operator_pauses_it_but_no_longer_than_snapshots_are_held(
+    shop: SmallShop,
+) -> None:
+    with shop.verbs.stream(shop.source):
+        shop.verbs("throttle", "--pause")
+        wanted = ("--snapshot", "--snapshot-limit", "1", "--service", "crm")
+        told = shop.verbs.json("validate", *wanted, code=5)
+        assert {table["state"] for table in told["tables"]} == {"unverified"}
+        assert all("given up" in table["reason"] for table in told["tables"])
+        shop.verbs("throttle", "--resume")
+        assert shop.verbs.json("validate", "--snapshot")["consistent"]
+
+
 def test_without_a_stream_it_is_refused(shop: SmallShop) -> None:
     shop.verbs.refused(
         "validate", "--snapshot", code=4, says="no stream process", hint="dbsplit stream"

@@ -28,6 +28,7 @@ _COMMENT: Final = "Control schema of dbsplit, on the {}; `dbsplit abort` removes
 _OF_A_SPLIT: Final = (
     "boundary",
     "difference",
+    "told_difference",
     "identity_before",
     "event",
     "heartbeat",
