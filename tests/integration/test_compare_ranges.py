@@ -271,9 +271,13 @@ def test_it_pauses_before_each_unit(bench: Bench) -> None:
 def test_many_small_tables_are_compared_by_few_statements(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.both(*(f"CREATE TABLE public.t{n} (id int PRIMARY KEY, v text)" for n in range(150)))
-    bench.both(*(f"INSERT INTO public.t{n} VALUES (1, 'a'), (2, 'b')" for n in range(150)))
-    routes = [bench.route(f"public.t{n}") for n in range(150)]
+    bench.both(
+        "DO $$ BEGIN FOR n IN 0..149 LOOP"
+        " EXECUTE format('CREATE TABLE public.t%s (id int PRIMARY KEY, v text)', n);"
+        " EXECUTE format('INSERT INTO public.t%s VALUES (1, ''a''), (2, ''b'')', n);"
+        " END LOOP; END $$"
+    )
+    routes = bench.routes(*(f"public.t{n}" for n in range(150)))
     asked: list[object] = []
     begin = Ends.begin
 

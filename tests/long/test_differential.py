@@ -15,7 +15,7 @@ RELEASE = pytest.mark.release
 
 
 @pytest.mark.parametrize(
-    "version", ["15", pytest.param("16", marks=RELEASE), pytest.param("18", marks=RELEASE)]
+    "version", [pytest.param("15", marks=RELEASE), pytest.param("16", marks=RELEASE), "18"]
 )
 def test_ours_is_what_a_native_subscription_makes_of_the_same_log(
     version: str, tmp_path_factory: pytest.TempPathFactory
