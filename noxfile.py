@@ -10,6 +10,7 @@ nox.options.sessions = ["lint", "types", "imports", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
 WIDELY = ("--dist", "worksteal")  # a file's tests are independent here, and some take minutes
+RANDOM = ("--hypothesis-profile", "random")
 PACKAGES = ["toolkit", "plans", "cdc", "validators"]
 
 
@@ -47,10 +48,17 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def long(session: nox.Session) -> None:
+    """Run what takes minutes, as before a release: more versions, schemas and random cases."""
+    _install(session)
+    chosen = ("-m", "long and not crash", "-n", "2", *WIDELY, *RANDOM)
+    session.run("pytest", *chosen, *session.posargs)
+
+
+@nox.session
 def crash(session: nox.Session) -> None:
     """Kill real processes at every crash point."""
     _install(session)
-    session.run("pytest", "-m", "long and not crash", "-n", "2", *WIDELY, *session.posargs)
     session.run("pytest", "-m", "crash", "-n", "2", *session.posargs)
 
 

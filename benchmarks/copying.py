@@ -63,8 +63,9 @@ PGCOPYDB = "pgcopydb"
 PIPED = "COPY to COPY, then indexes"
 DUMP = "pg_dump, pg_restore"
 NATIVE = "native subscription, then indexes"
-PEERS = (PGCOPYDB, PIPED, DUMP, NATIVE)
-UNANALYZED = (PIPED, DUMP, NATIVE)
+NATIVE_WHOLE = "native subscription, indexes first"
+PEERS = (PGCOPYDB, PIPED, DUMP, NATIVE, NATIVE_WHOLE)
+UNANALYZED = (PIPED, DUMP, NATIVE, NATIVE_WHOLE)
 ALL = (OURS, *PEERS)
 
 TABLES = ("customers", "products", "orders", "order_lines")
@@ -287,7 +288,14 @@ def dumped(place: Place) -> Work:
 
 def native(place: Place) -> Work:
     """A subscription's initial copy into bare tables, in binary, then `pg_restore` of the rest."""
-    place.schema("pre-data")
+    subscribed = native_whole(place, bare=True)
+    return lambda: [*subscribed(), place.after_data()]
+
+
+def native_whole(place: Place, *, bare: bool = False) -> Work:
+    """A subscription's initial copy, in binary, into a schema that is whole, as the manual says."""
+    for section in ("pre-data",) if bare else ("pre-data", "post-data"):
+        place.schema(section)
     source, target = place.dsns
     execute(source, "CREATE PUBLICATION native FOR ALL TABLES")
 
@@ -303,7 +311,7 @@ def native(place: Place) -> Work:
             ).format(len(place.tables)),
         )
         execute(target, "DROP SUBSCRIPTION native")
-        return [place.after_data()]
+        return []
 
     return work
 
@@ -314,6 +322,7 @@ WAYS: dict[str, Callable[[Place], Work]] = {
     PIPED: piped,
     DUMP: dumped,
     NATIVE: native,
+    NATIVE_WHOLE: native_whole,
 }
 
 

@@ -17,8 +17,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from struct import Struct
-from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,9 +24,10 @@ from cdc.batch import Destination, TableBatch, destinations
 from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN
-from cdc.messages import INSERT, NONE, Messages, Places
+from cdc.messages import BEGIN, COMMIT, INSERT, NONE, Messages
+from cdc.parts import NO_ROWS, Announcement, Item, Part
 from cdc.past import PastShape
-from cdc.pgoutput import Event, Message, Origin, Relation, Truncate, decode
+from cdc.pgoutput import BEGIN_FIELDS, COMMIT_FIELDS, Event, Message, Origin, Truncate, decode
 from cdc.progress import Counters, Reached
 from cdc.replication import Keepalive
 from cdc.row_messages import rearranged
@@ -53,42 +52,6 @@ BUSY_S = 0.002
 
 IDLE_PROGRESS_S = 1.0
 """How often an idle stream's position is written to the follower."""
-
-BEGIN, COMMIT = b"BC"
-_BEGIN = Struct("!xQ8xI")  # where its commit record starts, and which transaction it is
-_COMMIT = Struct("!xxQQq")  # the same, where it ends, and when that was
-
-
-class Announcement(NamedTuple):
-    """What the rows of a table look like, and which table of the plan they belong to."""
-
-    relation: Relation
-    root: TableName  # itself, or the partitioned table
-    past: PastShape | None = None  # the table looked so when the rows were written
-
-
-Item = bytes | Keepalive | Announcement
-"""A message of the output plugin that is no row's and announces none, and what else comes."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """A part of the stream: rows, and what else comes, each after so many of the rows."""
-
-    rows: Messages
-    relations: Places  # the OID of each row's
-    others: Sequence[tuple[int, Item]]
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.others)
-
-    @property
-    def size(self) -> int:
-        """Bytes that it holds."""
-        return len(self.rows.text)
-
-
-NO_ROWS: Final = np.zeros(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +206,9 @@ class Applier:
     def _other(self, item: Item) -> None:
         if isinstance(item, bytes):
             if item[0] == BEGIN:
-                self._start(*_BEGIN.unpack_from(item))
+                self._start(*BEGIN_FIELDS.unpack_from(item))
             elif item[0] == COMMIT:
-                self._finish(*_COMMIT.unpack_from(item))
+                self._finish(*COMMIT_FIELDS.unpack_from(item))
             elif (event := decode(item)) is not None:
                 self._take_rows()
                 self._rare(event)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from psycopg import sql
 
 from cdc.connect import Connection, connect
-from cdc.copy_transfer import without_gss
+from cdc.frames import without_gss
 from cdc.replication import ReplicationConnection
 from plans.names import APPLIER_SETTING
 

@@ -14,19 +14,31 @@ the time, and never holds more than a block of a row, however long the row is.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq.abc import PGconn, PGresult
 
 from cdc.connect import Connection
+from cdc.frames import (
+    COMPLETE,
+    DATA,
+    DONE,
+    ERROR,
+    HEAD,
+    LENGTH,
+    READY,
+    SILENCE_S_MAX,
+    duplicate,
+    error_of,
+    is_plain,
+    query_frame,
+    silent,
+)
 
 BLOCK_BYTES = 1 << 20
 """How much is read at a time, and how often a pause may be taken."""
@@ -34,16 +46,8 @@ BLOCK_BYTES = 1 << 20
 JOINED_BYTES = 1 << 18
 """How much goes to libpq at a time: a call for each row would cost more than the row."""
 
-SILENCE_S_MAX = 3600.0
-"""How long neither server may say anything; a condition may let no row of a huge table through.
 
-A peer that is gone is noticed by TCP's keepalives long before.
-"""
-
-_LENGTH = Struct("!I")
 _KIND_AND_LENGTH = Struct("!BI")
-_HEAD = 5  # the kind, and the length of all but the kind
-_DATA, _DONE, _COMPLETE, _READY, _ERROR = b"dcCZE"
 _COPY_DONE = b"c\0\0\0\4"
 _COPY_TAG = b"COPY "
 
@@ -85,23 +89,6 @@ def transfer(source: Connection, target: Connection, exchange: Exchange) -> list
     return _Libpq(source.pgconn, target.pgconn, exchange).run()
 
 
-def without_gss(dsn: str) -> str:
-    """`dsn` without GSSAPI encryption, unless it is wanted: frames can be passed on then."""
-    if "gssencmode" in conninfo_to_dict(dsn) or "PGGSSENCMODE" in os.environ:
-        return dsn
-    return make_conninfo(dsn, gssencmode="disable")
-
-
-def is_plain(connection: PGconn) -> bool:
-    """Whether what goes over the socket is the protocol itself.
-
-    libpq does not tell whether GSSAPI encrypts, so it must have been forbidden.
-    """
-    if connection.ssl_in_use:
-        return False
-    return any(one.keyword == b"gssencmode" and one.val == b"disable" for one in connection.info)
-
-
 class _Sockets:
     """From socket to socket."""
 
@@ -127,7 +114,7 @@ class _Sockets:
                 while not self._target_ready:
                     self._hear()
             except TimeoutError:
-                raise _silent() from None
+                raise silent() from None
             except OSError as error:
                 self._last_words()
                 raise psycopg.OperationalError(f"the connection broke: {error}") from None
@@ -147,17 +134,17 @@ class _Sockets:
             sent = 0
             at = min(owed, have)
             owed -= at
-            while have - at >= _HEAD:
-                if buffer[at] == _DATA:
+            while have - at >= HEAD:
+                if buffer[at] == DATA:
                     at = self._walk(buffer, at, have)
                     if at > have:
                         owed, at = at - have, have
                     continue
-                end = at + 1 + _LENGTH.unpack_from(buffer, at + 1)[0]
+                end = at + 1 + LENGTH.unpack_from(buffer, at + 1)[0]
                 if end > have:
                     break
                 self._send(view[sent:at])
-                if self._source_says(buffer[at], bytes(view[at + _HEAD : end])):
+                if self._source_says(buffer[at], bytes(view[at + HEAD : end])):
                     return
                 at = sent = end
             self._send(view[sent:at])
@@ -166,10 +153,10 @@ class _Sockets:
 
     def _walk(self, buffer: bytearray, at: int, have: int) -> int:
         """Where the frames of rows that begin at `at` end: beyond `have`, or where another is."""
-        head_at, last, rows = _KIND_AND_LENGTH.unpack_from, have - _HEAD, 0
+        head_at, last, rows = _KIND_AND_LENGTH.unpack_from, have - HEAD, 0
         while at <= last:
             kind, length = head_at(buffer, at)
-            if kind != _DATA:
+            if kind != DATA:
                 break
             at += 1 + length
             rows += 1
@@ -187,15 +174,15 @@ class _Sockets:
 
     def _source_says(self, kind: int, body: bytes) -> bool:
         """Take in a message that holds no row; True if the source is ready for other things."""
-        if kind == _DONE:
+        if kind == DONE:
             self._target.sendall(_COPY_DONE)
-        elif kind == _COMPLETE and body.startswith(_COPY_TAG):
+        elif kind == COMPLETE and body.startswith(_COPY_TAG):
             self._read.append(_rows_of(body))
             self._sizes.append(self._size)
             self._rows = self._size = 0
-        elif kind == _ERROR:
+        elif kind == ERROR:
             raise error_of(body)
-        return kind == _READY
+        return kind == READY
 
     def _hear(self) -> None:
         """Take in what the target says."""
@@ -204,17 +191,17 @@ class _Sockets:
             raise psycopg.OperationalError("the target closed the connection")
         heard = self._heard
         heard += got
-        while len(heard) >= _HEAD:
-            end = 1 + _LENGTH.unpack_from(heard, 1)[0]
+        while len(heard) >= HEAD:
+            end = 1 + LENGTH.unpack_from(heard, 1)[0]
             if len(heard) < end:
                 return
-            kind, body = heard[0], bytes(heard[_HEAD:end])
+            kind, body = heard[0], bytes(heard[HEAD:end])
             del heard[:end]
-            if kind == _ERROR:
+            if kind == ERROR:
                 raise error_of(body)
-            if kind == _COMPLETE and body.startswith(_COPY_TAG):
+            if kind == COMPLETE and body.startswith(_COPY_TAG):
                 self._written.append(_rows_of(body))
-            elif kind == _READY:
+            elif kind == READY:
                 self._target_ready = True
 
     def _last_words(self) -> None:
@@ -255,31 +242,30 @@ class _Libpq:
 
     def _pump(self, number: int) -> int:
         take, wait = self._source.get_copy_data, self._source.socket
-        rows = size = joined = 0
-        part: list[memoryview] = []
+        rows = size = 0
+        joined = bytearray()  # and no list of rows, which the garbage collector would go through
         while True:
             length, data = take(1)
             if length > 0:
-                part.append(data)
-                joined += length
-                if joined < JOINED_BYTES:
+                joined += data
+                rows += 1
+                if len(joined) < JOINED_BYTES:
                     continue
             elif length == 0:
                 _wait([wait], [])
                 self._source.consume_input()
                 continue
-            rows += len(part)
-            size += joined
-            self._put(b"".join(part))
+            size += len(joined)
+            self._put(joined)
             self._exchange.moving(number, rows, size)
-            part, joined = [], 0
+            joined.clear()
             if length < 0:
                 break
         self._target.put_copy_end()
         self._flush(self._target)
         return size
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytearray) -> None:
         try:
             if data:
                 self._target.put_copy_data(data)
@@ -324,38 +310,9 @@ def _wait(reading: list[int], writing: list[int]) -> bool:
     """Wait until something can be read or written; True if it can be read."""
     readable, writable, _ = select.select(reading, writing, [], SILENCE_S_MAX)
     if not readable and not writable:
-        raise _silent()
+        raise silent()
     return bool(readable)
-
-
-def duplicate(connection: PGconn) -> socket.socket:
-    """The connection's socket, for us beside libpq, which must not be in the middle of anything."""
-    duplicate = socket.socket(fileno=os.dup(connection.socket))
-    duplicate.settimeout(SILENCE_S_MAX)
-    return duplicate
-
-
-def query_frame(text: bytes) -> bytes:
-    """A statement as it is sent."""
-    return b"Q" + _LENGTH.pack(len(text) + _HEAD) + text + b"\0"
 
 
 def _rows_of(tag: bytes) -> int:
     return int(tag.removeprefix(_COPY_TAG).rstrip(b"\0"))
-
-
-def error_of(body: bytes) -> psycopg.Error:
-    """An ErrorResponse as psycopg would raise it; the manual, 55.8 "Error and Notice"."""
-    fields = {part[:1]: part[1:].decode(errors="replace") for part in body.split(b"\0") if part}
-    said = fields.get(b"M", "the server refused the copy")
-    if where := fields.get(b"W"):
-        said += f" ({where.splitlines()[0]})"
-    try:
-        error = psycopg.errors.lookup(fields.get(b"C", ""))
-    except KeyError:
-        error = psycopg.OperationalError
-    return error(said)
-
-
-def _silent() -> psycopg.OperationalError:
-    return psycopg.OperationalError(f"a server has said nothing for {SILENCE_S_MAX:.0f} s")

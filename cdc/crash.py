@@ -33,6 +33,8 @@ POINTS = (
     "stream.confirmed",
     "budget.noted",
     "validate.unit",
+    "validate.range",
+    "validate.opened",
     "position.held",
     "position.halted",
     "repair.written",

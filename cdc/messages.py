@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 INSERT: Final = 0x49
 UPDATE: Final = 0x55
 DELETE: Final = 0x44
+BEGIN: Final = 0x42
+COMMIT: Final = 0x43
 
 IS_ROW = np.zeros(256, bool)
 IS_ROW[[INSERT, UPDATE, DELETE]] = True

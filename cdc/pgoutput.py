@@ -12,22 +12,6 @@ from typing import NamedTuple
 from cdc.lsn import LSN
 
 
-class Begin(NamedTuple):
-    """A committed transaction begins; `commit_lsn` is where its commit record starts."""
-
-    commit_lsn: LSN
-    commit_time_us: int  # microseconds since 2000-01-01 UTC
-    xid: int
-
-
-class Commit(NamedTuple):
-    """The transaction is complete; `end_lsn` is the end of its commit record."""
-
-    commit_lsn: LSN
-    end_lsn: LSN
-    commit_time_us: int
-
-
 class Origin(NamedTuple):
     """The transaction was written by a session with this replication origin."""
 
@@ -68,33 +52,28 @@ class Message(NamedTuple):
     content: bytes
 
 
-Event = Begin | Commit | Origin | Relation | Truncate | Message
+Event = Origin | Relation | Truncate | Message
+
+BEGIN_FIELDS = Struct("!xQ8xI")
+"""Of the message that begins a transaction: where its commit record starts, and its number."""
+COMMIT_FIELDS = Struct("!xxQQq")
+"""Of the one that completes it: the same place, where the record ends, and when that was, in
+microseconds since 2000-01-01 UTC."""
 
 _INT16 = Struct("!h")
 _INT32 = Struct("!i")
 _UINT32 = Struct("!I")
-_BEGIN = Struct("!QqI")
-_COMMIT = Struct("!BQQq")
 _TYPE = Struct("!Ii")
 
 
 def decode(data: bytes) -> Event | None:
-    """The event that a message other than a row's holds, None for one without meaning here.
+    """The event that a message holds, None for one without meaning here.
+
+    Not of a row, nor of a transaction's bounds: of those only some fields are wanted.
 
     Raises ValueError for a message that this protocol version does not know:
     guessing on would mean guessing rows.
     """
-    kind = data[0]
-    if kind == 0x42:  # B
-        lsn, time, xid = _BEGIN.unpack_from(data, 1)
-        return Begin(LSN(lsn), time, xid)
-    if kind == 0x43:  # C
-        _, lsn, end, time = _COMMIT.unpack_from(data, 1)
-        return Commit(LSN(lsn), LSN(end), time)
-    return _rare(data)
-
-
-def _rare(data: bytes) -> Event | None:
     match data[:1]:
         case b"R":
             return _relation(data)

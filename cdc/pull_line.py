@@ -12,14 +12,25 @@ import select
 import socket
 import time
 import uuid
-from struct import Struct
 
 import numpy as np
 import psycopg
 from psycopg import pq, sql
 
 from cdc.connect import Connection, connect
-from cdc.copy_transfer import duplicate, error_of, is_plain, query_frame, without_gss
+from cdc.frames import (
+    DATA,
+    DONE,
+    ERROR,
+    HEAD,
+    LENGTH,
+    READY,
+    duplicate,
+    error_of,
+    is_plain,
+    query_frame,
+    without_gss,
+)
 from cdc.lsn import LSN
 from cdc.messages import NONE, Messages
 from cdc.replication import BYTES_MAX, MESSAGES_MAX, ConnectionLost
@@ -29,9 +40,6 @@ NAP_S = 0.001
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
 _FIELD = 2 + 4  # how many fields a row has, and the length of the only one
 _END = b"\xff\xff"
-_FRAME = 1 + 4  # the kind, and the length of all but the kind
-_LENGTH = Struct("!I")
-_DATA, _DONE, _READY, _ERROR = b"dcZE"
 
 
 class Line:
@@ -50,7 +58,7 @@ class Line:
         self._ended = False
         self._blocks: list[bytes] = []  # that were read, and are the beginning of a frame
         self._size = 0
-        self._need = _FRAME  # so many bytes before there is anything to look at
+        self._need = HEAD  # so many bytes before there is anything to look at
         self._socket: socket.socket | None = None
         try:
             self.connection.execute("SET statement_timeout = 0")
@@ -143,20 +151,20 @@ class Line:
 
     def _frames(self, text: bytes) -> Messages:
         """Walk through the frames; what is left is the beginning of one."""
-        length_at = _LENGTH.unpack_from
+        length_at = LENGTH.unpack_from
         starts: list[int] = []
         add = starts.append
-        at, last, end = 0, len(text) - _FRAME, len(text)
-        need = _FRAME
+        at, last, end = 0, len(text) - HEAD, len(text)
+        need = HEAD
         while at <= last:
             size = 1 + length_at(text, at + 1)[0]
             if at + size > end:
                 need = size
                 break
-            if text[at] == _DATA:
+            if text[at] == DATA:
                 add(at)
             else:
-                self._take_in(text[at], text[at + _FRAME : at + size])
+                self._take_in(text[at], text[at + HEAD : at + size])
             at += size
         self._blocks, self._size, self._need = [text[at:]], end - at, need
         if not starts:
@@ -164,7 +172,7 @@ class Line:
         # A frame lies behind the other: those of rows are not mixed with others.
         begins = np.array(starts, np.int64)
         ends = np.append(begins[1:], starts[-1] + 1 + length_at(text, starts[-1] + 1)[0])
-        begins += _FRAME
+        begins += HEAD
         if not self._signed:
             self._signed = True
             begins[0] += len(_SIGNATURE)  # the first row comes in one piece with it
@@ -177,11 +185,11 @@ class Line:
 
     def _take_in(self, kind: int, body: bytes) -> None:
         """Take in a message of the protocol that holds no row."""
-        if kind == _ERROR:
+        if kind == ERROR:
             raise ConnectionLost(str(error_of(body)))
-        if kind == _DONE:
+        if kind == DONE:
             self._ended = True
-        elif kind == _READY:
+        elif kind == READY:
             self._end()
 
     # ------------------------------------------------------------------- by libpq

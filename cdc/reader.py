@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from cdc.apply import BEGIN, COMMIT, NO_ROWS, Announcement, Item, Part
 from cdc.crash import crash_point
 from cdc.lsn import LSN, confirmable
-from cdc.messages import IS_ROW, NONE, Messages, Places
+from cdc.messages import BEGIN, COMMIT, IS_ROW, NONE, Messages, Places
+from cdc.parts import NO_ROWS, Announcement, Item, Part
 from cdc.pgoutput import Relation, decode
 from cdc.replication import ConnectionLost, Keepalive, Received
 from cdc.sink import TRANSIENT, Sink

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from typing import IO
 
-from cdc.apply import Part
+from cdc.parts import Part
 
 QUEUE_BYTES_MAX = 1 << 23
 QUEUE_MESSAGES_MAX = 100_000

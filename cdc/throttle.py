@@ -146,6 +146,10 @@ class Throttle:
 
     def pause(self, moved: int) -> None:
         """Wait as long as it takes after so many bytes; raises what `check` does."""
+        self.pause_within(moved, None)
+
+    def pause_within(self, moved: int, wait_s: float | None) -> bool:
+        """The same, but if nothing may be done at all, wait so long at most: False then."""
         self.check()
         began = getattr(self._worker, "began", None)
         now = self._clock()
@@ -156,10 +160,15 @@ class Throttle:
             if verdict.bytes_per_s is not None:
                 self._due = max(self._due, now) + moved / verdict.bytes_per_s
                 self._rest(self._due - now, verdict)
+            until = None if wait_s is None else self._clock() + wait_s
             while self._verdict.share == 0.0 and self._verdict.ends is None:
-                self._changed.wait(WAIT_S)
+                left_s = WAIT_S if until is None else min(WAIT_S, until - self._clock())
+                if left_s <= 0:
+                    return False
+                self._changed.wait(left_s)
         self.check()
         self._worker.began = self._clock()
+        return True
 
     def _rest(self, seconds: float, verdict: Verdict) -> None:
         """Wait, but no longer than this verdict holds."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain
 from typing import Any
@@ -14,20 +14,17 @@ from cdc.batch import CompiledFlow, Direct, Part, TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.crash import crash_point
 from cdc.lsn import LSN
-from cdc.net import Net
 from cdc.progress import Session
 from cdc.readback import read_back
-from cdc.rows import Key, Unchanged
-from cdc.stage import copy_in, plain_writer
+from cdc.rows import Key
+from cdc.stage import copy_in
+from cdc.staged import Staged, of_keyed, of_multiset, of_net, of_plain
 
 STAGED_MAX = 5_000
 """Rows through a stage until it is truncated: deleted rows stay in its file, and
 truncating it after each small batch would cost more than the batch."""
 
 LSN_SETTING = "dbsplit.lsn"
-
-APPEARING = b"i"
-"""Rows that are staged only to have their keys noted."""
 
 
 class Incomplete(Exception):
@@ -60,22 +57,6 @@ class Manner:
     """Of tables split by column, add and delete rows, and leave those that exist alone."""
     tracked: Collection[str]
     """Routes whose keys are noted as changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Staged:
-    """What of a batch lies in its stage, and what does not."""
-
-    batch: TableBatch
-    rows: int
-    present: bool
-    removed: bool  # rows that are gone, or old images by which others are
-    partial: bool  # some of the present rows lack values
-    renamed: int = 0  # rows that have another key than before
-    changing: Mapping[Unchanged, int] = field(default_factory=dict)
-    """How many rows are to be updated, if direct, by the values that they lack."""
-    appearing: Sequence[bytes] = ()  # rows to be copied straight into the table, in its format
-    inserting: bool = False  # rows are to be inserted as they lie in the stage
 
 
 class BatchWriter:
@@ -113,10 +94,10 @@ class BatchWriter:
                 self._copy(staged, flow.direct)
 
     def _carry_over(
-        self, flows: Sequence[tuple[_Staged, CompiledFlow]], lsn: LSN, manner: Manner
+        self, flows: Sequence[tuple[Staged, CompiledFlow]], lsn: LSN, manner: Manner
     ) -> None:
         """Have what is staged removed, updated and added."""
-        updates: list[tuple[_Staged, int, Cursor[Any]]] = []
+        updates: list[tuple[Staged, int, Cursor[Any]]] = []
         with self._connection.pipeline():
             if manner.tracked:
                 self._connection.execute(
@@ -134,7 +115,7 @@ class BatchWriter:
             if update.rowcount != count:
                 raise Unexpected(str(staged.batch.to.leader.name))
 
-    def _stage(self, batch: TableBatch, manner: Manner) -> _Staged:
+    def _stage(self, batch: TableBatch, manner: Manner) -> Staged:
         staged, lines = self._lines(batch, manner)
         first = next(lines, None)
         if first is None:
@@ -143,17 +124,17 @@ class BatchWriter:
         batch.to.staged += count
         return replace(staged, rows=count)
 
-    def _lines(self, batch: TableBatch, manner: Manner) -> tuple[_Staged, Iterator[bytes]]:
+    def _lines(self, batch: TableBatch, manner: Manner) -> tuple[Staged, Iterator[bytes]]:
         """What is to be staged."""
         if batch.net is not None and manner.way is Way.DIRECT:
-            return _of_net(batch, batch.net, manner)
+            return of_net(batch, batch.net, manner.tracked)
         changes = batch.changes
         if isinstance(changes, NetRows):
-            return _of_multiset(batch, changes)
+            return of_multiset(batch, changes)
         self._complete(batch, changes, manner)
         if manner.way is Way.DIRECT and batch.numbered():
-            return _of_plain(batch, changes, manner)
-        return _of_keyed(batch, changes)
+            return of_plain(batch, changes, manner.tracked)
+        return of_keyed(batch, changes)
 
     def _complete(self, batch: TableBatch, changes: NetChanges, manner: Manner) -> None:
         """Fetch the values that the log lacks and that the follower cannot have."""
@@ -193,7 +174,7 @@ class BatchWriter:
         for key in keys:
             changes.complete(key, found.get(key))
 
-    def _remove(self, staged: _Staged, flow: CompiledFlow, manner: Manner) -> None:
+    def _remove(self, staged: Staged, flow: CompiledFlow, manner: Manner) -> None:
         if staged.rows and flow.flow.route in manner.tracked:
             self._send_all(flow.dirty)
         if staged.batch.emptied:
@@ -212,8 +193,8 @@ class BatchWriter:
         return flow.part if self._backwards or manner.members_only else None
 
     def _update(
-        self, staged: _Staged, flow: CompiledFlow
-    ) -> Iterator[tuple[_Staged, int, Cursor[Any]]]:
+        self, staged: Staged, flow: CompiledFlow
+    ) -> Iterator[tuple[Staged, int, Cursor[Any]]]:
         """Have the rows that exist updated; yields how many each statement must meet."""
         if flow.direct is not None:
             for lacking, count in staged.changing.items():
@@ -221,7 +202,7 @@ class BatchWriter:
                 for one in flow.direct.update(lacking, number):
                     yield staged, count, self._send(one)
 
-    def _add(self, staged: _Staged, flow: CompiledFlow, manner: Manner) -> None:
+    def _add(self, staged: Staged, flow: CompiledFlow, manner: Manner) -> None:
         part = self._part(flow, manner)
         if part is not None and manner.members_only:
             self._send_all(part.add_new)
@@ -232,10 +213,10 @@ class BatchWriter:
         else:
             self._send_all(flow.add_partial if staged.partial else flow.add)
 
-    def _copy(self, staged: _Staged, direct: Direct) -> None:
+    def _copy(self, staged: Staged, direct: Direct) -> None:
         copy_in(self._connection, direct.into, direct.columns, staged.appearing)
 
-    def _clear(self, staged: _Staged) -> None:
+    def _clear(self, staged: Staged) -> None:
         if not staged.rows:
             return
         to = staged.batch.to
@@ -252,118 +233,3 @@ class BatchWriter:
 
     def _send(self, statement: bytes) -> Cursor[Any]:
         return self._session.send(statement)
-
-
-def _of_net(batch: TableBatch, net: Net, manner: Manner) -> tuple[_Staged, Iterator[bytes]]:
-    stage = batch.to.stage
-    gone, changing = list(batch.gone()), net.rows(net.change)
-    lines = [stage.lines(b"g", gone), stage.lines(b"u", changing)]
-    if net.appearing and (op := _staged_as(batch, manner)):
-        lines.append(stage.lines(op, net.rows(net.appear)))
-    return _direct(
-        batch,
-        removed=bool(gone),
-        changing={(): len(changing)} if changing else {},
-        appearing=net.appearing,
-        copied=lambda: [net.copied()],
-    ), chain.from_iterable(lines)
-
-
-def _of_plain(
-    batch: TableBatch, changes: NetChanges, manner: Manner
-) -> tuple[_Staged, Iterator[bytes]]:
-    appearing, changing = changes.coming()
-    stage = batch.to.stage
-    gone = [*batch.gone(), *(old for old, _ in changes.renamed())]
-    # An old row may be an update that came in part.
-    lines: list[Iterator[bytes]] = [map(stage.partial_writer(b"g"), gone)]
-    for lacking, some in changing.items():
-        if lacking:
-            write = stage.blank_writer(b"p", batch.to.parts.get(lacking, 0), lacking)
-            lines.append(map(write, some))
-        else:
-            lines.append(stage.lines(b"u", some))
-    if appearing and (op := _staged_as(batch, manner)):
-        lines.append(stage.lines(op, appearing))
-    return _direct(
-        batch,
-        removed=bool(gone),
-        changing={lacking: len(some) for lacking, some in changing.items()},
-        appearing=len(appearing),
-        copied=lambda: list(map(plain_writer(len(stage.columns)), appearing)),
-    ), chain.from_iterable(lines)
-
-
-def _staged_as(batch: TableBatch, manner: Manner) -> bytes | None:
-    """As what rows that appear are staged; None if they are only copied into the table."""
-    if not batch.to.stage.binary:
-        return b"n"
-    return APPEARING if any(f.flow.route in manner.tracked for f in batch.to.flows) else None
-
-
-def _direct(
-    batch: TableBatch,
-    *,
-    removed: bool,
-    changing: Mapping[Unchanged, int],
-    appearing: int,
-    copied: Callable[[], Sequence[bytes]],
-) -> _Staged:
-    """What is written as it came."""
-    binary = batch.to.stage.binary
-    return _Staged(
-        batch,
-        0,
-        present=False,
-        removed=removed,
-        partial=False,
-        changing=changing,
-        appearing=copied() if appearing and binary else (),
-        inserting=bool(appearing) and not binary,
-    )
-
-
-def _of_keyed(batch: TableBatch, changes: NetChanges) -> tuple[_Staged, Iterator[bytes]]:
-    stage = batch.to.stage
-    present = dict(changes.present())
-    partial = changes.partial()
-    renamed = list(changes.renamed())
-    rows = list(map(stage.partial_writer(b"g"), batch.gone()))
-    rows += [stage.partial_writer(b"k", number)(old) for number, (old, _) in enumerate(renamed)]
-    if batch.to.needs_full_rows:
-        rows += map(stage.partial_writer(b"b"), changes.before())
-    is_removed = bool(rows)
-    whole, new = stage.writer(b"u"), stage.writer(b"n")
-    numbers = {key: number for number, (_, key) in enumerate(renamed)}
-    for key, row in present.items():
-        # To followers with rows of several moments, any row may be new.
-        is_new = batch.to.of_several_moments or changes.is_new(key)
-        if key in partial or key in numbers:
-            write = stage.partial_writer(b"n" if is_new else b"u", numbers.get(key))
-            rows.append(write(row))
-        else:
-            rows.append(new(row) if is_new else whole(row))
-    staged = _Staged(
-        batch,
-        0,
-        present=bool(present),
-        removed=is_removed,
-        partial=bool(partial),
-        renamed=len(renamed),
-    )
-    return staged, iter(rows)
-
-
-def _of_multiset(batch: TableBatch, changes: NetRows) -> tuple[_Staged, Iterator[bytes]]:
-    stage = batch.to.stage
-    rows = list(changes.rows())
-    staged = _Staged(
-        batch,
-        0,
-        present=any(count > 0 for _, count in rows),
-        removed=any(count < 0 for _, count in rows),
-        partial=False,
-    )
-    write = stage.partial_writer
-    # Any of them may be new.
-    return staged, (write(b"n" if count > 0 else b"g", count)(row) for row, count in rows)

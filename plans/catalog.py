@@ -116,7 +116,6 @@ class Catalog:
     """The schemas of one database that a plan speaks about."""
 
     server_version: int  # server_version_num
-    system_identifier: str
     database: str
     schemas: tuple[str, ...]
     tables: Mapping[TableName, Table] = field(default_factory=dict)

@@ -77,7 +77,6 @@ class _Reader:
         ]
         return Catalog(
             server_version=server["version"],
-            system_identifier=server["identifier"],
             database=server["database"],
             schemas=self._schemas,
             tables={table.name: table for table in sorted(tables, key=lambda table: table.name)},

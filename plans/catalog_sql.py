@@ -23,7 +23,6 @@ SETTINGS: Final[tuple[LiteralString, ...]] = (
 
 SERVER: Final[LiteralString] = """
 SELECT current_setting('server_version_num')::int AS version,
-       (SELECT system_identifier::text FROM pg_control_system()) AS identifier,
        current_database()::text AS database,
        ARRAY(SELECT nspname::text FROM pg_namespace
               WHERE nspname !~ '^pg_' ORDER BY nspname) AS schemas

@@ -19,8 +19,6 @@ from psycopg import sql
 
 from plans.statements.tree import nodes
 
-Tree = dict[str, Any] | list[Any]
-
 _CHANGES = "gives another value each time"
 _PREFIX = "SELECT "
 

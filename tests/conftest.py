@@ -14,14 +14,29 @@ from typing import Final
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from plans.errors import NotReady
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.binaries import find_binaries
+from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
 
 # Or each process that a test starts would compile the toolkit anew, for a third of a second.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# What a change breaks shall be seen, and not what chance finds: that is for `nox -s long`.
+settings.register_profile(
+    "same",
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    # A busy machine is no failure.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("random", settings.get_profile("same"), derandomize=False)
+settings.load_profile("same")
 
 HERE: Final = Path(__file__).parent
 IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - servers make directories of their own in it

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from itertools import count
 
-import toolkit.cli.demo
+import toolkit.cli.demo_screen
 from cdc.compaction import NetChanges
 from cdc.rows import Key, Row
 from toolkit.cli.main import main
@@ -29,5 +29,5 @@ def _insert_most(self: NetChanges, key: Key, row: Row) -> None:
 if __name__ == "__main__":
     NetChanges.insert = _insert_most  # type: ignore[method-assign]
     leaky = partial(run_demo, follower=(sys.executable, __file__))
-    setattr(toolkit.cli.demo, "run_demo", leaky)  # noqa: B010 - it is not exported from there
+    setattr(toolkit.cli.demo_screen, "run_demo", leaky)  # noqa: B010 - it is not exported from there
     main()

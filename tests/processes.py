@@ -26,7 +26,8 @@ _CONTEXT.set_forkserver_preload(
         *("alembic.config", "alembic.runtime.environment", "sqlalchemy.dialects.postgresql"),
         *("toolkit.cli.show", "toolkit.cli.copy_talk", "toolkit.cli.comparing"),
         *("toolkit.prepare", "toolkit.initial", "toolkit.streaming", "toolkit.cutover"),
-        *("toolkit.validating", "toolkit.repair", "toolkit.refresh", "toolkit.retire"),
+        *("toolkit.validating", "toolkit.repair", "toolkit.refresh", "toolkit.complete"),
+        "toolkit.abort",
     ]
 )
 

@@ -23,10 +23,12 @@ from plans.routes import Route
 from toolkit import locks, state
 from toolkit.differences import ControlTable, Handover
 from toolkit.freshness import Freshness, read_freshness
-from toolkit.open_differences import Examples, OpenDifferences
-from toolkit.opened import Split, require_prepared
+from toolkit.open_differences import Examples, OpenDifferences, note_told
+from toolkit.opened import Split
+from toolkit.prepared import require_prepared
+from toolkit.say import Say
 from toolkit.state import Phase
-from toolkit.validation import Asked, Say, validate_all
+from toolkit.validation import Asked, validate_all
 from validators.results import TableResult
 
 SMALL_ROWS = 20_000
@@ -86,8 +88,9 @@ def keep_validating(
             locks.sole_runner(dsn, split.name, locks.VALIDATE, name=locks.CONTINUOUS) as source,
             ExitStack() as stack,
         ):
-            require_prepared(split, source)
+            require_prepared(split.plan, split.catalog, source)
             watch = _Watch(split, tuple(routes), source, say, stop)
+            watch.recall()
             watch.handover = stack.enter_context(Handover(split, watch.sinks))
             while watch.goes_on():
                 began = time.monotonic()
@@ -142,6 +145,10 @@ class _Watch:
     @property
     def sinks(self) -> list[Any]:
         return [ControlTable(self.split.name, self.source), self._open, self._examples]
+
+    def recall(self) -> None:
+        """Know what was told before this process was started."""
+        self._open.recall(self.source, self.split.name, self.routes)
 
     def goes_on(self) -> bool:
         """Whether the split still follows: nothing is left to compare after `complete`."""
@@ -219,15 +226,18 @@ class _Watch:
                 state.phases(self.source, self.split.name),
             )
         }
+        by_id = {route.id: route for route in routes}
         for result in results:
             where = {"service": result.service, "table": str(result.table)}
             news = self._open.news(result)
             if news.new:
                 shown = self._examples.by_route.get(result.route, [])
-                told = {"new": news.new, "open": news.open, "examples": shown}
+                told = {"new": len(news.new), "open": news.open, "examples": shown}
                 self.say("differs", {**where, **told})
             if news.closed:
-                self.say("closed", {**where, "closed": news.closed, "open": news.open})
+                self.say("closed", {**where, "closed": len(news.closed), "open": news.open})
+            if news.new or news.closed:
+                note_told(self.source, self.split.name, by_id[result.route], news)
             if result.state == "unverified" and self._reasons.get(result.route) != result.reason:
                 self.say("unverified", {**where, "reason": result.reason})
             self._reasons[result.route] = result.reason if result.state == "unverified" else ""

@@ -12,7 +12,6 @@ import psycopg
 from cdc.connect import Connection
 from cdc.crash import crash_point
 from plans.errors import (
-    NOT_MOVED,
     GateClosed,
     GivenUp,
     Halted,
@@ -22,26 +21,21 @@ from plans.errors import (
     SplitError,
 )
 from toolkit import locks, state
+from toolkit.before_pause import make_ready
 from toolkit.certificate import certify
 from toolkit.dirty_keys import open_ends
 from toolkit.gates import Gate, decide
 from toolkit.left_behind import refused_meanwhile
-from toolkit.moving import (
-    Move,
-    Say,
-    decide_move,
-    give_up,
-    is_expected,
-    make_ready,
-    open_new_leader,
-    pause,
-    watch_canary,
-)
+from toolkit.moving import Move
 from toolkit.observe import observe
-from toolkit.opened import Split, require_prepared
+from toolkit.opened import Split
+from toolkit.opening import give_up, open_new_leader, watch_canary
+from toolkit.prepared import require_prepared
 from toolkit.recovery import recover
+from toolkit.say import Say
 from toolkit.sides import Sides, open_sides
 from toolkit.state import Direction, Phase
+from toolkit.write_pause import decide_move, pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def move(
     when an operator is needed.
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER) as control:
-        require_prepared(split, control)
+        require_prepared(split.plan, split.catalog, control)
         recover(split, control, directory=directory, say=say, holding_lock=True)
         now = state.phases(control, split.name)
         chosen = _choose(split, direction, services, now)
@@ -113,7 +107,7 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
     from cdc.connect import connect
 
     with connect(split.plan.source.dsn, name="dbsplit dry-run") as control:
-        require_prepared(split, control)
+        require_prepared(split.plan, split.catalog, control)
         now = state.phases(control, split.name)
         chosen = _choose(split, direction, services, now)
         if not chosen:
@@ -122,7 +116,9 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
         with open_sides(split, direction, chosen, now) as sides:
             gates = [
                 gate
-                for gate in decide(observe(sides, compared=None), split.plan.limits)
+                for gate in decide(
+                    observe(sides, compared=None), split.plan.limits, split.plan.path
+                )
                 # Comparing is a step of the attempt itself.
                 if gate.gate != "validated"
             ]
@@ -148,7 +144,7 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
     try:
         _until_decided(moving, rehearse=rehearse)
     except BaseException as error:
-        if not is_expected(error):
+        if not isinstance(error, SplitError | psycopg.Error | KeyboardInterrupt):  # a bug
             give_up(moving, error)
             raise
         return _gave_up(moving, error)
@@ -159,7 +155,7 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
             "interrupted after the decision: the right to write has moved",
             hint="run the same command again: it goes on from here, as the stream process does",
         )
-        interrupted.result = Halted("").result | {"services": list(sides.services)}
+        interrupted.result = {"outcome": "halted", "services": list(sides.services)}
         raise interrupted from None
     except (psycopg.Error, SplitError) as error:
         halted = error if isinstance(error, Halted) else _halted(moving, error)
@@ -235,7 +231,6 @@ def _gave_up(moving: Move, error: BaseException) -> Moved:
     else:
         given_up = GivenUp(f"given up, {leader} writes again: {error}", hint=hint)
     given_up.result = {
-        **NOT_MOVED,
         "services": list(moving.sides.services),
         "write_pause_ms": pause_ms,
         "steps_ms": moving.steps_ms,

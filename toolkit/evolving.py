@@ -19,11 +19,12 @@ from plans.evolution import Change, Kind
 from plans.load import Plan, load_plan
 from toolkit import state
 from toolkit.leading import require_agreement
-from toolkit.opened import Drifted, NoOwner, Split, open_split, require_begun
+from toolkit.opened import Split, open_split
+from toolkit.prepared import Drifted, NoOwner, require_begun
 from toolkit.refresh import refresh
 from toolkit.refresh_edits import Answers
-from toolkit.refresh_run import Say
 from toolkit.refresh_seen import read_noted, see
+from toolkit.say import Say
 from toolkit.state import Phase
 from toolkit.streaming import StreamProgress, stream
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from plans.errors import GateClosed
@@ -58,15 +59,15 @@ class Readiness:
     slots: tuple[SlotHealth, ...] = ()
 
 
-def decide(facts: Readiness, limits: Limits) -> list[Gate]:
-    """All gates; a cutover begins only when each is open."""
+def decide(facts: Readiness, limits: Limits, plan: Path) -> list[Gate]:
+    """All gates, with remedies for this plan; a cutover begins only when each is open."""
     return [
         Gate(
             "stream",
             facts.stream_live,
             "live" if facts.stream_live else "not running",
             "live",
-            "start `dbsplit stream PLAN`",
+            f"start `dbsplit stream {plan}`",
         ),
         Gate(
             "lag",
@@ -82,7 +83,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             limits.wal_retained_bytes_max,
             "wait until the stream has caught up; see to the source's disk",
         ),
-        *_slots(facts.slots, limits),
+        *_slots(facts.slots, limits, plan),
         Gate(
             "prepared_transactions",
             not facts.prepared_transactions,
@@ -95,7 +96,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             facts.differences == 0,
             "not compared to the end" if facts.differences is None else facts.differences,
             0,
-            "run `dbsplit validate PLAN` and mend what differs",
+            f"run `dbsplit validate {plan}` and mend what differs",
         ),
         Gate(
             "dirty_keys",
@@ -109,7 +110,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             not facts.drifted,
             ", ".join(facts.drifted) or "as prepared",
             "as prepared",
-            "run `dbsplit plan refresh PLAN`, undo the change, or make it on both sides",
+            f"run `dbsplit plan refresh {plan}`, undo the change, or make it on both sides",
         ),
         Gate(
             "publication",
@@ -119,7 +120,7 @@ def decide(facts: Readiness, limits: Limits) -> list[Gate]:
             "changes may be missing: abort and start again; a publication must not be altered",
         ),
         *_verification(facts.verification_s, limits),
-        *_boundary(facts.crossing, limits),
+        *_boundary(facts.crossing, limits, plan),
     ]
 
 
@@ -134,7 +135,7 @@ def unknown(silent: Iterable[str]) -> Gate:
     )
 
 
-def _slots(slots: tuple[SlotHealth, ...], limits: Limits) -> list[Gate]:
+def _slots(slots: tuple[SlotHealth, ...], limits: Limits, plan: Path) -> list[Gate]:
     ill = [f"{one.slot}: {one.wal_status}" for one in slots if one.wal_status not in HEALTHY]
     times = [one.full_in_s for one in slots if one.full_in_s is not None]
     soonest = min(times, default=None)
@@ -144,7 +145,7 @@ def _slots(slots: tuple[SlotHealth, ...], limits: Limits) -> list[Gate]:
             not ill,
             ", ".join(ill) or "healthy",
             "reserved or extended",
-            "see `dbsplit status PLAN` and the runbook: a slot that is lost needs a new copy",
+            f"see `dbsplit status {plan}` and the runbook: a slot that is lost needs a new copy",
         ),
         Gate(
             "wal_full",
@@ -172,7 +173,7 @@ def _verification(seconds: float | None, limits: Limits) -> list[Gate]:
     ]
 
 
-def _boundary(crossing: Crossing | None, limits: Limits) -> list[Gate]:
+def _boundary(crossing: Crossing | None, limits: Limits, plan: Path) -> list[Gate]:
     days = limits.crossing_free_days_min
     if days is None or crossing is None:
         return []
@@ -183,7 +184,7 @@ def _boundary(crossing: Crossing | None, limits: Limits) -> list[Gate]:
             crossing.free_days >= days,
             f"{crossing.free_days:.1f} days without a crossing statement{last}",
             f"{days:g} days",
-            "see `dbsplit plan queries PLAN --statistics`; change the statements, or allow them",
+            f"see `dbsplit plan queries {plan} --statistics`; change the statements, or allow them",
         )
     ]
 

@@ -9,9 +9,6 @@ is never given up, since its slots hold what the way back needs.
 from __future__ import annotations
 
 import json
-import time
-
-import psycopg
 
 from cdc.connect import Connection
 from cdc.crash import crash_point
@@ -19,9 +16,8 @@ from plans import names
 from plans.errors import StreamBroken
 from toolkit import state
 from toolkit.opened import Split
+from toolkit.removal import drop_slot
 from toolkit.state import Phase
-
-UNUSED_S_MAX = 20.0
 
 
 def is_over_budget(split: Split, source: Connection, retained_bytes: int) -> bool:
@@ -50,7 +46,7 @@ def give_up(split: Split, source: Connection, retained_bytes: int) -> StreamBrok
         )
         state.note(source, split.name, "given_up", {"why": why})
     crash_point("budget.noted")
-    _drop_slot(source, names.slot(split.name))
+    drop_slot(source, names.slot(split.name))
     return _given_up(split.name, why)
 
 
@@ -62,7 +58,7 @@ def require_not_given_up(split: str, source: Connection) -> None:
         "SELECT settings -> 'given_up' ->> 'why' FROM dbsplit.split WHERE split = %s", [split]
     ).fetchone()
     if row is not None and row[0] is not None:
-        _drop_slot(source, names.slot(split))
+        drop_slot(source, names.slot(split))
         raise _given_up(split, row[0])
 
 
@@ -73,21 +69,3 @@ def _given_up(split: str, why: str) -> StreamBroken:
         hint="`dbsplit abort`, then start the split again: it needs a new copy; see to what held "
         "the stream up first, or allow more in limits.wal_retained_bytes_max",
     )
-
-
-def _drop_slot(source: Connection, slot: str) -> None:
-    deadline = time.monotonic() + UNUSED_S_MAX
-    while True:
-        try:
-            source.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-                " WHERE slot_name = %s",
-                [slot],
-            )
-        except psycopg.errors.ObjectInUse:
-            # The walsender of the process that has just ended may live a moment longer.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return

@@ -33,7 +33,8 @@ from plans.routes import Route
 from toolkit import locks, state
 from toolkit.after_data import AfterData
 from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
-from toolkit.opened import Split, open_split, require_prepared
+from toolkit.opened import Split, open_split
+from toolkit.prepared import require_prepared
 from toolkit.state import Phase
 from toolkit.target_server import ask_server, schema_of
 from toolkit.throttling import throttled
@@ -56,7 +57,7 @@ def copy(
     A service that follows already is left alone.
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
-        require_prepared(split, source)
+        require_prepared(split.plan, split.catalog, source)
         require_not_given_up(split.name, source)
         now = state.phases(source, split.name)
         services = [

@@ -19,7 +19,8 @@ from plans.catalog_read import read_catalog
 from plans.errors import GateClosed
 from plans.load import Plan
 from plans.model import DROP, TablePlan
-from toolkit.opened import schemas_of, without_ignored
+from toolkit.opened import schemas_of
+from toolkit.prepared import without_ignored
 from toolkit.refresh_edits import entry_key
 from toolkit.refresh_seen import Noted
 from toolkit.schema_numbers import read_labels

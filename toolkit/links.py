@@ -16,7 +16,8 @@ from plans import names
 from plans.errors import NotReady
 from plans.routes import Kind
 from plans.schema.staging import staging_types
-from toolkit.opened import Split, passed_of, past_of, past_of_leader
+from toolkit.opened import Split
+from toolkit.prepared import passed_of, past_of, past_of_leader
 from toolkit.slot_server import SOURCE, known_server
 
 

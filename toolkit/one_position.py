@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from cdc.connect import Connection, connect
 from cdc.crash import crash_point
@@ -23,6 +22,7 @@ from plans.errors import NotReady
 from plans.routes import Kind, Route
 from toolkit import locks, markers
 from toolkit.opened import Split
+from toolkit.say import Say
 from toolkit.state import Direction, Phase
 from toolkit.stopping import SOURCE
 from validators.moment import Moment
@@ -33,8 +33,6 @@ STAND_S_MAX = 10.0
 TRANSACTIONS_S_MAX = 60.0
 LAG_S_MAX = 30.0
 POLL_S = 0.005
-
-Say = Callable[[str, dict[str, Any]], None]
 
 
 def has_one(split: Split, route: Route, direction: Direction, now: Mapping[str, Phase]) -> bool:

@@ -1,13 +1,19 @@
-"""Which differences are known already, from one comparison of a route to the next."""
+"""Which differences are known already, from one comparison of a route to the next.
+
+What was told is noted in the source, so that a process that was started again does not
+tell it as new.  Names of rows are hashes of their keys.  Whoever reads them could try keys
+out, so rows whose name would say something of a masked column are known only in memory.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from cdc.connect import Connection
+from plans.routes import Route
 from toolkit.differences import Way, as_dict
 from validators.results import Difference, TableResult
 
@@ -20,8 +26,8 @@ EXAMPLES_MAX: Final = 5
 class News:
     """What a comparison of a route brought that was not known before."""
 
-    new: int
-    closed: int  # differed before, and do not any more
+    new: frozenset[bytes]
+    closed: frozenset[bytes]  # differed before, and do not any more
     open: int
 
 
@@ -30,8 +36,7 @@ class OpenDifferences:
     """A sink of a comparison that goes on and on; it holds no values."""
 
     masked: bool = False  # it is given keys as they are, and keeps their hashes
-    _salt: bytes = field(default_factory=lambda: secrets.token_bytes(16))
-    _known: dict[str, set[bytes]] = field(default_factory=dict)
+    _known: dict[str, frozenset[bytes]] = field(default_factory=dict)
     _now: dict[str, set[bytes]] = field(default_factory=dict)
 
     def begin(self, way: Way) -> None:
@@ -43,18 +48,46 @@ class OpenDifferences:
         now = self._now[way.route.id]
         for one in differences[: KNOWN_MAX - len(now)]:
             named = repr((one.key, one.row_hash)).encode()
-            now.add(hashlib.blake2b(named, digest_size=16, key=self._salt).digest())
+            now.add(hashlib.blake2b(named, digest_size=16).digest())
 
     def news(self, result: TableResult) -> News:
         """What is new, once the comparison has ended.
 
         One that came to no end closes nothing: it has not looked at everything.
         """
-        known, now = self._known.get(result.route, set()), self._now.get(result.route, set())
+        known = self._known.get(result.route, frozenset())
+        now = frozenset(self._now.get(result.route, ()))
         if result.reason:
             now = now | known
         self._known[result.route] = now
-        return News(new=len(now - known), closed=len(known - now), open=len(now))
+        return News(new=now - known, closed=known - now, open=len(now))
+
+    def recall(self, source: Connection, split: str, routes: Iterable[Route]) -> None:
+        """Know what another process has told of these routes."""
+        for route in routes:
+            names = source.execute(
+                "SELECT name FROM dbsplit.told_difference WHERE split = %s AND route = %s",
+                [split, route.id],
+            ).fetchall()
+            self._known[route.id] = frozenset(bytes(name) for (name,) in names)
+
+
+def note_told(source: Connection, split: str, route: Route, news: News) -> None:
+    """Note it, after it was told: one that is killed in between tells it again."""
+    is_masked = route.masked & set(route.key) if route.key else route.masked
+    if is_masked:
+        return
+    with source.transaction():
+        source.execute(
+            "DELETE FROM dbsplit.told_difference"
+            " WHERE split = %s AND route = %s AND name = ANY (%s)",
+            [split, route.id, list(news.closed)],
+        )
+        source.execute(
+            "INSERT INTO dbsplit.told_difference (split, route, name)"
+            " SELECT %s, %s, unnest(%s::bytea[]) ON CONFLICT DO NOTHING",
+            [split, route.id, list(news.new)],
+        )
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ command goes on where it stopped.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from cdc.connect import Connection, connect
 from cdc.crash import crash_point
 from plans import names
 from plans.catalog import Table
+from plans.catalog_read import read_catalog
 from plans.check import check_source
 from plans.errors import PlanInvalid
 from plans.findings import Finding, Severity
@@ -24,21 +24,14 @@ from toolkit import locks, state
 from toolkit.control.schema import install_control
 from toolkit.giving_up import require_not_given_up
 from toolkit.need import require
-from toolkit.opened import (
-    Split,
-    open_split,
-    require_not_completed,
-    require_same_plan,
-    require_same_tables,
-    shape_of,
-)
+from toolkit.opened import Split, compile_split, read_targets
+from toolkit.prepared import require_not_completed, require_same_plan, require_same_tables, shape_of
 from toolkit.ready import check_servers
+from toolkit.say import Say
 from toolkit.schema_numbers import read_numbers
 from toolkit.service_schema import build_schema
 from toolkit.source_log import create_slot, identify_rows, publish
 from toolkit.stored import stored
-
-Say = Callable[[str, dict[str, Any]], None]
 
 
 def prepare(path: Path, say: Say) -> Split:
@@ -56,7 +49,7 @@ def prepare(path: Path, say: Say) -> Split:
             left_out = build_schema(split, source, service)
             say("schema", {"service": service, "left_out": left_out})
         crash_point("prepare.schema")
-        split = open_split(path, prepared=False)
+        split = compile_split(split.plan, split.catalog, read_targets(split.plan))
         require_upsert_keys(split)
         create_staging_types(split, source)
         identify_rows(split, source)
@@ -83,12 +76,12 @@ def _require_ready(path: Path) -> Split:
     plan = load_plan(path, os.environ)
     with connect(plan.source.dsn, name="dbsplit prepare") as source:
         require_not_completed(plan, source)
-        split = open_split(path, with_targets=False, prepared=False)
-        require_same_plan(split.plan, source)
-        require_same_tables(split.plan, split.catalog, source)
+        split = compile_split(plan, read_catalog(source, plan.source.schemas), {})
+        require_same_plan(plan, source)
+        require_same_tables(plan, split.catalog, source)
         require_not_given_up(split.name, source)
-        require(check_servers(split.plan))  # a missing privilege would look like a wrong plan
-        _require_no_blockers(split, check_source(split.plan, source))
+        require(check_servers(plan))  # a missing privilege would look like a wrong plan
+        _require_no_blockers(split, check_source(plan, source))
     return split
 
 

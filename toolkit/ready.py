@@ -14,7 +14,7 @@ from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
 from toolkit.need import Need
-from toolkit.opened import is_completed
+from toolkit.prepared import is_completed
 from toolkit.privileges import source_privileges, target_privileges
 from toolkit.revisions import revision_ids
 

@@ -25,10 +25,12 @@ from typing import Any
 from cdc.connect import Connection, connect
 from plans.catalog import Table, TableName
 from plans.errors import GivenUp, NotReady
-from toolkit import fence, journal, locks, state
+from toolkit import fencing, journal, locks, state
 from toolkit.certificate import certify
-from toolkit.moving import Move, Say, give_up, open_new_leader, reopen, watch_canary
+from toolkit.moving import Move
 from toolkit.opened import Split
+from toolkit.opening import give_up, open_new_leader, reopen, watch_canary
+from toolkit.say import Say
 from toolkit.sides import open_sides, source_tables
 from toolkit.state import Attempt, Direction, Phase
 
@@ -116,11 +118,11 @@ def _leader_closed(split: Split, attempt: Attempt) -> bool:
             led = [
                 t for t in source_tables(split, attempt.services) if not split.owners(t.name) & gone
             ]
-            return bool(_relations(led) & fence.fenced(source))
+            return bool(_relations(led) & fencing.fenced(source))
     for service in attempt.services:
         with connect(split.dsn(service), name="dbsplit recovery") as target:
             led = [split.target_table(route) for route in split.owned([service])]
-            if _relations(led) & fence.fenced(target):
+            if _relations(led) & fencing.fenced(target):
                 return True
     return False
 

@@ -29,9 +29,10 @@ from plans.revision import revise
 from toolkit import locks, state
 from toolkit.leading import require_agreement
 from toolkit.refresh_edits import Answers, edits_of, entry_key, to_ignore
-from toolkit.refresh_run import Say, carry_out
+from toolkit.refresh_run import carry_out
 from toolkit.refresh_seen import Seen, read_noted, see
 from toolkit.refresh_work import Work, decide
+from toolkit.say import Say
 from toolkit.state import Phase
 from toolkit.stored import stored
 

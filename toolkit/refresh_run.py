@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from psycopg import sql
 
@@ -33,7 +32,7 @@ from plans import names
 from plans.catalog import TableName
 from plans.errors import GateClosed, GivenUp, NotReady
 from plans.schema.ddl import TargetSchema
-from toolkit import fence, migrations, state
+from toolkit import fencing, migrations, state
 from toolkit.fence import Fence
 from toolkit.giving_up import give_up, is_over_budget
 from toolkit.initial import copy_tasks
@@ -42,6 +41,7 @@ from toolkit.opened import Split, open_split
 from toolkit.prepare import create_staging_types
 from toolkit.refresh_work import ServiceWork, Work
 from toolkit.revisions import further_script
+from toolkit.say import Say
 from toolkit.service_schema import render_line
 from toolkit.sides import source_fences, target_fences
 from toolkit.source_log import identify_rows, with_locks
@@ -53,8 +53,6 @@ SNAPSHOTS_MAX = 5
 POLL_S = 0.1
 FENCE_S_MAX = 60.0
 CATCH_UP_S_MAX = 24 * 3600.0
-
-Say = Callable[[str, Mapping[str, Any]], None]
 
 
 def carry_out(path: Path, work: Work, say: Say) -> None:
@@ -271,10 +269,10 @@ def _fence_fed(split: Split, source: Connection) -> None:
 
 
 def _raise_missing(split: Split, connection: Connection, fences: Sequence[Fence]) -> None:
-    missing = set(fence.unfenced(connection, fences))
-    fence.set_up(connection)
+    missing = set(fencing.unfenced(connection, fences))
+    fencing.set_up(connection)
     try:
-        fence.raise_fences(
+        fencing.raise_fences(
             connection,
             [one for one in fences if missing.intersection(one.relations)],
             lock_timeout_ms=split.plan.limits.lock_timeout_ms,

@@ -19,11 +19,13 @@ from plans.evolution import Kind, Numbers
 from plans.load import Plan
 from plans.routes import Kind as Kinds
 from plans.routes import Route
-from toolkit.opened import Split, schemas_of, shape_of
+from toolkit.opened import Split, schemas_of
 from toolkit.prepare import entries_of
+from toolkit.prepared import shape_of
 from toolkit.refresh_attached import read_domains
-from toolkit.refresh_ddl import Revision, Wanted, revision
+from toolkit.refresh_ddl import Revision, revision
 from toolkit.refresh_edits import require_expressions, require_labels
+from toolkit.refresh_in_place import Wanted
 from toolkit.refresh_past import Facts, fills_of, past_of_leaders, past_of_log
 from toolkit.refresh_seen import Noted, Seen
 from toolkit.schema_numbers import read_labels

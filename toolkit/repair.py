@@ -21,8 +21,7 @@ from toolkit.differences import Way
 from toolkit.opened import Split
 from toolkit.state import Direction, Phase, direction_of, note, phases
 from toolkit.validation import pair_for
-from validators.candidates import Extents
-from validators.fingerprint import read_extent
+from validators.fingerprint import Extents, read_extent
 from validators.recheck import Limits
 from validators.repair import Repair, Repaired
 from validators.repair_write import Place, RowWriter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from cdc.connect import Connection, connect
 from plans.catalog import TableName
 from plans.errors import NotReady, PlanInvalid
+from plans.routes import Route
 from toolkit.opened import Split
 from toolkit.orphans import checked_cuts
-from toolkit.state import Phase, phases
+from toolkit.say import Say
+from toolkit.state import Direction, Phase, direction_of, phases
 from validators.orphans import OrphanResult
 from validators.rules.constraints import Constraint, read_constraints
 from validators.rules.data_docs import is_ours
@@ -20,13 +22,12 @@ from validators.rules.generated import ORPHANS, generated_rules, orphan_rule, ro
 from validators.rules.job import Run
 from validators.rules.process import RULE_S_MAX, require_library, run_rules
 from validators.rules.rows import ServiceTable, tables_of
-from validators.rules.rule import SIDES, Outcome, Rule, RuleResult
+from validators.rules.rule import SIDES, Outcome, Rule, RuleResult, Side
 from validators.rules.suite_files import read_suites
 
 SUITES = "rules"
 """The directory beside the plan in which suites are looked for, if there is one."""
 
-Say = Callable[[str, dict[str, Any]], None]
 Tables = Mapping[str, Mapping[TableName, ServiceTable]]
 
 
@@ -80,7 +81,7 @@ def check_rules(
             dsn=split.plan.source.dsn if side == "source" else split.dsn(service),
             search_path=_schemas(split, service if side == "target" else None),
             rules=asked,
-            follows=(side == "source") is (now.get(service) is Phase.MOVED),
+            follows=follows(side, [r for r in split.routes if r.service == service], now),
         )
         for service in split.plan.services
         for side in SIDES
@@ -94,6 +95,16 @@ def check_rules(
     )
     across = [_of_orphans(one) for one in orphans]
     return results + [one for one in across if not chosen.tables or _is_about(one, chosen)]
+
+
+def follows(side: Side, routes: Iterable[Route], now: Mapping[str, Phase]) -> bool:
+    """Whether a stream writes what a service's rules read on a side.
+
+    So it is with copies of what others own, too, whoever leads the service itself.
+    """
+    if side == "target":
+        return any(direction_of(route, now) is Direction.CUTOVER for route in routes)
+    return any(now.get(route.owner) is Phase.MOVED for route in routes)
 
 
 def rules_of(split: Split, suites: Path | None, source: Connection) -> list[Rule]:

@@ -38,16 +38,7 @@ from urllib.parse import quote
 from plans.errors import NotReady
 from toolkit import servers_watchdog as watchdog
 from toolkit.accounts import Account, can_enter, choose_account, give, spawn
-from toolkit.binaries import Binaries, default_version, find_binaries
-
-__all__ = [
-    "Binaries",
-    "Server",
-    "default_version",
-    "find_binaries",
-    "running_server",
-    "start_server",
-]
+from toolkit.binaries import Binaries, find_binaries
 
 SUPERUSER = "postgres"
 HOST = "127.0.0.1"

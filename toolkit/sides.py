@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cdc.connect import Connection, connect
 from plans.catalog import Table
 from plans.check_tables import unfilled_columns
+from plans.model import Limits
 from plans.routes import Kind, Route
 from toolkit import fence
 from toolkit.fence import Fence, Part
@@ -26,6 +27,11 @@ class Sides:
     source: Connection
     targets: Mapping[str, Connection]
     phases: Mapping[str, Phase]
+
+    @property
+    def limits(self) -> Limits:
+        """The plan's."""
+        return self.split.plan.limits
 
     @property
     def movers(self) -> tuple[str, ...]:
@@ -98,7 +104,7 @@ def open_sides(
         yield Sides(split, direction, services, source, targets, phases)
 
 
-def source_tables(split: Split, services: tuple[str, ...]) -> list[Table]:
+def source_tables(split: Split, services: Iterable[str]) -> list[Table]:
     """The source's tables of which these services own something."""
     tables = {route.source.name: route.source for route in split.owned(services)}
     return [tables[name] for name in sorted(tables)]

@@ -75,7 +75,6 @@ class Attempt:
     services: tuple[str, ...]
     direction: Direction
     outcome: str | None
-    overdue: bool
     started_at: datetime
 
 
@@ -184,13 +183,13 @@ def outcome(connection: Connection, attempt: int) -> str | None:
 def attempts(connection: Connection, split: str) -> list[Attempt]:
     """All attempts, the latest first."""
     rows = connection.execute(
-        "SELECT id, services, direction, outcome, coalesce(deadline < clock_timestamp(), false),"
-        " started_at FROM dbsplit.attempt WHERE split = %s ORDER BY id DESC",
+        "SELECT id, services, direction, outcome, started_at"
+        " FROM dbsplit.attempt WHERE split = %s ORDER BY id DESC",
         [split],
     ).fetchall()
     return [
-        Attempt(number, tuple(services), Direction(way), outcome, overdue, at)
-        for number, services, way, outcome, overdue, at in rows
+        Attempt(number, tuple(services), Direction(way), outcome, at)
+        for number, services, way, outcome, at in rows
     ]
 
 

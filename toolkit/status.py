@@ -112,7 +112,11 @@ def read_status(split: Split) -> Status:
             gates = (unknown(silent),)
         elif all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
             gates = tuple(
-                decide(_readiness(split, source, now, services, slots), split.plan.limits)
+                decide(
+                    _readiness(split, source, now, services, slots),
+                    split.plan.limits,
+                    split.plan.path,
+                )
             )
         return Status(
             split.name,

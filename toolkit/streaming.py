@@ -26,7 +26,8 @@ from toolkit.executed import Unreadable, Watcher
 from toolkit.giving_up import give_up, require_not_given_up
 from toolkit.links import back_feed, forward_feed
 from toolkit.observe import unpublished
-from toolkit.opened import Split, require_owned, require_prepared
+from toolkit.opened import Split
+from toolkit.prepared import require_owned, require_prepared
 from toolkit.recovery import recover
 from toolkit.slot_health import duration
 from toolkit.slot_server import require_back_slot, require_source_slot
@@ -67,7 +68,7 @@ def stream(
     follows already.
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
-        require_prepared(split, source)
+        require_prepared(split.plan, split.catalog, source)
         require_not_given_up(split.name, source)
         require_source_slot(split, source)
         _require_publication(split, source)

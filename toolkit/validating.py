@@ -14,14 +14,16 @@ from plans.routes import Route
 from toolkit import locks
 from toolkit.difference_files import Csv, JsonLines, opened
 from toolkit.differences import ControlTable, Handover, Shown, Sink
-from toolkit.opened import Split, require_prepared
+from toolkit.opened import Split
 from toolkit.orphans import look_for_orphans
+from toolkit.prepared import require_prepared
 from toolkit.repair import Spool, Toward, repair, require_toward, summary
 from toolkit.repair_script import RepairScript
 from toolkit.rules import Chosen, check_rules, wanted_rules
-from toolkit.state import direction_of, phases
+from toolkit.say import Say
+from toolkit.state import Direction, direction_of, phases
 from toolkit.validated import Clock, Validated
-from toolkit.validation import Asked, Say, validate_all
+from toolkit.validation import Asked, pair_for, validate_all
 from validators.results import TableResult
 from validators.scope import Scope
 
@@ -64,7 +66,7 @@ def run_validation(
         source = stack.enter_context(
             locks.sole_runner(split.plan.source.dsn, split.name, locks.VALIDATE)
         )
-        require_prepared(split, source)
+        require_prepared(split.plan, split.catalog, source)
         is_mended = wanted.repair or wanted.repair_sql is not None
         chosen = (
             require_toward(split, routes, source, wanted.toward) if is_mended else tuple(routes)
@@ -116,6 +118,12 @@ def run_validation(
             lines={route.id: _line(split, route) for route in chosen},
             repaired=repaired,
         )
+
+
+def require_scope(split: Split, routes: Sequence[Route], scope: Scope) -> None:
+    """Raise NoScope if a table has no such part, before anything is read."""
+    for route in routes:
+        scope.of(pair_for(split, route, Direction.CUTOVER))
 
 
 def with_lists(validated: Validated, lists: Sequence[Mapping[str, Any]]) -> Validated:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from cdc.connect import Connection, connect
 from cdc.throttle import Verdict
@@ -17,19 +16,19 @@ from toolkit.differences import Handover, Way
 from toolkit.noting import note, track
 from toolkit.one_position import has_one, moment_of
 from toolkit.opened import Split
+from toolkit.say import Say
 from toolkit.state import Direction, direction_of, epoch_of, phases
 from toolkit.throttling import throttled
 from validators.compare import compare_routes
 from validators.moment import Moment
 from validators.results import Progress, TableResult, consistent
-from validators.scans import Course, Forgetful, never_pause
+from validators.scans import Course, Forgetful, Pause
 from validators.scope import Scope
 from validators.sides import Pair, pair_of
 from validators.visibility import position
 
 MOVED_MEANWHILE = "the right to write moved while it was compared: compare it again"
 VISIBLE_S_MAX = 5.0
-Say = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +175,7 @@ class _Run:
             else:
                 since = self.moment.position
             kept = ControlMemory(control, split.name, service, direction, since, self.asked.resume)
-            # Snapshots keep servers from cleaning up: the sooner it is over, the better.
-            pause, let_go = (
-                stack.enter_context(_paused_by_load(split, self.say))
-                if self.moment is None
-                else (never_pause, never_pause)
-            )
+            pause, let_go = stack.enter_context(_paused_by_load(split, self.say))
             ways = [Way(route, direction, since) for route in routes]
             # Nobody could go on with snapshots that went with the process.
             memory = kept if self.moment is None else Forgetful()
@@ -211,18 +205,17 @@ class _Run:
 
 
 @contextmanager
-def _paused_by_load(
-    split: Split, say: Say
-) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+def _paused_by_load(split: Split, say: Say) -> Iterator[tuple[Pause, Callable[[], None]]]:
     """What waits while the source has too much to do, or an operator wishes it; what ends that."""
 
     def tell(verdict: Verdict) -> None:
         say("throttled", {"slowed_by": verdict.reasons, "warnings": verdict.warnings})
 
-    def pause() -> None:
+    def pause(wait_s: float) -> bool:
         # Log that the slot retains does not grow by reading, and is no reason to stop.
         with suppress(GateClosed):
-            throttle.pause(0)
+            return throttle.pause_within(0, wait_s)
+        return True
 
     with throttled(split, "validate", tell=tell, paused=_unheard, details=dict) as throttle:
         yield pause, lambda: throttle.set(Verdict())

@@ -1,9 +1,7 @@
 """Comparing routes, row by row: fingerprints, then candidates, then rechecks.
 
 A table whose key begins with an integer is compared unit by unit (`validators.ranges`),
-any other by two scans of each side (`validators.fingerprint`), unless so many rows
-differ that their keys do not fit in memory: then every `Limits.candidates_held` of
-them cost one more.
+any other in ranges of its blocks (`validators.passes`).
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ from threading import Lock
 import psycopg
 
 from plans.errors import NotReady, SplitError
-from validators.candidates import Extents
 from validators.crew import Crew
 from validators.evidence import Counts
-from validators.fingerprint import digest_of, read_extent
+from validators.fingerprint import Extents, digest_of, read_extent
 from validators.glance import glance, small_groups
 from validators.mismatches import read_differences
 from validators.moment import REWRITTEN, Moment, is_as_it_was
+from validators.passes import Passes
 from validators.ranges import units_of
 from validators.recheck import CatchUp, Limits, Recheck, Settled
 from validators.results import Difference, Progress, Step, TableResult
@@ -187,8 +185,8 @@ def _equal(
     crew: Crew, work: _Work, group: Sequence[tuple[Pair, Extents]]
 ) -> list[tuple[Pair, TableResult]]:
     tallies = [Tally(pair, work.limits) for pair, _ in group]
-    work.course.pause()
     try:
+        work.course.wait()
         with crew.at_work(group[0][0]) as ends:
             looks = glance(ends, group)
             for pair, _ in group:
@@ -224,17 +222,18 @@ class _Comparison:
 
     def run(self) -> None:
         extents = Extents(*self.ends.both(read_extent, self.pair))
-        scan = Scan(self.ends, self.pair, extents, self.work.course)
         recheck = Recheck(self.ends, self.pair, extents, self.work.limits)
-        units = units_of(self.ends, self.pair, extents, self.work.course.rows_per_unit)
-        self._say("fingerprint")
+        course = self.work.course
+        units = units_of(self.ends, self.pair, extents, course.rows_per_unit)
+        scan = (
+            Passes(self.ends, self.pair, extents, course)
+            if units is None
+            else Scan(self.ends, self.pair, extents, course, units)
+        )
+        self._say(scan.step)
         waiting: list[Key] = []
         since = time.monotonic()
-        for keys in (
-            scan.by_buckets(self.work.limits.candidates_held)
-            if units is None
-            else scan.by_units(units)
-        ):
+        for keys in scan.differing():
             self.tally.rows, self.tally.sums = scan.rows, scan.sums
             since = since if waiting else time.monotonic()
             waiting += keys
@@ -244,7 +243,7 @@ class _Comparison:
             ):
                 self._settle(recheck, waiting)
                 waiting.clear()
-            self._say("fingerprint")
+            self._say(scan.step, scan.read)
         self._settle(recheck, waiting)
         self.tally.rows, self.tally.fingerprint = scan.rows, scan.digest
         self._say("done")
@@ -278,10 +277,7 @@ class _Comparison:
         for start in range(0, len(keys), size):
             yield keys[start : start + size]
 
-    def _say(self, step: Step) -> None:
+    def _say(self, step: Step, read: int | None = None) -> None:
         tally = self.tally
-        self.work.report(
-            Progress(
-                self.pair.route, step, rows=tally.rows, found=tally.found, settled=tally.settled
-            )
-        )
+        rows = tally.rows if read is None else read
+        self.work.report(Progress(self.pair.route, step, rows, tally.found, tally.settled))

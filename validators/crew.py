@@ -12,7 +12,7 @@ from types import MappingProxyType
 import psycopg
 
 from plans.errors import NotReady
-from validators.moment import GIVEN_UP, Moment
+from validators.moment import GIVEN_UP, MORE_TIME, Moment
 from validators.session import Cancelled, Ends, connected
 from validators.sides import Pair
 
@@ -67,7 +67,7 @@ class Crew:
 
     def _require_time(self) -> None:
         if self._over:
-            raise NotReady(GIVEN_UP, hint="compare fewer tables at a time, or allow more time")
+            raise NotReady(GIVEN_UP, hint=MORE_TIME)
 
     def _end(self) -> None:
         """Let nobody read the moment any more."""

@@ -41,6 +41,30 @@ def differing_spans(ours: Chunks, theirs: Chunks, unit: Unit) -> list[Span]:
     return spans
 
 
+class Sums:
+    """The buckets of one side, added up range by range."""
+
+    def __init__(self, buckets: int) -> None:
+        self.rows = np.zeros(buckets, np.int64)
+        self.sums = np.zeros(buckets, np.uint64)  # two of them are less than 2**64
+
+    def add(self, chunks: Chunks) -> None:
+        """Add what a range holds."""
+        at = chunks.numbers.integers()
+        self.rows[at] += chunks.rows.integers()
+        more = (chunks.sums.integers() % MODULUS).astype(np.uint64)
+        self.sums[at] = (self.sums[at] + more) % np.uint64(MODULUS)
+
+    def differing(self, others: Sums) -> list[int]:
+        """The buckets that do not hold the same rows, ascending."""
+        differs = (self.rows != others.rows) | (self.sums != others.sums)
+        return [int(bucket) for bucket in np.flatnonzero(differs)]
+
+    def rows_of(self, buckets: list[int]) -> int:
+        """How many rows these buckets hold."""
+        return int(self.rows[buckets].sum())
+
+
 def pairs(raw: bytes) -> tuple[Integers, Integers]:
     """Two columns of int8, which the server wrote in turns."""
     both = np.frombuffer(raw, ">i8").astype(np.int64)

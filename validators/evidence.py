@@ -18,21 +18,14 @@ read it on the leader again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from itertools import groupby
-from operator import itemgetter
 
 from validators.sides import Key
 
 Rows = tuple[tuple[int, int], ...]
 """The rows that one side has of a key: ascending pairs of a row hash and its count."""
-
-Found = tuple[int, Key, int, int]
-"""Bucket, key (for a table without a key: the row hash), row hash, count."""
-
-_BUCKET = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +91,6 @@ def count(leader: Rows, follower: Rows) -> Counts:
     lacking, surplus = (ours - theirs).total(), (theirs - ours).total()
     both = min(lacking, surplus)
     return Counts(lacking - both, surplus - both, both)
-
-
-def merge(leader: Iterable[Found], follower: Iterable[Found]) -> Iterator[tuple[int, list[Key]]]:
-    """Per bucket, the keys whose rows are not the same on both sides.
-
-    Both inputs come in ascending order of the bucket.  Only one bucket at a
-    time is held in memory.
-    """
-    ours, theirs = groupby(leader, _BUCKET), groupby(follower, _BUCKET)
-    left, right = next(ours, None), next(theirs, None)
-    while left or right:
-        bucket = min(group[0] for group in (left, right) if group)
-        mine: dict[Key, Rows] = {}
-        other: dict[Key, Rows] = {}
-        if left and left[0] == bucket:
-            mine, left = by_key(row[1:] for row in left[1]), next(ours, None)
-        if right and right[0] == bucket:
-            other, right = by_key(row[1:] for row in right[1]), next(theirs, None)
-        yield bucket, [key for key in (mine | other) if mine.get(key) != other.get(key)]
 
 
 def by_key(found: Iterable[tuple[Key, int, int]]) -> dict[Key, Rows]:

@@ -1,4 +1,4 @@
-"""Pass 1: each side as a few numbers per bucket of rows, in no order.
+"""Each side as a few numbers per bucket of rows, in no order.
 
 Rows fall into buckets by the hash of their key, so neither the key's type nor
 its collation matters, and the buckets of a table without a key are formed by
@@ -16,8 +16,9 @@ from psycopg import sql
 
 from cdc.connect import Connection, describe
 from plans.errors import NotReady
+from validators.blocks import Blocks
 from validators.session import Reader, read_rows
-from validators.sides import Side
+from validators.sides import Pair, Side
 from validators.units import MODULUS, Chunks
 
 ROWS_PER_BUCKET = 512
@@ -25,16 +26,21 @@ BUCKETS_MAX = 2**18  # 36 bytes each, a few times on each side
 _BYTES_PER_ROW_MAX = 512  # a guess, where the table has not been analyzed since it grew
 
 _EXTENTS = (
-    "SELECT c.relkind = 'r', (SELECT coalesce(sum(greatest(l.reltuples::int8,"
-    " pg_relation_size(l.oid) / $3)), 0)::int8 FROM pg_class AS l WHERE l.oid = c.oid"
-    " OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid))),"
+    "SELECT c.relkind = 'r', s.rows, s.blocks,"
     " EXISTS (SELECT FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
     " JOIN pg_am AS m ON m.oid = x.relam AND m.amname = 'btree'"
     " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]"
     " WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL"
     " AND a.attnotnull AND a.attname = w.first_column)"
     " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(name, first_column, n)"
-    " LEFT JOIN pg_class AS c ON c.oid = to_regclass(w.name) ORDER BY w.n"
+    " LEFT JOIN pg_class AS c ON c.oid = to_regclass(w.name)"
+    " CROSS JOIN LATERAL (SELECT coalesce(sum(greatest(l.reltuples::int8,"
+    " pg_relation_size(l.oid) / $3)), 0)::int8 AS rows,"
+    # Other kinds of tables than PostgreSQL's own need not know of blocks.
+    " CASE WHEN bool_and(l.relkind = 'p' OR l.relkind = 'r' AND l.relam = 2)"
+    " THEN max(pg_relation_size(l.oid) / current_setting('block_size')::int8)::int8 END AS blocks"
+    " FROM (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid)) AS p(oid)"
+    " JOIN pg_class AS l ON l.oid = p.oid) AS s ORDER BY w.n"
 )
 
 
@@ -45,6 +51,24 @@ class Extent:
     only: bool  # without the tables that inherit from it, which have routes of their own
     rows_estimated: int
     ranged: bool = False  # there is an index that begins with the key's first column
+    blocks: int | None = None  # of its largest partition; None if it may have none
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """Both tables."""
+
+    leader: Extent
+    follower: Extent
+
+    def of(self, pair: Pair, side: Side) -> Extent:
+        """The extent of one of the pair's sides."""
+        return self.leader if side is pair.leader else self.follower
+
+    @property
+    def rows_estimated(self) -> int:
+        """Of the larger one."""
+        return max(self.leader.rows_estimated, self.follower.rows_estimated)
 
 
 def digest_of(rows: int, total: int) -> str:
@@ -83,25 +107,28 @@ def read_extents(connection: Connection, sides: Sequence[Side]) -> list[Extent |
         ],
     )
     return [
-        None if only is None else Extent(only=only, rows_estimated=rows, ranged=ranged)
-        for only, rows, ranged in found
+        None if only is None else Extent(only, rows, ranged, blocks)
+        for only, rows, blocks, ranged in found
     ]
 
 
-def read_buckets(reader: Reader, side: Side, *, extent: Extent, buckets: int) -> Chunks:
-    """One scan of the table: the buckets are its chunks."""
+def read_buckets(
+    reader: Reader, side: Side, *, extent: Extent, buckets: int, blocks: Blocks
+) -> Chunks:
+    """One scan of some of the table's blocks: the buckets are its chunks."""
     query = sql.SQL(
         "SELECT b::int8, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
-        " (SELECT {bucket} AS b, {hash} AS h FROM {table} WHERE {where} OFFSET 0) AS r"
-        " GROUP BY b ORDER BY b"
+        " (SELECT {bucket} AS b, {hash} AS h FROM {table} WHERE {where} AND {blocks}"
+        " OFFSET 0) AS r GROUP BY b ORDER BY b"
     ).format(
         modulus=sql.Literal(MODULUS),
         bucket=side.bucket(reader.hashing, buckets),
         hash=side.row_hash(reader.hashing),
         table=from_table(side, extent),
         where=side.scanned,
+        blocks=blocks.condition,
     )
-    return read_chunks(reader, side, query, {})
+    return read_chunks(reader, side, query, blocks.planner)
 
 
 def read_chunks(

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc.connect import Connection
-from validators.candidates import Extents
-from validators.fingerprint import Extent, from_table, read_extents
+from validators.fingerprint import Extent, Extents, from_table, read_extents
 from validators.session import Ends, read_row
 from validators.sides import Pair, Side
 from validators.units import MODULUS

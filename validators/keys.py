@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from cdc.connect import Connection
-from validators.candidates import Extents
 from validators.compare import UNREADABLE
 from validators.evidence import ABSENT, Reading
-from validators.fingerprint import read_extent
+from validators.fingerprint import Extents, read_extent
 from validators.lookup import Lookup, read_keys
 from validators.results import KeysResult
 from validators.session import Ends

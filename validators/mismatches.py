@@ -13,9 +13,9 @@ from typing import Any
 from psycopg import sql
 
 from cdc.connect import Connection
-from validators.candidates import Extents
 from validators.canonical import text_of
 from validators.evidence import Counts
+from validators.fingerprint import Extents
 from validators.lookup import Lookup, matching, parameters
 from validators.results import ColumnDifference, Difference, How
 from validators.session import Ends, read_rows

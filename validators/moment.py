@@ -17,6 +17,7 @@ from validators.sides import Side
 GIVEN_UP = (
     "the snapshots were given up when their time was over: they keep the servers from cleaning up"
 )
+MORE_TIME = "compare fewer tables at a time, or allow more time"
 REWRITTEN = (
     "it was truncated or rewritten after the snapshot, which does not show its rows any more"
 )

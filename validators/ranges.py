@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from cdc.connect import Connection
-from validators.candidates import Extents
-from validators.fingerprint import Extent, from_table, read_chunks
+from validators.fingerprint import Extent, Extents, from_table, read_chunks
 from validators.session import Ends, Reader, read_row
 from validators.sides import Key, Pair, Side
 from validators.units import (

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cdc.connect import Connection
-from validators.candidates import Extents
 from validators.evidence import ABSENT, Counts, Reading, Round, Rows, Verdict, count, judge
+from validators.fingerprint import Extents
 from validators.lookup import Lookup, read_keys
 from validators.session import Ends
 from validators.sides import Key, Pair, Side
@@ -29,7 +29,6 @@ class Limits:
     backoff_s: float = 0.02  # doubled every round
     backoff_s_max: float = 1.0
     keys_per_round: int = 5_000
-    candidates_held: int = 100_000  # memory: about 500 bytes each
     candidates: int = 2_000_000  # beyond that, keys are unverified without a recheck
     differences_held: int = 10_000  # whoever wants all of them is handed them
     examples: int = 20

@@ -22,8 +22,8 @@ from functools import partial
 import psycopg
 
 from cdc.crash import crash_point
-from validators.candidates import Extents
 from validators.evidence import ABSENT, Counts, Reading, count
+from validators.fingerprint import Extents
 from validators.mismatches import groups_that_fit
 from validators.recheck import CatchUp, Limits, Recheck
 from validators.repair_write import NO_ROWS, Refused, RowWriter

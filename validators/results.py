@@ -133,7 +133,7 @@ class Progress:
 
     route: str
     step: Step
-    rows: int = 0  # of the leader, once they are known
+    rows: int = 0  # of the leader, that this step has read
     found: int = 0  # keys that differed at first sight
     settled: int = 0  # of them
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
-from cdc.connect import Connection
-from validators.candidates import Extents, read_candidates
-from validators.fingerprint import bucket_count, digest_of, read_buckets
-from validators.moment import Moment
+from plans.errors import NotReady
+from validators.fingerprint import Extents, digest_of
+from validators.moment import GIVEN_UP, MORE_TIME, Moment
 from validators.ranges import Look, begin_chunks, begin_rows
-from validators.session import Ends, Reader
-from validators.sides import Key, Pair, Side
-from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Chunks, Unit, pieces
+from validators.results import Step
+from validators.session import Ends
+from validators.sides import Key, Pair
+from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Unit, pieces
+
+T = TypeVar("T")
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,31 @@ class Forgetful:
         """Nothing was kept."""
 
 
-def never_pause() -> None:
+class Pause(Protocol):
+    """Waits, so many seconds at most, until the servers may be read; whether they may."""
+
+    def __call__(self, wait_s: float) -> bool:
+        """It is called by several threads."""
+
+
+def never_pause(wait_s: float) -> bool:
     """Go on at once."""
+    return True
+
+
+def never_wait() -> None:
+    """There is nobody who waits."""
+
+
+def one_ahead(begun: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Results, each waited for when the next one has begun: servers do not wait for us."""
+    before: Callable[[], T] | None = None
+    for now in begun:
+        if before is not None:
+            yield before()
+        before = now
+    if before is not None:
+        yield before()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +97,19 @@ class Course:
     """How a comparison goes along."""
 
     jobs: int = 2  # tables at a time, each with a connection to either side
-    pause: Callable[[], None] = never_pause
-    """Called before each unit, from several threads; returns when the servers may be read."""
-    let_go: Callable[[], None] = never_pause
+    pause: Pause = never_pause
+    """Called before each unit."""
+    let_go: Callable[[], None] = never_wait
     """Called when the comparison is ended: makes those return that are in `pause`."""
     rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
     memory: Memory = field(default_factory=Forgetful)
     moment: Moment | None = None  # that both sides are read at
+
+    def wait(self) -> None:
+        """Wait until the servers may be read; NotReady if the moment's time is over by then."""
+        while not self.pause(LOOK_S):
+            if self.moment is not None and time.monotonic() > self.moment.ends_at:
+                raise NotReady(GIVEN_UP, hint=MORE_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +124,31 @@ class _Part:
 
 @dataclass(slots=True)
 class Scan:
-    """One pair's way through its rows; iterating gives keys, `rows` and the rest come with it."""
+    """One pair's way through its units; iterating gives keys, `rows` and the rest come with it."""
 
     ends: Ends
     pair: Pair
     extents: Extents
     course: Course
+    units: Sequence[Unit]
     rows: int = 0  # of the leader
     digest: str = ""
     share: float = 0.0  # of the rows read last, that lie in chunks that differ
     sums: int = 0  # of hashes, that were compared
 
-    def by_units(self, units: Sequence[Unit]) -> Iterator[Sequence[Key]]:
+    @property
+    def step(self) -> Step:
+        """Where it has got to."""
+        return "fingerprint"
+
+    @property
+    def read(self) -> int:
+        """The rows that were read up to now."""
+        return self.rows
+
+    def differing(self) -> Iterator[Sequence[Key]]:
         """Keys that differ, unit by unit; after each unit an empty sequence at least."""
-        route = self.pair.route
+        route, units = self.pair.route, self.units
         # What a comparison of a part proves is not what one of everything goes on with.
         memory = Forgetful() if self.pair.scope else self.course.memory
         known, proven = memory.recall(route)
@@ -131,43 +176,20 @@ class Scan:
         self.digest = digest_of(self.rows, total)
         memory.forget(route)
 
-    def by_buckets(self, held_max: int) -> Iterator[Sequence[Key]]:
-        """Keys that differ, about `held_max` at a time; each time costs a scan."""
-        self.course.pause()
-        rows = max(self.extents.leader.rows_estimated, self.extents.follower.rows_estimated)
-        buckets = bucket_count(rows)
-        leader, follower = self._buckets(buckets)
-        self.rows, self.digest = leader.total, digest_of(leader.total, leader.digest)
-        self.sums = leader.count
-        differ = _differing(leader, follower)
-        yield ()
-        while differ:
-            self.course.pause()
-            batch = read_candidates(
-                self.ends,
-                self.pair,
-                self.extents,
-                differing=differ,
-                buckets=buckets,
-                most=held_max,
-            )
-            yield batch.keys
-            differ = batch.left
-
     def _looks(
         self, units: Sequence[Unit], proven: Mapping[int, Proven]
     ) -> Iterator[tuple[_Part, Look]]:
         """Each part as it is on both sides; the next one is read while one is looked at."""
-        before: tuple[_Part, Callable[[], Look]] | None = None
+        return one_ahead(self._begun(units, proven))
+
+    def _begun(
+        self, units: Sequence[Unit], proven: Mapping[int, Proven]
+    ) -> Iterator[Callable[[], tuple[_Part, Look]]]:
         for part in self._parts(units, proven):
-            self.course.pause()
+            self.course.wait()
             begin = begin_rows if part.is_opened else begin_chunks
-            now = part, begin(self.ends, self.pair, self.extents, part.unit)
-            if before:
-                yield before[0], before[1]()
-            before = now
-        if before:
-            yield before[0], before[1]()
+            waiting = begin(self.ends, self.pair, self.extents, part.unit)
+            yield partial(_looked, part, waiting)
 
     def _parts(self, units: Sequence[Unit], proven: Mapping[int, Proven]) -> Iterator[_Part]:
         """What is read by one statement: a unit's chunks, or all rows of a piece of it."""
@@ -181,19 +203,6 @@ class Scan:
                 is_opened = self.share > OPENED_FROM
                 yield _Part(place, part, is_opened=is_opened, is_last=part is parts[-1])
 
-    def _buckets(self, buckets: int) -> tuple[Chunks, Chunks]:
-        def read(connection: Connection, side: Side) -> Chunks:
-            reader = Reader(connection, self.ends.hashing)
-            return read_buckets(
-                reader, side, extent=self.extents.of(self.pair, side), buckets=buckets
-            )
 
-        return self.ends.both(read, self.pair)
-
-
-def _differing(leader: Chunks, follower: Chunks) -> tuple[int, ...]:
-    if leader == follower:
-        return ()
-    from validators.differing import differing_chunks
-
-    return tuple(number for number, _ in differing_chunks(leader, follower))
+def _looked(part: _Part, waiting: Callable[[], Look]) -> tuple[_Part, Look]:
+    return part, waiting()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from psycopg import sql
 
-from plans.errors import NotReady
+from plans.errors import SplitError
 from validators.canonical import Hashing, bucket_of, trusted
 from validators.sides import KeyColumn, Pair, Side
 
@@ -25,6 +25,12 @@ _ORDERED = frozenset(
     }
 )
 """Types that every server has in the same order; text has an order for each locale."""
+
+
+class NoScope(SplitError):
+    """What was asked for on the command line cannot be had of a table."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +61,7 @@ class Scope:
         return ", ".join(parts)
 
     def of(self, pair: Pair) -> Pair:
-        """The pair, restricted; NotReady if it has no such column, or no order of keys."""
+        """The pair, restricted; NoScope if it has no such column, or no order of keys."""
         if not self.words:
             return pair
         return replace(
@@ -83,14 +89,14 @@ class Scope:
 
     def _since(self, pair: Pair, side: Side) -> sql.Composed:
         if self.time_column not in pair.columns:
-            raise NotReady(
+            raise NoScope(
                 f"{pair.table} has no column {self.time_column!r}",
                 hint=f"its columns are {', '.join(pair.columns)}",
             )
         number = pair.columns.index(self.time_column)
         type_ = side.types[number]
         if not (type_ == "date" or type_.startswith("timestamp")):
-            raise NotReady(
+            raise NoScope(
                 f"column {self.time_column} of {pair.table} is no time but {type_ or 'another'}",
                 hint="name a column of type date or timestamp",
             )
@@ -111,7 +117,7 @@ def _part(side: Side) -> sql.Composed:
 def _ranged(pair: Pair, side: Side, operator: sql.SQL, bound: str) -> sql.Composed:
     column: KeyColumn | None = side.key[0] if side.key else None
     if column is None or column.type not in _ORDERED:
-        raise NotReady(
+        raise NoScope(
             f"{pair.table} has no key that both servers have in the same order",
             hint="leave the range of keys out for it; numbers, dates, times and uuids have one",
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -167,6 +167,33 @@ def join(connection: Connection, snapshot: str) -> None:
     """Begin the transaction that has the snapshot, and stays open."""
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+
+
+@contextmanager
+def held(ends: Ends, pair: Pair) -> Iterator[None]:
+    """All that is read in the block is of one snapshot of each side, taken when it begins.
+
+    Sides that have a snapshot for good keep that one.
+    """
+
+    def begin(connection: Connection, _: Side) -> bool:
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            return False
+        # The first statement takes the snapshot: here, so that both are of about the same time.
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT")
+        return True
+
+    def end(connection: Connection, _: Side) -> None:
+        connection.execute("ROLLBACK")
+
+    begun = ends.both(begin, pair)
+    try:
+        yield
+    finally:
+        # In turn after what was begun in the block, and has not ended.
+        if all(begun) and not ends.lost:
+            with suppress(psycopg.Error):  # it is lost then, and so is the snapshot
+                ends.both(end, pair)
 
 
 @contextmanager

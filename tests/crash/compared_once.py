@@ -22,6 +22,8 @@ def main() -> None:
         told = {
             "state": result.state,
             "rows": result.rows,
+            "missing": result.missing,
+            "extra": result.extra,
             "different": result.different,
             "fingerprint": result.fingerprint,
             "since": memory.since_of(result.route),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from cdc.lsn import LSN
 from tests.crash.line import Line
 from tests.crash.points import POSITION
 from tests.processes import VERB_S_MAX, Running
@@ -92,6 +93,22 @@ def test_the_stream_goes_on_when_the_validation_is_killed(following: Line, point
     following.killed_at(point, "validate", "--snapshot")
     goes_on(following, STAND_S_MAX / 2)
     assert following.done("validate", "--snapshot").result["consistent"]
+    following.prove()
+
+
+def test_one_that_is_killed_while_it_compares_begins_anew_at_a_later_position(
+    following: Line,
+) -> None:
+    killed = following.killed_at("validate.range", "validate", "--snapshot", "--table", "ledger")
+    with psycopg.connect(following.source) as somebody:
+        noted = somebody.execute("SELECT count(*) FROM dbsplit.validated").fetchall()
+        units = somebody.execute("SELECT count(*) FROM dbsplit.comparing").fetchall()
+        (end,) = somebody.execute("SELECT pg_current_wal_lsn()::text").fetchall()
+    assert (noted, units) == ([(0,)], [(0,)]), killed
+    told = following.done("validate", "--snapshot").result
+    assert told["consistent"]
+    (position,) = {table["position"] for table in told["tables"]}
+    assert LSN.parse(position) >= LSN.parse(end[0])
     following.prove()
 
 

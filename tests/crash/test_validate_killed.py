@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.crash.points import VALIDATE
+from tests.crash.points import BY_BLOCKS, BY_KEYS
 from tests.integration.test_compare import Bench
 from toolkit.control.schema import install_control
 
@@ -55,7 +58,7 @@ def proven(bench: Bench) -> int:
     return int(row[0])
 
 
-@pytest.mark.parametrize("point", VALIDATE)
+@pytest.mark.parametrize("point", BY_KEYS)
 def test_a_killed_comparison_goes_on(bench: Bench, point: str) -> None:
     whole = json.loads(compared(bench, "0/1").stdout)
     killed = compared(bench, "0/2", f"{point}:7")
@@ -77,3 +80,61 @@ def test_what_was_proven_before_the_right_to_write_moved_is_proven_anew(bench: B
     bench.target("UPDATE public.t SET v = 0 WHERE id IN (1, 19999)")
     done = json.loads(compared(bench, "0/3").stdout)
     assert (done["different"], done["since"]) == (2, "0/3")
+
+
+@contextmanager
+def moving(bench: Bench) -> Iterator[None]:
+    """Rows of both sides come to lie elsewhere all the time, and keep their values."""
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def move(dsn: str) -> None:
+        try:
+            with psycopg.connect(dsn, autocommit=True) as conn:
+                number = 0
+                while not stop.is_set():
+                    conn.execute(
+                        "UPDATE public.t SET v = v WHERE n %% 50 = %s AND n %% 500 <> 1",
+                        [number % 50],
+                    )
+                    number += 1
+        except BaseException as error:  # noqa: BLE001 -- handed to the test's thread
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=move, args=[d]) for d in (bench.source_dsn, bench.target_dsn)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+@pytest.mark.parametrize("point", BY_BLOCKS)
+def test_a_killed_comparison_of_random_keys_finds_all_while_rows_move(
+    bench: Bench, point: str
+) -> None:
+    bench.both(
+        "DROP TABLE public.t",
+        "CREATE TABLE public.t (id uuid PRIMARY KEY, n int, v text)",
+        "INSERT INTO public.t SELECT md5(i::text)::uuid, i, 'v'"
+        " FROM generate_series(1, 20000) AS i",
+        "ANALYZE public.t",
+    )
+    # Rows that stay where they are until the comparison is killed: 1, 501, 1001, ...
+    bench.target("DELETE FROM public.t WHERE n IN (501, 10001, 19501)")
+    bench.source("DELETE FROM public.t WHERE n IN (1, 15001)")
+    bench.target("UPDATE public.t SET v = 'w' WHERE n IN (1501, 18001)")
+    with moving(bench):
+        killed = compared(bench, "0/2", f"{point}:7")
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        bench.both("UPDATE public.t SET v = v WHERE n % 500 = 1")
+        assert proven(bench) == 0
+        done = json.loads(compared(bench, "0/3").stdout)
+    assert (done["missing"], done["extra"], done["different"]) == (3, 2, 2)
+    assert (done["state"], done["rows"], done["since"]) == ("different", 19_998, "0/3")
+    assert proven(bench) == 0

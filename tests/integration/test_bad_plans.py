@@ -243,12 +243,3 @@ def test_what_is_wrong_is_said_with_place_and_remedy(
 def test_the_kinds_are_distinct_and_many() -> None:
     assert len({bad.kind for bad in BAD}) == len(BAD) >= 60
     assert re.fullmatch(r"[a-z -]+", "".join(bad.kind for bad in BAD))
-
-
-def test_aliases_of_aliases(tmp_path: Path, database: str) -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
-    path = tmp_path / "plan.yaml"
-    path.write_text("\n".join(lines))
-    (one,) = told(path, database)
-    assert "more than 1000000 entries" in one.message

@@ -11,14 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from plans.errors import NotReady
 from tests.integration.test_compare import Bench, counts
 from validators import ranges
 from validators.compare import compare_routes
 from validators.recheck import Limits
 from validators.results import TableResult
 from validators.scans import Course, Proven
-from validators.scope import Scope
+from validators.scope import NoScope, Scope
 from validators.session import Ends
 from validators.sides import pair_of
 from validators.units import Unit
@@ -259,17 +258,26 @@ def test_it_pauses_before_each_unit(bench: Bench) -> None:
         "ANALYZE public.t",
     )
     pauses = []
+
+    def never(wait_s: float) -> bool:
+        pauses.append(wait_s)
+        return True
+
     notes = Kept()
-    bench.result(course=replace(BY_UNITS, memory=notes, pause=lambda: pauses.append(1)))
+    bench.result(course=replace(BY_UNITS, memory=notes, pause=never))
     assert len(pauses) == len(next(iter(notes.units.values())))
 
 
 def test_many_small_tables_are_compared_by_few_statements(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.both(*(f"CREATE TABLE public.t{n} (id int PRIMARY KEY, v text)" for n in range(150)))
-    bench.both(*(f"INSERT INTO public.t{n} VALUES (1, 'a'), (2, 'b')" for n in range(150)))
-    routes = [bench.route(f"public.t{n}") for n in range(150)]
+    bench.both(
+        "DO $$ BEGIN FOR n IN 0..149 LOOP"
+        " EXECUTE format('CREATE TABLE public.t%s (id int PRIMARY KEY, v text)', n);"
+        " EXECUTE format('INSERT INTO public.t%s VALUES (1, ''a''), (2, ''b'')', n);"
+        " END LOOP; END $$"
+    )
+    routes = bench.routes(*(f"public.t{n}" for n in range(150)))
     asked: list[object] = []
     begin = Ends.begin
 
@@ -352,6 +360,6 @@ def test_a_scope_that_a_table_cannot_have_is_refused(bench: Bench) -> None:
         (Scope(time_column="at", time_from="2024-01-01"), "no column 'at'"),
         (Scope(time_column="v", time_from="2024-01-01"), "is no time but integer"),
     ):
-        with pytest.raises(NotReady, match=said):
+        with pytest.raises(NoScope, match=said):
             scope.of(pair)
     assert Scope().of(pair) is pair

@@ -277,7 +277,6 @@ VALUES = {
 @pytest.mark.parametrize("type_", VALUES)
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())

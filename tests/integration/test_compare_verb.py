@@ -101,6 +101,12 @@ def test_an_age_that_is_none_is_a_usage_error(both: Bench, within: str) -> None:
     assert compare(both, "--within", within)[0] == 2
 
 
+def test_a_part_that_a_table_cannot_have_is_a_usage_error(both: Bench) -> None:
+    code, result, _ = compare(both, "--within", "no_such:2d")
+    assert (code, "has no column 'no_such'" in result["error"]) == (2, True)
+    assert compare(both, "--tables", "orders", "--within", "state:2d")[0] == 2
+
+
 @pytest.fixture
 def reader(both: Bench) -> Iterator[Bench]:
     """Roles that may read, and nothing else; not even in a control schema."""

@@ -127,14 +127,18 @@ def test_one_that_is_killed_time_and_again_tells_all_the_same(shop: SmallShop) -
         spoil(shop, "planted")
         with watching(shop) as watch:
             assert wait_until(lambda: bool(watch.events("differs")), timeout_s=VERB_S_MAX)
-        with watching(shop) as watch:  # it does not know what the one before has told
             watch.rounds(1)
-            assert [told["open"] for told in watch.events("differs")] == [1]
+        with watching(shop) as watch:  # it knows what the one before has told
+            watch.rounds(1)
+            assert watch.end() == 5
+        assert watch.events("differs") == []
         spoil(shop, right[0])
         with watching(shop) as watch:
             watch.rounds(1)
             assert watch.end() == 0
         assert watch.events("differs") == []
+        assert [told["closed"] for told in watch.events("closed")] == [1]
+        assert shop.value("source", "SELECT count(*) FROM dbsplit.told_difference") == 0
         assert shop.verbs.json("validate")["consistent"] is True
     assert shop.value("source", "SELECT count(*) FROM dbsplit.difference") == 0
 

@@ -20,7 +20,8 @@ from benchmarks.contest import encrypt
 from cdc.copy_transfer import Exchange, Moved, transfer
 from plans.errors import NotReady
 from tests.conftest import fresh_database
-from toolkit.servers import Server, find_binaries, running_server
+from toolkit.binaries import find_binaries
+from toolkit.servers import Server, running_server
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

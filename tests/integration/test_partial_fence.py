@@ -10,7 +10,7 @@ import pytest
 
 from plans.catalog import TableName
 from plans.catalog_read import read_catalog
-from toolkit import fence
+from toolkit import fencing
 from toolkit.control.schema import install_control
 from toolkit.fence import Fence, Part
 
@@ -43,8 +43,8 @@ def source(source_db: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(source_db, autocommit=True) as connection:
         connection.execute(SCHEMA)
         tables = read_catalog(connection, ["a", "a_b"]).tables
-        fence.set_up(connection)
-        fence.raise_fences(
+        fencing.set_up(connection)
+        fencing.raise_fences(
             connection,
             [
                 Fence("s", tables[name], f"part of {name} has gone", "go there", (part,))
@@ -109,8 +109,8 @@ def test_the_rest_may_follow_and_come_back(source: psycopg.Connection) -> None:
     whole = Fence("s", parted, "all has gone", "go there")
     part = Fence("s", parted, "a part has gone", "go there", (ROWS,))
     for fences in (whole, part, whole, part):
-        fence.raise_fences(source, [fences], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
-        assert fence.unfenced(source, [fences]) == []
+        fencing.raise_fences(source, [fences], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
+        assert fencing.unfenced(source, [fences]) == []
         for write in ("UPDATE a.leaf SET kind = 'x' WHERE id = 1", "TRUNCATE a.leaf"):
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
                 source.execute(write)
@@ -123,7 +123,7 @@ def test_the_rest_may_follow_and_come_back(source: psycopg.Connection) -> None:
 
 def test_nothing_is_left_of_it(source: psycopg.Connection) -> None:
     tables = read_catalog(source, ["a", "a_b"]).tables
-    fence.drop_fences(
+    fencing.drop_fences(
         source,
         [tables[name] for name in PARTS],
         lock_timeout_ms=1000,
@@ -141,13 +141,13 @@ def test_whoever_reads_does_not_keep_writers_out(
     catalog = read_catalog(source, ["a", "a_b"]).tables
     tables = [catalog[name] for name in PARTS]
     whole = Fence("s", catalog[TableName("a", "parted")], "all has gone", "go there")
-    fence.raise_fences(source, [whole], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
+    fencing.raise_fences(source, [whole], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
     with psycopg.connect(source_db) as reader:
         reader.execute("SELECT FROM a.parted, a.b_c, a_b.c")
-        fence.drop_fences(source, tables, lock_timeout_ms=50, deadline=time.monotonic() + 5)
+        fencing.drop_fences(source, tables, lock_timeout_ms=50, deadline=time.monotonic() + 5)
         source.execute("INSERT INTO a.b_c VALUES (5, 'gone')")
         source.execute('UPDATE a_b.c SET "Kind Of" = NULL')
         source.execute("DELETE FROM a.leaf")
-    fence.raise_fences(source, [whole], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
+    fencing.raise_fences(source, [whole], lock_timeout_ms=1000, deadline=time.monotonic() + 30)
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         source.execute("DELETE FROM a.leaf")

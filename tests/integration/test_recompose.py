@@ -19,11 +19,11 @@ from plans.compile import compile_routes
 from plans.errors import PlanInvalid
 from plans.findings import has_blocker
 from plans.load import load_plan
-from plans.schema.compare import schema_differences
 from plans.schema.ddl import LeftOut, Target
-from plans.schema.facts import Fact, read_facts
 from plans.schema.target import target_schema
 from tests.conftest import fresh_database
+from tests.schema_compare import schema_differences
+from tests.schema_facts import Fact, read_facts
 from toolkit.servers import Server
 
 SERVICES = ("crm", "shop")
@@ -138,7 +138,6 @@ def databases(source_server: Server) -> Iterator[dict[str, psycopg.Connection]]:
 @given(case=cases())
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 def test_the_services_have_together_what_the_source_had(

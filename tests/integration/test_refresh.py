@@ -13,7 +13,7 @@ from cdc.connect import connect
 from plans.errors import NotReady, PlanInvalid, StreamBroken
 from tests.following import DEADLINE_S, Following, following
 from tests.verbs import Verbs
-from toolkit import retire
+from toolkit.abort import abort
 from toolkit.evolving import follow
 from toolkit.gates import Gate
 from toolkit.opened import open_split
@@ -657,7 +657,7 @@ def test_everything_is_proven_equal_and_abort_leaves_nothing(databases: Followin
     gates = {gate.gate: gate for gate in status_gates(databases)}
     assert gates["schema"].ok, gates["schema"]
     split = open_split(databases.path, tolerant=True)
-    retire.abort(split, dry_run=False, say=say)
+    abort(split, dry_run=False, say=say)
     with connect(databases.targets["a"]) as target:
         rows = target.execute(
             "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"

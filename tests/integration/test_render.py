@@ -17,10 +17,10 @@ import pytest
 
 import plans.crm_shop
 from plans.crm_shop.generate import create
-from plans.schema.compare import SchemaDifference, schema_differences
 from plans.schema.ddl import LeftOut
-from plans.schema.facts import read_facts
 from tests.conftest import fresh_database
+from tests.schema_compare import SchemaDifference, schema_differences
+from tests.schema_facts import read_facts
 from tests.small_shop import PASSWORD, catalogs, with_password
 from tests.verbs import Verbs
 from toolkit.opened import open_split

@@ -21,7 +21,6 @@ from plans.names import back_repair_origin
 from tests.planted_rows import DIFFERING, plant
 from tests.small_shop import SmallShop, small_shop
 from toolkit.servers import Server, running_server
-from validators.repair_write import RowWriter
 
 
 @pytest.fixture
@@ -113,96 +112,6 @@ def test_differences_are_counted_told_and_left_alone_without_yes(
     assert table.read_text().count("\n") > len(told)
     assert lines.stat().st_mode & 0o077 == 0
     assert {one["cause"] for one in told} == {"not-arrived", "white-space", "unknown"}
-
-
-def test_a_row_deleted_while_it_is_repaired_does_not_come_back(
-    shop: SmallShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The batch that deletes it cannot see it yet; so it has to wait until it can."""
-    shop.follow()
-    with shop.verbs.stream(shop.source):
-        shop.ask("crm", "DELETE FROM tickets WHERE id = 90")
-        write = RowWriter.write
-
-        def write_slowly(self: RowWriter, *args: Any) -> None:
-            write(self, *args)
-            shop.ask("source", "DELETE FROM tickets WHERE id = 90")
-            time.sleep(1.5)  # for the stream to be there
-
-        monkeypatch.setattr(RowWriter, "write", write_slowly)
-        result = shop.verbs.json("validate", "--table", "tickets", "--repair", "--yes")
-        assert result["repair"]["inserted"] == 1
-        assert result["consistent"] is True
-    assert shop.value("crm", "SELECT count(*) FROM tickets WHERE id = 90") == 0
-
-
-def test_a_row_that_the_stream_changes_meanwhile_is_left_to_it(
-    shop: SmallShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shop.follow()
-    with shop.verbs.stream(shop.source):
-        shop.ask("crm", "UPDATE tickets SET subject = 'wrong' WHERE id IN (80, 81)")
-        look = RowWriter.leader
-        changed: list[Any] = []
-
-        def look_later(self: RowWriter, *args: Any, **named: Any) -> Any:
-            if not changed:
-                changed.append(shop.ask("source", "UPDATE tickets SET subject = 'new' WHERE id=80"))
-            return look(self, *args, **named)
-
-        monkeypatch.setattr(RowWriter, "leader", look_later)
-        result = shop.verbs.json("validate", "--table", "tickets", "--repair", "--yes")
-        assert (result["repair"]["updated"], result["repair"]["left"]) == (1, 0)
-        assert result["consistent"] is True
-    assert shop.value("crm", "SELECT subject FROM tickets WHERE id = 80") == "new"
-
-
-def test_unique_values_that_changed_hands_are_repaired(shop: SmallShop) -> None:
-    shop.ask("source", "ALTER TABLE tickets ADD UNIQUE (subject)")
-    shop.follow()
-    with shop.verbs.stream(shop.source):
-        shop.ask("crm", "UPDATE tickets SET subject = 'x' WHERE id = 1")
-        shop.ask("crm", "UPDATE tickets SET subject = 'ticket 1' WHERE id = 2")
-        shop.ask("crm", "UPDATE tickets SET subject = 'ticket 2' WHERE id = 1")
-        result = shop.verbs.json("validate", "--table", "tickets", "--repair", "--yes")
-        assert result["repair"]["updated"] == 2
-        assert result["consistent"] is True
-
-
-def test_after_a_move_the_source_is_repaired_only_if_that_is_said(shop: SmallShop) -> None:
-    shop.follow()
-    with shop.verbs.stream(shop.source):
-        shop.verbs("cutover", "--yes")
-        with psycopg.connect(shop.source) as connection:  # as nobody's own change
-            connection.execute("SET session_replication_role = replica")
-            connection.execute("SET dbsplit.applier = 'small'")
-            origin = back_repair_origin("small", "shop")
-            connection.execute("SELECT pg_replication_origin_create(%s)", [origin])
-            connection.execute("SELECT pg_replication_origin_session_setup(%s)", [origin])
-            for statement in (
-                "UPDATE customers SET phone = 'wrong', email = 'wrong' WHERE id = 5",
-                "DELETE FROM customers WHERE id = 6",
-                'DELETE FROM "Products" WHERE "Id" = 42',
-                "INSERT INTO visits (path) VALUES ('/nobody')",
-                "UPDATE events SET what = 'wrong' WHERE id = 7",
-                "DELETE FROM billing.invoices WHERE id = 9",
-            ):
-                connection.execute(statement.encode())
-        shop.verbs.refused(
-            "validate", "--repair", "--yes", code=6, says="moved", hint="--direction"
-        )
-        shop.verbs.refused(
-            "validate", "--repair-sql", "r.sql", code=6, says="moved", hint="--direction"
-        )
-        result = shop.verbs.json("validate", "--repair", "--direction", "source", "--yes")
-        assert result["consistent"] is True, result
-        assert result["repair"]["left"] == 0
-        assert {table["leads"] for table in result["tables"]} == {"target"}
-        again = shop.verbs.json("validate")
-        assert again["consistent"] is True, again
-        shop.verbs("rollback", "--yes")
-        refused = shop.verbs("validate", "--repair", "--direction", "source", "--yes", code=6)
-        assert "the source leads" in refused.err
 
 
 def test_the_script_repairs_once_and_leaves_alone_what_has_changed_since(

@@ -24,7 +24,8 @@ import pytest
 
 from plans.errors import NotReady
 from tests.conftest import require_version
-from toolkit.servers import HOST, STOP_S_MAX, Server, find_binaries, running_server, start_server
+from toolkit.binaries import find_binaries
+from toolkit.servers import HOST, STOP_S_MAX, Server, running_server, start_server
 from toolkit.servers_watchdog import processes_of, wait_until
 
 GONE_S_MAX: Final = 20.0

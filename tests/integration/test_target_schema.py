@@ -18,12 +18,12 @@ from plans.compile import compile_routes
 from plans.errors import PlanInvalid
 from plans.load import load_plan
 from plans.routes import Kind, Route, RouteColumn
-from plans.schema.compare import schema_differences
 from plans.schema.ddl import LeftOut, Statement, Target, TargetSchema
-from plans.schema.facts import read_facts
 from plans.schema.staging import staging_types
 from plans.schema.target import target_schema
 from tests.conftest import fresh_database, require_version
+from tests.schema_compare import schema_differences
+from tests.schema_facts import read_facts
 from toolkit.servers import running_server
 
 HERE = Path(__file__).parent / "schemas"

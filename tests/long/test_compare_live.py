@@ -1,7 +1,7 @@
 # ruff: noqa: S608 -- all of the SQL is the tests' own
 """The bundled applications at full speed, and rows that are spoiled on the targets meanwhile.
 
-A minute, or as many seconds as DBSPLIT_TEST_LIVE_S says.
+Half a minute, or as many seconds as DBSPLIT_TEST_LIVE_S says.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from toolkit.prepare import prepare
 from toolkit.validation import Compared, validate_all
 from validators.results import TableResult
 
-LIVE_S = float(os.environ.get("DBSPLIT_TEST_LIVE_S") or 60)
+LIVE_S = float(os.environ.get("DBSPLIT_TEST_LIVE_S") or 30)
 SCALE = 0.02
 WRITERS, RATE = 8, 300.0
 ROUNDS_MIN = 2

@@ -11,9 +11,12 @@ from toolkit.servers import running_server
 
 CASES = 6
 TRANSACTIONS_MAX = 12
+RELEASE = pytest.mark.release
 
 
-@pytest.mark.parametrize("version", ["15", "16", "18"])
+@pytest.mark.parametrize(
+    "version", [pytest.param("15", marks=RELEASE), pytest.param("16", marks=RELEASE), "18"]
+)
 def test_ours_is_what_a_native_subscription_makes_of_the_same_log(
     version: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -22,9 +25,6 @@ def test_ours_is_what_a_native_subscription_makes_of_the_same_log(
 
         @settings(
             max_examples=CASES,
-            deadline=None,
-            database=None,
-            print_blob=True,
             suppress_health_check=list(HealthCheck),
         )
         @given(case=cases(TRANSACTIONS_MAX))

@@ -23,9 +23,14 @@ from cdc.connect import connect
 from tests.conftest import fresh_database, require_version
 from tests.real_fetch import postgres_regress
 from tests.verbs import Verbs
-from toolkit.servers import Binaries, find_binaries, running_server
+from toolkit.binaries import Binaries, find_binaries
+from toolkit.servers import running_server
 
-VERSIONS = ("15", "16", "18")
+VERSIONS = (
+    pytest.param("15", marks=pytest.mark.release),
+    pytest.param("16", marks=pytest.mark.release),
+    "18",
+)
 SCRIPT_S_MAX = 240.0
 REFUSED_ROUNDS_MAX = 4
 KEPT_MIN = 120

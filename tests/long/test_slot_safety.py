@@ -14,7 +14,7 @@ import toolkit.slot_health
 from plans import names
 from plans.errors import NotReady, StreamBroken
 from tests.following import Following, following
-from toolkit import retire
+from toolkit.abort import abort as abort_split
 from toolkit.opened import open_split
 from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
@@ -168,7 +168,7 @@ def test_a_split_over_its_budget_is_given_up_and_frees_the_log(databases: Follow
     assert "was given up" in str(breaks(databases)), "and it is not started over"
     with pytest.raises(StreamBroken, match="was given up"):
         databases.prepare()
-    retire.abort(open_split(databases.path, tolerant=True), dry_run=False, say=lambda _s, _d: None)
+    abort(databases)
     databases.prepare()
     databases.copy()
     databases.stream()
@@ -251,7 +251,7 @@ def test_abort_frees_the_source_though_a_target_does_not_answer(
 
 
 def abort(databases: Following) -> None:
-    retire.abort(open_split(databases.path, tolerant=True), dry_run=False, say=lambda _s, _d: None)
+    abort_split(open_split(databases.path, tolerant=True), dry_run=False, say=lambda _s, _d: None)
 
 
 def test_standbys_get_our_slot_where_the_server_can(databases: Following, pg_version: str) -> None:

@@ -96,7 +96,7 @@ def on(floor: Floor, jobs: Sequence[Job[int]]) -> list[Job[int]]:
     ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(jobs=crews(), workers=st.integers(1, 4))
 def test_all_jobs_are_done_once_after_what_they_need_and_alone_where_they_must_be(
     jobs: list[Job[int]], workers: int
@@ -109,7 +109,7 @@ def test_all_jobs_are_done_once_after_what_they_need_and_alone_where_they_must_b
     assert crew.left == []
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(jobs=crews(), workers=st.integers(1, 3), data=st.data())
 def test_what_is_postponed_is_left_with_all_that_needs_it_and_nothing_else(
     jobs: list[Job[int]], workers: int, data: st.DataObject

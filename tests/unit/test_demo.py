@@ -12,7 +12,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from plans.crm_shop.workload.check import HistoryReport
-from toolkit.cli.demo import _Picture
+from toolkit.cli.demo_screen import _Picture
 from toolkit.demo import stage
 from toolkit.demo.facts import Facts
 from toolkit.demo.orders import Moves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from cdc.crash import POINTS
 from plans import errors
 from plans.model import PlanFile
 from plans.plan_reference import BUNDLED, NOTES, reference_text
-from toolkit import gates, moving
+from toolkit import before_pause, gates, opening, write_pause
 from toolkit.cli.main import cli
 from toolkit.state import Phase
 
@@ -138,8 +139,9 @@ def test_every_gate_is_in_the_runbook() -> None:
 
 
 def test_every_step_of_a_move_is_in_the_runbook() -> None:
-    tree = ast.parse(Path(moving.__file__).read_text())
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _called(n) == "step"]
+    modules = (before_pause, write_pause, opening)
+    nodes = [n for one in modules for n in ast.walk(ast.parse(inspect.getsource(one)))]
+    calls = [n for n in nodes if isinstance(n, ast.Call) and _called(n) == "step"]
     steps = [str(n.args[0].value) for n in calls if isinstance(n.args[0], ast.Constant)]
     section = RUNBOOK.partition("### cutover")[2].partition("\n### ")[0]
     told = re.findall(r"^\| (\w+) \|", section, re.MULTILINE)

@@ -1,27 +1,19 @@
-"""What two rounds of readings prove, and how buckets are merged."""
+"""What two rounds of readings prove."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from validators.evidence import (
     ABSENT,
     Counts,
-    Found,
     Reading,
     Round,
     Verdict,
     by_key,
     count,
     judge,
-    merge,
 )
-from validators.sides import Key
 
 OLD = Reading(((1, 1),), version=10)
 NEW = Reading(((2, 1),), version=11)
@@ -79,47 +71,6 @@ def test_rows_of_a_key_are_counted_by_kind() -> None:
     assert count(((1, 3),), ((1, 1),)) == Counts(missing=2)
     assert count(((1, 1), (2, 1)), ((1, 1), (3, 1), (4, 1))) == Counts(different=1, extra=1)
     assert not count(((1, 2), (2, 1)), ((1, 2), (2, 1)))
-
-
-rows = st.lists(
-    st.tuples(
-        st.integers(0, 5),
-        st.tuples(st.one_of(st.none(), st.sampled_from("ab"))),
-        st.integers(0, 2),
-        st.integers(1, 2),
-    )
-)
-
-
-def totals(rows: list[Found]) -> Counter[tuple[int, Key, int]]:
-    total = Counter[tuple[int, Key, int]]()
-    for bucket, key, hashed, number in rows:
-        total[bucket, key, hashed] += number
-    return total
-
-
-@given(rows, rows)
-def test_merge_names_exactly_the_keys_that_differ(
-    leader: list[Found], follower: list[Found]
-) -> None:
-    # Within a bucket each side sends its rows in an order of its own.
-    leader.sort(key=lambda row: row[0])
-    follower.sort(key=lambda row: row[0])
-    found = {(bucket, key) for bucket, keys in merge(leader, follower) for key in keys}
-
-    ours, theirs = totals(leader), totals(follower)
-    expected = {row[:2] for row in ours | theirs if ours[row] != theirs[row]}
-    assert found == expected
-
-
-def test_merge_reads_no_further_than_the_bucket_it_yields() -> None:
-    def unending() -> Iterator[Found]:
-        for bucket in range(1_000_000):
-            assert bucket < 3
-            yield bucket, ("k",), 1, 1
-
-    merged = merge(unending(), iter([(0, ("k",), 2, 1)]))
-    assert next(merged) == (0, [("k",)])
 
 
 def test_rows_of_one_key_are_gathered() -> None:

@@ -61,7 +61,7 @@ TABLE = Table(
 def found(table: Table | None, now: Numbers, name: str = "public.t") -> list[Change]:
     tables = {} if table is None else {table.name: table}
     catalog = Catalog(
-        server_version=180000, system_identifier="1", database="d", schemas=("public",),
+        server_version=180000, database="d", schemas=("public",),
         tables=tables,
     )  # fmt: skip
     return list(changes(SHAPES, {"public.t": BEFORE}, catalog, {name: now}))

@@ -85,7 +85,7 @@ def evidence(
 ) -> Evidence:
     held = {one.name: one for one in tables}
     catalog = Catalog(
-        server_version=180000, system_identifier="1", database="shared",
+        server_version=180000, database="shared",
         schemas=tuple(sorted({"public", *(name.schema for name in held)})),
         tables=dict(sorted(held.items())), foreign_keys=tuple(keys),
     )  # fmt: skip

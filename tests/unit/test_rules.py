@@ -16,6 +16,8 @@ from toolkit.annotations import annotation_lines
 from toolkit.cli.main import cli
 from toolkit.cli.rules import rules_text
 from toolkit.junit import write_junit
+from toolkit.rules import follows
+from toolkit.state import Phase
 from validators.rules.data_docs import is_ours, write_offline
 from validators.rules.rows import ServiceTable, with_tables
 from validators.rules.rule import Outcome, RuleResult, Severity, hold, tally
@@ -45,6 +47,21 @@ def test_only_what_is_broken_or_untold_keeps_rules_from_holding() -> None:
 def test_warnings_are_counted_apart() -> None:
     results = [result("passed"), result("failed"), result("failed", "warning")]
     assert tally(results) == {"passed": 1, "failed": 1, "warnings": 1, "unverified": 0}
+
+
+def test_a_side_follows_where_a_stream_writes_any_of_its_tables() -> None:
+    own, *_ = invented().routes
+    own = replace(own, service="crm", owner="crm", kind=Kind.WHOLE)
+    copy = replace(own, owner="shop", kind=Kind.REFERENCE)
+    both, moved = Phase.FOLLOWING, Phase.MOVED
+    assert follows("target", [own], {"crm": both})
+    assert not follows("source", [own], {"crm": both})
+    assert not follows("target", [own], {"crm": moved})
+    assert follows("source", [own], {"crm": moved})
+    # The service leads, and what it reads of another one still comes by a stream.
+    assert follows("target", [own, copy], {"crm": moved, "shop": both})
+    assert follows("source", [own, copy], {"crm": both, "shop": moved})
+    assert not follows("source", [own, copy], {"crm": both, "shop": both})
 
 
 def test_the_terminal_shows_what_is_not_as_it_should_be() -> None:

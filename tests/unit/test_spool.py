@@ -10,9 +10,9 @@ from contextlib import ExitStack, closing
 import pytest
 
 import cdc.spool
-from cdc.apply import NO_ROWS, Announcement, Part
 from cdc.lsn import LSN
 from cdc.messages import NONE, Messages
+from cdc.parts import NO_ROWS, Announcement, Part
 from cdc.pgoutput import Relation, RelationColumn
 from cdc.replication import Keepalive
 from cdc.spool import Block, Spool

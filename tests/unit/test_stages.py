@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plans.catalog import Column, Table, TableName
@@ -28,13 +28,11 @@ from toolkit.explain.predictions import (
 from toolkit.stages import STAGES, stages_of_run
 
 NAME = TableName("public", "orders")
-AT_LEISURE = settings(deadline=None)  # a busy machine is no failure
 WEIGHTS = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=60)
 SIDES = st.floats(10, 2000)
 LENGTH = st.integers(0, 10**9)
 
 
-@AT_LEISURE
 @given(WEIGHTS, SIDES, SIDES)
 def test_tiles_are_inside_as_large_as_their_weights_and_do_not_overlap(
     weights: list[float], width: float, height: float
@@ -58,7 +56,6 @@ def test_tiles_are_inside_as_large_as_their_weights_and_do_not_overlap(
             assert min(across, down) <= slack
 
 
-@AT_LEISURE
 @given(WEIGHTS)
 def test_the_same_weights_give_the_same_tiles(weights: list[float]) -> None:
     room = Rect(0, 0, 300, 200)
@@ -72,7 +69,6 @@ def test_a_tile_without_weight_is_refused_and_a_room_without_size_is_not() -> No
     assert {tile.width * tile.height for tile in treemap([3, 2, 1], Rect(0, 0, 10, 0))} == {0}
 
 
-@AT_LEISURE
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=80))
 def test_a_wrapped_name_is_whole(name: str) -> None:
     lines = wrapped(name, 90, 11)
@@ -137,7 +133,6 @@ MEASURED = st.builds(
 )
 
 
-@AT_LEISURE
 @given(PLANNED, PLANNED, MEASURED, st.sampled_from([Kind.WHOLE, Kind.COLUMNS, Kind.ROWS]))
 def test_a_part_is_never_larger_than_its_table(
     rows: Planned, whole: Planned, of: Measured, kind: Kind
@@ -148,7 +143,6 @@ def test_a_part_is_never_larger_than_its_table(
     assert 0 <= got.rows <= rows.rows
 
 
-@AT_LEISURE
 @given(st.lists(st.builds(Size, LENGTH, LENGTH, LENGTH), max_size=9),
        st.builds(Size, LENGTH, LENGTH, LENGTH))  # fmt: skip
 def test_more_to_do_takes_longer_and_a_range_is_one(some: list[Size], more: Size) -> None:
@@ -208,7 +202,6 @@ def scene(counts: list[int], sizes: list[int]) -> Scene:
     return Scene(services, tiles, bundles)
 
 
-@AT_LEISURE
 @example([1, 14, 14], [0])
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=8),

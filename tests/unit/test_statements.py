@@ -50,7 +50,6 @@ def scope_of(**parts: object) -> Scope:
     )
     catalog = Catalog(
         server_version=180000,
-        system_identifier="1",
         database="shop",
         schemas=("public", "crm"),
         tables={one.name: one for one in tables},

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from validators.arrays import Packed, packed
@@ -28,7 +28,6 @@ from validators.units import (
 BIGINT = st.integers(-(2**63), 2**63 - 1)
 
 
-@settings(deadline=None)
 @given(st.lists(BIGINT, min_size=1, max_size=120), st.integers(1, 10**10), st.integers(1, 10**6))
 def test_units_are_all_keys_once(fences: list[int], rows: int, rows_per_unit: int) -> None:
     if len(fences) * rows // rows_per_unit > 10**5:

@@ -32,7 +32,6 @@ def table(name: TableName, *columns: str) -> Table:
 SCOPE = Scope.of(
     Catalog(
         server_version=180000,
-        system_identifier="1",
         database="shop",
         schemas=("public",),
         tables={ORDERS: table(ORDERS, "channel"), ITEMS: table(ITEMS)},

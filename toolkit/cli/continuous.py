@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from toolkit.cli.signals import interrupted_by
 from toolkit.cli.talk import Talk
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,14 +61,6 @@ def watch_split(
     routes = chosen_routes(split, services, tables)
     stop = threading.Event()
 
-    def interrupt(*_: object) -> None:
-        stop.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
-    talk.line("validate", f"split {split.name}, round after round; stop it with Ctrl-C or SIGTERM")
-
     def say(step: str, details: dict[str, Any]) -> None:
         if talk.as_json and step != "comparing":
             talk.say(step, details)
@@ -78,7 +71,10 @@ def watch_split(
     def still() -> None:
         open_split(plan, with_targets=False)  # a target that is away will be back
 
-    watched = keep_validating(split, routes, say, every_s=every_s, still=still, stop=stop)
+    hint = f"split {split.name}, round after round; stop it with Ctrl-C or SIGTERM"
+    with interrupted_by(signal.SIGTERM, signal.SIGINT, first=stop.set):
+        talk.line("validate", hint)
+        watched = keep_validating(split, routes, say, every_s=every_s, still=still, stop=stop)
     equal = sum(one.state == "equal" for one in watched.tables)
     talk.result(
         watched.as_dict(),

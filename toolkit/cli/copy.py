@@ -75,7 +75,7 @@ def throttle_command(
         from cdc.connect import connect
         from cdc.throttle import Wish
         from plans.load import load_plan
-        from toolkit.opened import require_begun
+        from toolkit.prepared import require_begun
         from toolkit.throttling import read_wish, write_wish
 
         if clear and (pause or resume or copy_mb_s is not None):

@@ -180,7 +180,7 @@ def plan_refresh(
 
         done = refresh(plan, answers(owners, columns, anew), talk.say, dry_run=dry_run)
         outcome = "dry-run" if dry_run else "refreshed" if done.changes else "unchanged"
-        talk.result({"outcome": outcome, **done.as_dict()}, refreshed_text(outcome, done))
+        talk.result({"outcome": outcome, **done.as_dict()}, refreshed_text(outcome, done, plan))
 
 
 @plan_group.command("explain")

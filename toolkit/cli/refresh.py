@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
@@ -25,7 +26,7 @@ def _pairs(values: Iterable[str], option: str) -> dict[str, str]:
     return found
 
 
-def refreshed_text(outcome: str, done: Refreshed) -> str:
+def refreshed_text(outcome: str, done: Refreshed, plan: Path) -> str:
     """For people."""
     lines = [f"changed  {said}" for said in done.changes]
     lines += [f"plan     {edit}" for edit in done.edits]
@@ -35,7 +36,7 @@ def refreshed_text(outcome: str, done: Refreshed) -> str:
     for service, drops in done.kept.items():
         lines += [f"kept     in {service}, gone from the source: {one}" for one in drops]
     lines += [
-        f"repair   {route}: once the stream runs, `dbsplit validate PLAN --repair --direction "
+        f"repair   {route}: once the stream runs, `dbsplit validate {plan} --repair --direction "
         f"source --table {route.partition(':')[2]}`"
         for route in done.to_repair
     ]

@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import click
 
 from plans.errors import SplitError
+from toolkit.cli.signals import interrupted_by
 
 REPORT_S = 2.0
 BUG, INTERRUPTED = 1, 130
@@ -55,6 +56,15 @@ class Talk:
     def line(self, head: str, text: str) -> None:
         """A line of talk for a person."""
         click.echo(f"{click.style(head, bold=True)}  {text}".rstrip(), err=True)
+
+    def ask(self, *, yes: bool, question: str) -> None:
+        """Ask a person, and end the verb at no; a script that calls it has decided already."""
+        if yes or not sys.stdin.isatty() or click.confirm(question, err=True):
+            return
+        click.echo("nothing was changed", err=True)
+        if self.as_json:
+            say_failed("nothing was changed", "", INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
     def result(self, result: Mapping[str, Any], text: str) -> None:
         """The verb's outcome."""
@@ -100,30 +110,12 @@ def told(*, as_json: bool) -> Iterator[Talk]:
         sys.exit(friendly.exit_code)
 
 
-def declined(*, as_json: bool) -> NoReturn:
-    """End a verb whose question was answered with no."""
-    click.echo("nothing was changed", err=True)
-    if as_json:
-        say_failed("nothing was changed", "", INTERRUPTED)
-    sys.exit(INTERRUPTED)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def _sigterm_interrupts() -> AbstractContextManager[None]:
     """Let SIGTERM do what Ctrl-C does: what was begun is given up in order, not cut off."""
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        return interrupted_by(signal.SIGTERM)
+    return nullcontext()
 
 
 def _interrupted(*, as_json: bool, hint: str) -> NoReturn:

@@ -79,7 +79,9 @@ def validate(
     the stream still changes is left to it.  Repeating it changes nothing more.
 
     --snapshot needs no second look at anything: both sides are read as they were when the
-    target had exactly what the leader had committed.
+    target had exactly what the leader had committed.  One that was killed begins anew, at a
+    position of its own.  Without it, what large tables had proven by then is gone on with,
+    if their keys begin with an integer.
 
     --continuous goes on until it is stopped (SIGTERM is clean, kill -9 is safe): a row that
     differs is told once, and once when it is equal again; exit 5 if something differs at
@@ -142,13 +144,15 @@ def compare_split(
     from toolkit.cli.lists import read_lists
     from toolkit.cli.options import require_services
     from toolkit.opened import open_split
-    from toolkit.validating import NOTHING, run_validation, with_lists
+    from toolkit.validating import NOTHING, require_scope, run_validation, with_lists
 
     split = open_split(plan)
     require_services(split, services)
     routes = chosen_routes(split, services, tables)
+    wanted = wanted or NOTHING
+    require_scope(split, routes, wanted.scope)
     with comparison_reporter(talk, routes) as say:
-        validated = run_validation(split, routes, say, wanted or NOTHING)
+        validated = run_validation(split, routes, say, wanted)
     return with_lists(validated, read_lists(split.plan, source_only=False))
 
 

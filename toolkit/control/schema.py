@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from plans.errors import NotReady
-from toolkit.migrations import LOCK_TIMEOUT_MS, as_sql, current, upgrade
+from toolkit.migrations import LOCK_TIMEOUT_MS, as_sql, upgrade
 
 SCHEMA: Final = "dbsplit"
 VERSION_TABLE: Final = "control_version"
@@ -28,6 +28,7 @@ _COMMENT: Final = "Control schema of dbsplit, on the {}; `dbsplit abort` removes
 _OF_A_SPLIT: Final = (
     "boundary",
     "difference",
+    "told_difference",
     "identity_before",
     "event",
     "heartbeat",
@@ -48,7 +49,6 @@ def install_control(dsn: str, side: Side) -> None:
     """
     with psycopg.connect(dsn, client_encoding="UTF8") as conn:
         _limit_waits(conn)
-        _require_writable(conn)
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('dbsplit control schema'))")
         if not _is_ours(conn) and _exists(conn):
             raise NotReady(
@@ -64,28 +64,11 @@ def install_control(dsn: str, side: Side) -> None:
     upgrade(dsn, _VERSIONS, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
 
 
-def _require_writable(conn: psycopg.Connection) -> None:
-    row = conn.execute("SELECT current_setting('transaction_read_only')").fetchone()
-    if row == ("on",):
-        raise NotReady(
-            f"{conn.info.dbname} is read-only for {conn.info.user}: it is a standby, or"
-            " default_transaction_read_only is on",
-            hint="connect to the primary; else ALTER ROLE … IN DATABASE … SET"
-            " default_transaction_read_only = off for the role that runs the split",
-        )
-
-
 def control_sql() -> str:
     """What `install_control` runs where there is nothing yet."""
     create = sql.SQL("CREATE SCHEMA {};").format(sql.Identifier(SCHEMA)).as_string(None)
     tables = as_sql(_VERSIONS, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
     return f"{create}\n\n{tables}"
-
-
-def control_version(dsn: str) -> str | None:
-    """The control schema's revision; None if it is not installed."""
-    heads = current(dsn, version_table_schema=SCHEMA, version_table=VERSION_TABLE)
-    return heads[0] if heads else None
 
 
 def forget_split(dsn: str, split: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.binaries import find_binaries
 from toolkit.demo import stage
 from toolkit.demo.facts import Facts
 from toolkit.demo.play import Play
@@ -17,7 +18,6 @@ from toolkit.demo.report import write_report
 from toolkit.demo.stage import SOURCE
 from toolkit.demo.telling import Tell
 from toolkit.demo.verbs import PROGRAM
-from toolkit.servers import find_binaries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

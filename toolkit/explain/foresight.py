@@ -27,7 +27,8 @@ from plans.load import Plan, Targets, load_plan
 from toolkit import locks, migrations, state
 from toolkit.control.schema import control_sql
 from toolkit.explain.outlook import Index, Measured, Outlook, Planned, Progress, TargetSeen
-from toolkit.opened import Split, require_same_plan, require_same_tables, schemas_of
+from toolkit.opened import Split, schemas_of
+from toolkit.prepared import require_same_plan, require_same_tables
 from toolkit.target_server import TargetServer, ask_server, schema_of
 
 TIMEOUT: Final[LiteralString] = "SET LOCAL statement_timeout = '60s'"

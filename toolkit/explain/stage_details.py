@@ -9,6 +9,7 @@ from typing import Any
 from cdc.copy_sql import largest_first
 from plans import names
 from plans.routes import Kind, Route
+from toolkit.complete import RETIRED, retired_name
 from toolkit.explain.outlook import Outlook
 from toolkit.explain.predictions import (
     PREPARE_TABLE_S,
@@ -24,7 +25,6 @@ from toolkit.explain.predictions import (
 )
 from toolkit.initial import copy_tasks
 from toolkit.report.amounts import many, size
-from toolkit.retire import RETIRED, retired_name, retired_tables
 from toolkit.sequences import used_by
 from toolkit.sides import source_tables
 from toolkit.source_log import unidentified
@@ -223,7 +223,7 @@ def _cutover(outlook: Outlook, known: Mapping[str, Size]) -> dict[str, Any]:
 
 
 def _complete(outlook: Outlook) -> dict[str, Any]:
-    tables = retired_tables(outlook.split)
+    tables = source_tables(outlook.split, outlook.split.plan.services)
     return {
         "details": tuple(
             Detail(

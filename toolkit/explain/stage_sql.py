@@ -13,11 +13,12 @@ from psycopg import sql
 
 from cdc.copy_sql import largest_first, statements_of
 from plans.schema.ddl import Statement
-from toolkit import fence
+from toolkit import fence_sql, fencing
+from toolkit.complete import retiring_statement
 from toolkit.explain.outlook import Outlook
+from toolkit.fence import Fence
 from toolkit.initial import copy_tasks
-from toolkit.retire import retired_tables, retiring_statement
-from toolkit.sides import source_fences, target_fences
+from toolkit.sides import source_fences, source_tables, target_fences
 from toolkit.source_log import (
     identity_statement,
     publication_statement,
@@ -45,7 +46,7 @@ def commands(outlook: Outlook) -> Mapping[str, tuple[Command, ...]]:
         "cutover": tuple(_cutover(outlook)),
         "complete": tuple(
             _command(SOURCE, retiring_statement(table.name))
-            for table in retired_tables(outlook.split)
+            for table in source_tables(outlook.split, outlook.split.plan.services)
         ),
     }
 
@@ -81,21 +82,21 @@ def _cutover(outlook: Outlook) -> Iterator[Command]:
     split = outlook.split
     services = tuple(split.plan.services)
     for service in services if split.targets else ():
-        yield _command(service, fence.REFUSE, "closing the target")
+        yield _command(service, fence_sql.REFUSE, "closing the target")
         closing = (
             *target_fences(split, service, owned=True),
             *target_fences(split, service, owned=False),
         )
         yield from _fences(service, closing, "closing the target")
-    yield _command(SOURCE, fence.REFUSE, "fence")
+    yield _command(SOURCE, fence_sql.REFUSE, "fence")
     yield from _fences(SOURCE, source_fences(split, services, {}), "fence")
 
 
-def _fences(where: str, fences: Iterable[fence.Fence], about: str) -> Iterator[Command]:
+def _fences(where: str, fences: Iterable[Fence], about: str) -> Iterator[Command]:
     """One command for each relation, as they are one transaction."""
-    for one in fence.in_order(fences):
+    for one in fencing.in_order(fences):
         for relation in one.relations:
-            text = ";\n".join(s.as_string(None) for s in fence.statements(one, relation))
+            text = ";\n".join(s.as_string(None) for s in fence_sql.create(one, relation))
             yield Command(where, text, f"{about}: {relation}")
 
 

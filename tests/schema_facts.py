@@ -210,7 +210,7 @@ def read_facts(connection: psycopg.Connection[Any], roles: Iterable[str] = ()) -
     return frozenset(found)
 
 
-def _fact(row: Any) -> Fact:  # noqa: ANN401 - a named tuple
+def _fact(row: Any) -> Fact:
     table = TableName(row.schema, row.table) if row.table is not None else None
     columns = frozenset(row.columns)
     return Fact(row.kind, row.identity, row.definition or "", table, columns, row.place)

@@ -1,0 +1,71 @@
+"""``dbsplit doctor`` and ``dbsplit status``: what there is now; nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from toolkit.cli.options import (
+    JSON,
+    PLAN,
+)
+from toolkit.cli.talk import told
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command()
+@PLAN
+@JSON
+def doctor(plan: Path, *, as_json: bool) -> None:
+    """Check servers, settings, privileges and the journal; exit 4 if something is missing.
+
+    \b
+    dbsplit doctor plan.yaml
+    dbsplit doctor plan.yaml --json | tail -1 | jq '.needs[] | select(.ok | not)'
+    """
+    with told(as_json=as_json) as talk:
+        from plans.load import load_plan
+        from toolkit.doctor import examine
+
+        needs = examine(load_plan(plan, os.environ))
+        lines = [f"{'ok     ' if n.ok else 'MISSING'}  {n.need}: {n.observed}" for n in needs]
+        lines += [f"         → {need.remedy}" for need in needs if not need.ok]
+        ok = all(need.ok for need in needs)
+        talk.result({"ok": ok, "needs": [n.as_dict() for n in needs]}, "\n".join(lines))
+        if not ok:
+            sys.exit(4)
+
+
+@click.command()
+@PLAN
+@JSON
+@click.option("--watch", is_flag=True, help="Show it again every second until stopped.")
+def status(plan: Path, *, as_json: bool, watch: bool) -> None:
+    """Show phase, lag and gates.
+
+    \b
+    dbsplit status plan.yaml --watch
+    dbsplit status plan.yaml --json | jq -r .phase
+    """
+    with told(as_json=as_json) as talk:
+        import time
+
+        from toolkit.cli.show import status_text
+        from toolkit.opened import open_split
+        from toolkit.status import read_status
+
+        split = open_split(plan, tolerant=True)
+        while True:
+            now = read_status(split)
+            if watch and not as_json:
+                click.clear()
+            talk.result(now.as_dict(), status_text(now))
+            if not watch:
+                return
+            time.sleep(1)

@@ -1,0 +1,235 @@
+"""What the source's control row says of a split, held against the plan and the tables of now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from cdc.connect import Connection
+from plans.catalog import Catalog, Table, TableName
+from plans.errors import GateClosed, NotReady, PlanInvalid
+from plans.load import Plan
+
+
+class Drifted(PlanInvalid):
+    """The source's tables are not what the split was prepared for."""
+
+
+class NoOwner(Drifted):
+    """The source has tables that came after `prepare`, and the plan wants to know whose."""
+
+
+def past_of(source: Connection, split: str) -> dict[str, Any]:
+    """What refreshes have noted of how the source's tables were before, see `cdc.past`."""
+    if source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == (None,):
+        return {}
+    return _setting(source, split, "past")
+
+
+def past_of_leader(source: Connection, split: str, service: str) -> dict[str, Any]:
+    """The same for a moved service's own tables."""
+    return _setting(source, split, "leaders", service)
+
+
+def passed_of(source: Connection, split: str) -> dict[str, list[str]]:
+    """By route of a moved service, where what comes back of it begins, see `refresh_work`."""
+    return _setting(source, split, "passed")
+
+
+def _setting(source: Connection, split: str, *path: str) -> dict[str, Any]:
+    row = source.execute(
+        "SELECT settings #> %s FROM dbsplit.split WHERE split = %s", [list(path), split]
+    ).fetchone()
+    return dict(row[0]) if row and row[0] else {}
+
+
+def without_ignored(catalog: Catalog, plan: Plan, source: Connection) -> Catalog:
+    """The catalog as the split sees it: what the plan's `ddl:` lets it ignore is not there.
+
+    That is, columns which were noted as such, and tables that came after `prepare`.
+    """
+    noted = _noted(plan, source)
+    if noted is None:
+        return catalog
+    ignored = {
+        TableName(schema, name): set(columns)
+        for schema, name, columns in past_of(source, plan.split).get("ignored", ())
+    }
+    tables = dict(catalog.tables)
+    for name in ignored.keys() & tables.keys():
+        kept = tuple(c for c in tables[name].columns if c.name not in ignored[name])
+        tables[name] = replace(tables[name], columns=kept)
+    if plan.ddl.new_tables == "ignore" and noted.entries is not None:
+        for name in _new_tables(plan, catalog, noted.entries):
+            del tables[name]
+    return replace(catalog, tables=tables)
+
+
+def require_owned(plan: Plan, catalog: Catalog, source: Connection) -> None:
+    """Check that no table has come since `prepare` that is nobody's, if the plan wants it so.
+
+    Raises NoOwner with their names.
+    """
+    noted = _noted(plan, source)
+    if plan.ddl.new_tables != "stop" or noted is None or noted.entries is None:
+        return
+    new = _new_tables(plan, catalog, noted.entries)
+    if new:
+        answers = " ".join(f"--owner {name}=SERVICE" for name in new)
+        raise NoOwner(
+            f"the source has changed since split {plan.split} was prepared: "
+            f"{'; '.join(f'table {name} is new and has no owner' for name in new)}",
+            hint=f"nothing wrong was written. `dbsplit plan refresh {plan.path} {answers}` gives "
+            "it to a service, =drop instead leaves it behind; then start the stream again. With "
+            "ddl.new_tables: ignore the stream goes on without it",
+        )
+
+
+def _new_tables(plan: Plan, catalog: Catalog, before: Iterable[str]) -> list[TableName]:
+    """The tables, and partitions of such, of which neither the plan nor `prepare` knew."""
+    known = {found.name for name in (*plan.tables, *before) if (found := catalog.find(name))}
+    return [name for name in catalog.tables if catalog.root(name) not in known]
+
+
+def require_begun(plan: Plan, source: Connection) -> None:
+    """Check that there is something of the split on the source; NotReady if not."""
+    if _noted(plan, source) is None:
+        raise NotReady(
+            f"split {plan.split} is not prepared on the source",
+            hint=f"run `dbsplit prepare {plan.path}`",
+        )
+
+
+def require_same_plan(plan: Plan, source: Connection) -> bool:
+    """Check that what was begun on the source, if anything, was begun with this plan.
+
+    Returns whether something was.  Raises PlanInvalid if the plan has changed since.
+    """
+    noted = _noted(plan, source)
+    if noted is not None and noted.plan_digest != plan.digest:
+        raise PlanInvalid(
+            f"{plan.path} has changed since split {plan.split} was prepared",
+            hint="restore the plan as it was, or let `dbsplit plan refresh` carry it over as far "
+            "as it can; else `dbsplit abort` with the old one and prepare with the new one",
+        )
+    return noted is not None
+
+
+def is_completed(plan: Plan, source: Connection) -> bool:
+    """Whether `complete` has ended the split, or has begun to."""
+    noted = _noted(plan, source)
+    return noted is not None and noted.retiring is not None
+
+
+def require_not_completed(plan: Plan, source: Connection) -> None:
+    """Check that `complete` has not ended the split; GateClosed if it has."""
+    if is_completed(plan, source):
+        raise GateClosed(
+            f"split {plan.split} is completed: its tables have moved for good",
+            hint=f"there is nothing left to do; `dbsplit complete {plan.path} --drop` drops the "
+            "retired tables",
+        )
+
+
+def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> None:
+    """Check that the tables are what the split was prepared for, as far as it is.
+
+    Raises Drifted with all that has changed, GateClosed if `complete` has ended the split.
+    """
+    require_not_completed(plan, source)
+    noted = _noted(plan, source)
+    before: dict[str, Any] = (noted.shapes if noted else None) or {}
+    now = {name: shape_of(table) for name, table in _named(catalog).items()}
+    changed = [
+        said
+        for name, then in sorted(before.items())
+        if (said := _change(then, now.get(name), name))
+    ]
+    if changed:
+        raise Drifted(
+            f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
+            hint=f"nothing wrong was written: `dbsplit plan refresh {plan.path}` carries it over, "
+            "and says how; then start the stream again",
+        )
+
+
+def shape_of(table: Table) -> dict[str, Any]:
+    """What of a table the routes and the schemas of the targets rely on, for JSON."""
+    return {
+        "columns": {c.name: [c.type, c.not_null, c.generated] for c in table.columns},
+        "key": list(table.key),
+    }
+
+
+def require_prepared(plan: Plan, catalog: Catalog, source: Connection) -> None:
+    """Check that `prepare` was run, with this very plan and for these tables.
+
+    Raises NotReady if it was not, PlanInvalid if the plan has changed since, and
+    Drifted if tables have.
+    """
+    noted = _noted(plan, source)
+    if noted is None or noted.prepared_at is None:
+        raise NotReady(
+            f"split {plan.split} is not prepared on the source",
+            hint=f"run `dbsplit prepare {plan.path}`",
+        )
+    if noted.refreshing is not None:
+        raise NotReady(
+            f"a refresh of split {plan.split} was begun and has not ended",
+            hint=f"run `dbsplit plan refresh {plan.path}`: it goes on where it stopped",
+        )
+    require_same_plan(plan, source)
+    require_same_tables(plan, catalog, source)
+
+
+class _Noted(NamedTuple):
+    """The control row: None stands for what is not so, or not yet."""
+
+    plan_digest: str
+    prepared_at: datetime | None
+    shapes: dict[str, Any] | None  # of the tables, see `shape_of`
+    retiring: list[Any] | None  # what `complete` has begun to retire
+    entries: dict[str, Any] | None  # of the plan, by table
+    refreshing: dict[str, Any] | None  # the refresh that has begun
+
+
+def _noted(plan: Plan, source: Connection) -> _Noted | None:
+    if source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == (None,):
+        return None
+    row = source.execute(
+        "SELECT plan_digest, prepared_at, settings -> 'shapes', settings -> 'retiring',"
+        " settings -> 'entries', settings -> 'refreshing'"
+        " FROM dbsplit.split WHERE split = %s",
+        [plan.split],
+    ).fetchone()
+    return _Noted(*row) if row else None
+
+
+def _named(catalog: Catalog) -> dict[str, Table]:
+    return {str(name): table for name, table in catalog.tables.items()}
+
+
+def _change(then: dict[str, Any], now: dict[str, Any] | None, name: str) -> str:
+    """What has become of a table, in words; "" if nothing has."""
+    if now is None:
+        return f"table {name} is gone"
+    if then == now:
+        return ""
+    before, after = then["columns"], now["columns"]
+    said = [f"lost column {column}" for column in before if column not in after]
+    said += [f"has a new column {column}" for column in after if column not in before]
+    said += [
+        f"column {column} was {_in_words(before[column])} and is {_in_words(after[column])}"
+        for column in before
+        if column in after and before[column] != after[column]
+    ]
+    if then["key"] != now["key"]:
+        said.append(f"its key was ({', '.join(then['key'])}) and is ({', '.join(now['key'])})")
+    return f"table {name} {', '.join(said)}"
+
+
+def _in_words(column: list[Any]) -> str:
+    type_, not_null, generated = column
+    return f"{type_}{' NOT NULL' if not_null else ''}{f' from {generated}' if generated else ''}"
