@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import urlsplit, urlunsplit
@@ -14,8 +15,10 @@ import psycopg
 from tests.conftest import fresh_database
 from tests.verbs import Verbs
 from toolkit.servers import Server
+from toolkit.servers_watchdog import wait_until
 
 PASSWORD = "hunter2-not-for-print"  # noqa: S105 - what must never be printed
+GONE_S_MAX = 30.0
 SERVICES = ("crm", "shop", "billing")
 
 TABLES = """
@@ -291,13 +294,22 @@ def with_password(dsn: str) -> str:
 
 def _remove_origins(*dsns: str) -> None:
     """What a test that does not abort leaves on the server, outside of its databases."""
-    for dsn in dsns:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name LIKE 'dbsplit%' AND datname = current_database()"
-            )
-            connection.execute(
+    with ExitStack() as stack:
+        databases = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for dsn in dsns]
+        # All first: two of the databases may be one server's, and origins are the server's.
+        for one in databases:
+            assert wait_until(partial(_all_gone, one), timeout_s=GONE_S_MAX)
+        for one in databases:
+            one.execute(
                 "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin"
                 " WHERE roname LIKE 'dbsplit_small%'"
             )
+
+
+def _all_gone(connection: psycopg.Connection[Any]) -> bool:
+    """End the split's sessions, which may hold an origin until they are gone; whether they are."""
+    ended = connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name LIKE 'dbsplit%' AND datname = current_database()"
+    )
+    return not ended.fetchall()
