@@ -17,6 +17,7 @@ from toolkit.need import Need
 from toolkit.prepared import is_completed
 from toolkit.privileges import source_privileges, target_privileges
 from toolkit.revisions import revision_ids
+from toolkit.room import Room, enough_room, read_room
 
 VERSION_MIN = 150_000
 _ALEMBIC = "public.alembic_version"
@@ -28,11 +29,13 @@ def check_servers(plan: Plan) -> list[Need]:
     One that cannot be reached is told, and the others are looked at all the same.
     """
     needs: list[Need] = []
+    rooms: list[Room] = []
     taken: dict[tuple[str, str], str] = {}
     with ExitStack() as stack:
         source = _reached(plan.source.dsn, "source", needs, stack)
         if source is not None:
             needs += _source_needs(plan, source)
+            rooms.append(read_room(plan, source, "source", writers=len(plan.services)))
             taken[_identity(source)] = "the source"
         for service in plan.services:
             with ExitStack() as with_target:
@@ -40,8 +43,9 @@ def check_servers(plan: Plan) -> list[Need]:
                 target = _reached(plan.services[service].dsn, where, needs, with_target)
                 if target is not None:
                     needs += _target_needs(plan, service, target, source, taken)
+                    rooms.append(read_room(plan, target, where, writers=1))
                     taken.setdefault(_identity(target), where)
-    return needs
+    return [*needs, *enough_room(rooms)]
 
 
 def _reached(dsn: str, where: str, needs: list[Need], stack: ExitStack) -> Connection | None:
@@ -77,7 +81,6 @@ def _source_needs(plan: Plan, source: Connection) -> Iterator[Need]:
     yield _direct(source, "source")
     yield _writable(source, "source")
     yield _wal_level(source, "source")
-    yield from _free(plan, source, "source", 1)
     yield from source_privileges(plan, source)
 
 
@@ -93,7 +96,6 @@ def _target_needs(
     yield _direct(target, where)
     yield _writable(target, where)
     yield _wal_level(target, where)  # its changes have to find the way back
-    yield from _free(plan, target, where, 1)
     yield target_privileges(plan, service, target)
     other = taken.get(_identity(target))
     yield Need(
@@ -154,28 +156,6 @@ def _wal_level(connection: Connection, where: str) -> Need:
         level == "logical",
         f"is {level}, and has to be logical",
         f"ALTER SYSTEM SET wal_level = logical on the server of {where}, and restart it",
-    )
-
-
-def _free(plan: Plan, connection: Connection, where: str, wanted: int) -> Iterator[Need]:
-    ours = f"dbsplit_{plan.slug}%"
-    row = connection.execute(
-        "SELECT count(*) FROM pg_replication_slots WHERE slot_name NOT LIKE %s", [ours]
-    ).fetchone()
-    used, maximum = int(row[0]) if row else 0, int(_show(connection, "max_replication_slots"))
-    # One to stay, and one that exports the copy's snapshot.
-    yield Need(
-        f"{where}: replication slots",
-        maximum - used >= wanted + 1,
-        f"{used} of max_replication_slots = {maximum} are taken",
-        f"raise max_replication_slots on the server of {where} by {wanted + 1}, and restart it",
-    )
-    senders = int(_show(connection, "max_wal_senders"))
-    yield Need(
-        f"{where}: WAL senders",
-        senders >= wanted + 1,
-        f"max_wal_senders = {senders}",
-        f"raise max_wal_senders on the server of {where}, and restart it",
     )
 
 
