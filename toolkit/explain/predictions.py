@@ -40,7 +40,7 @@ PREPARE_TABLE_S = Range(0.01, 0.08)  # each table of each target
 COPY_ROUTE_S = Range(0.01, 0.08)  # each route, with nothing in it
 COPY_ROWS_PER_S = Range(150_000, 360_000)
 COPY_BYTES_PER_S = Range(19e6, 46e6)
-STREAM_CHANGES_PER_S = Range(9_800, 18_000)
+STREAM_CHANGES_PER_S = Range(15_000, 98_000)  # long rows, and short ones
 COMPARE_ROUTE_S = Range(0.02, 0.15)
 COMPARE_ROWS_PER_S = Range(200_000, 700_000)
 
