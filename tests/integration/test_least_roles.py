@@ -19,7 +19,7 @@ from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
 
 ARRIVES_S_MAX = 20.0
-ROLES = ("splitter", "app", "crm_api", "shop_api")
+ROLES = ("splitter", "app_least", "crm_least", "shop_least")
 
 OWNED_BY_APP: LiteralString = """
 DO $$
@@ -28,13 +28,13 @@ BEGIN
     FOR one IN SELECT c.oid::regclass AS name FROM pg_class AS c
                 WHERE relnamespace IN ('public'::regnamespace, 'billing'::regnamespace)
                   AND relkind IN ('r', 'p', 'v') LOOP
-        EXECUTE format('ALTER TABLE %s OWNER TO app', one.name);
+        EXECUTE format('ALTER TABLE %s OWNER TO app_least', one.name);
     END LOOP;
-    ALTER TYPE order_state OWNER TO app;
-    ALTER SCHEMA billing OWNER TO app;
-    GRANT USAGE ON SCHEMA public, billing TO crm_api, shop_api;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO crm_api, shop_api;
-    GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO crm_api, shop_api;
+    ALTER TYPE order_state OWNER TO app_least;
+    ALTER SCHEMA billing OWNER TO app_least;
+    GRANT USAGE ON SCHEMA public, billing TO crm_least, shop_least;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO crm_least, shop_least;
+    GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO crm_least, shop_least;
 END
 $$
 """
@@ -46,7 +46,7 @@ IN_DATABASES = (
 )
 IN_SOURCE = (
     "GRANT CREATE ON SCHEMA public, billing TO splitter",
-    "GRANT app TO splitter",
+    "GRANT app_least TO splitter",
 )
 
 
@@ -85,9 +85,9 @@ def shop(
         target_server,
         tmp_path,
         edit=lambda text: text.replace(
-            '{dsn: "${DBSPLIT_CRM_DSN}"}', '{dsn: "${DBSPLIT_CRM_DSN}", roles: [crm_api]}'
+            '{dsn: "${DBSPLIT_CRM_DSN}"}', '{dsn: "${DBSPLIT_CRM_DSN}", roles: [crm_least]}'
         ).replace(
-            '{dsn: "${DBSPLIT_SHOP_DSN}"}', '{dsn: "${DBSPLIT_SHOP_DSN}", roles: [shop_api]}'
+            '{dsn: "${DBSPLIT_SHOP_DSN}"}', '{dsn: "${DBSPLIT_SHOP_DSN}", roles: [shop_least]}'
         ),
     ) as one:
         execute(one.source, OWNED_BY_APP, *IN_DATABASES, *IN_SOURCE)
@@ -163,16 +163,16 @@ def test_the_line_needs_no_superuser(shop: SmallShop) -> None:
         assert verbs.json("validate", "--snapshot")["consistent"] is True
         assert verbs.json("cutover", "--dry-run")["outcome"] == "ready"
         assert verbs.json("cutover", "--yes")["outcome"] == "moved"
-        application(shop, "shop", "UPDATE orders SET state = 'sent' WHERE id = 7", "shop_api")
-        application(shop, "crm", "UPDATE customers SET phone = '1' WHERE id = 7", "crm_api")
+        application(shop, "shop", "UPDATE orders SET state = 'sent' WHERE id = 7", "shop_least")
+        application(shop, "crm", "UPDATE customers SET phone = '1' WHERE id = 7", "crm_least")
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            application(shop, "source", "UPDATE orders SET state = 'new'", "shop_api")
+            application(shop, "source", "UPDATE orders SET state = 'new'", "shop_least")
         assert wait_until(
             lambda: shop.value("source", "SELECT phone FROM customers WHERE id = 7") == "1",
             timeout_s=ARRIVES_S_MAX,
         )
         assert verbs.json("rollback", "--yes")["outcome"] == "returned"
-        application(shop, "source", "DELETE FROM notes WHERE id = 7", "shop_api")
+        application(shop, "source", "DELETE FROM notes WHERE id = 7", "shop_least")
         assert verbs.json("validate", "--repair")["consistent"] is True
         execute(shop.source, "ALTER TYPE order_state ADD VALUE 'lost'")
         execute(shop.source, "ALTER TABLE tickets ADD COLUMN seen boolean DEFAULT false")
