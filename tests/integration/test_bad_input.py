@@ -320,6 +320,7 @@ def test_two_at_once(shop: SmallShop) -> None:
 Change = Callable[[SmallShop], object]
 
 
+@pytest.mark.long
 def test_tables_that_change_while_they_are_followed(shop: SmallShop) -> None:
     shop.follow()
     with shop.verbs.stream(shop.source, code=7) as stream:
@@ -381,6 +382,7 @@ def _recreate_slot(shop: SmallShop) -> None:
     shop.ask("source", "SELECT pg_create_logical_replication_slot('dbsplit_small', 'pgoutput')")
 
 
+@pytest.mark.long
 def test_a_slot_that_was_lost_or_made_anew(shop: SmallShop) -> None:
     shop.follow()
     # Before anything was streamed, only the copy tells what there is already.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 from ruamel.yaml import YAML
 
 from tests.small_shop import SmallShop, small_shop
@@ -53,6 +54,7 @@ def run(shop: SmallShop, directory: Path) -> tuple[int, str]:
     return code, out
 
 
+@pytest.mark.long
 def test_the_documented_workflow_passes_and_fails_as_it_should(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

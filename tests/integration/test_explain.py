@@ -64,6 +64,7 @@ def texts(result: dict[str, Any], name: str, where: str) -> list[str]:
     return [one["sql"] for one in stage(result, name)["statements"] if one["where"] == where]
 
 
+@pytest.mark.long
 def test_run_carries_out_the_stages_that_are_explained(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ BUSY = (
 )
 
 
+@pytest.mark.long
 def test_what_is_planted_is_found_and_nothing_else_under_writes(shop: SmallShop) -> None:
     with shop.verbs.stream(shop.source), written(shop.source, *BUSY):
         equal = shop.verbs.json("validate", "--snapshot")

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LOOKS = 12
+BROKEN_S_MAX = 60.0
 RULE = """\
   whole-order-{number}:
     table: orders
@@ -85,9 +86,9 @@ def written(shop: SmallShop, first: int, *, at_once: bool) -> Iterator[None]:
     assert not failures
 
 
-def told(shop: SmallShop, code: int) -> list[dict[str, Any]]:
-    wanted = ("--rules", "--service", "shop", "--table", "orders")
-    rules = shop.verbs.json("validate", *wanted, code=code)["rules"]
+def told(shop: SmallShop) -> list[dict[str, Any]]:
+    wanted = ("--rules", "--service", "shop", "--table", "orders", "--json")
+    rules = shop.verbs.tried("validate", *wanted).result["rules"]
     ours = [rule for rule in rules if rule["rule"].startswith("whole-order-")]
     assert len(ours) == 2 * LOOKS
     return ours
@@ -95,11 +96,14 @@ def told(shop: SmallShop, code: int) -> list[dict[str, Any]]:
 
 def test_no_rule_is_broken_by_what_is_committed_at_once(shop: SmallShop) -> None:
     with written(shop, 100_000, at_once=True):
-        assert {rule["outcome"] for rule in told(shop, code=0)} == {"passed"}
+        assert {rule["outcome"] for rule in told(shop)} == {"passed"}
 
 
 def test_what_is_committed_bit_by_bit_breaks_it(shop: SmallShop) -> None:
     """Or the test above would show nothing."""
     with written(shop, 200_000, at_once=False):
-        broken = [rule for rule in told(shop, code=5) if rule["outcome"] == "failed"]
-    assert {rule["side"] for rule in broken} >= {"source"}
+        deadline = time.monotonic() + BROKEN_S_MAX
+        sides: set[str] = set()
+        while "source" not in sides and time.monotonic() < deadline:
+            sides |= {rule["side"] for rule in told(shop) if rule["outcome"] == "failed"}
+    assert "source" in sides
