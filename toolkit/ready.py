@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import psycopg
@@ -36,15 +36,15 @@ def check_servers(plan: Plan) -> list[Need]:
         if source is not None:
             needs += _source_needs(plan, source)
             rooms.append(read_room(plan, source, "source", writers=len(plan.services)))
-            taken[_identity(source)] = "the source"
+            taken[rooms[-1].place] = "the source"
         for service in plan.services:
             with ExitStack() as with_target:
                 where = f"service {service}"
                 target = _reached(plan.services[service].dsn, where, needs, with_target)
                 if target is not None:
-                    needs += _target_needs(plan, service, target, source, taken)
                     rooms.append(read_room(plan, target, where, writers=1))
-                    taken.setdefault(_identity(target), where)
+                    holder = taken.setdefault(rooms[-1].place, where)
+                    needs += _target_needs(plan, service, target, source, holder)
     return [*needs, *enough_room(rooms)]
 
 
@@ -89,7 +89,7 @@ def _target_needs(
     service: str,
     target: Connection,
     source: Connection | None,
-    taken: Mapping[tuple[str, str], str],
+    holder: str,
 ) -> Iterator[Need]:
     where = f"service {service}"
     yield _version(target, where)
@@ -97,7 +97,7 @@ def _target_needs(
     yield _writable(target, where)
     yield _wal_level(target, where)  # its changes have to find the way back
     yield target_privileges(plan, service, target)
-    other = taken.get(_identity(target))
+    other = None if holder == where else holder
     yield Need(
         f"{where} has a database of its own",
         other is None,
@@ -219,14 +219,6 @@ def _alembic_versions(target: Connection) -> list[str] | None:
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
         return None
     return [row[0] for row in rows]
-
-
-def _identity(connection: Connection) -> tuple[str, str]:
-    row = connection.execute(
-        "SELECT system_identifier::text, current_database() FROM pg_control_system()"
-    ).fetchone()
-    assert row is not None  # noqa: S101
-    return str(row[0]), str(row[1])
 
 
 def _show(connection: Connection, setting: str) -> str:

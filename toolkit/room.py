@@ -19,7 +19,7 @@ ORIGINS_SINCE: Final = 180_000
 """Before, as many origins as slots can be in use."""
 
 _ROOM: Final[LiteralString] = """
-SELECT (SELECT system_identifier::text FROM pg_control_system()),
+SELECT (SELECT system_identifier::text FROM pg_control_system()), current_database()::text,
        current_setting('max_replication_slots')::int,
        (SELECT count(*) FROM pg_replication_slots WHERE slot_name NOT LIKE %(ours)s),
        current_setting('max_wal_senders')::int,
@@ -36,11 +36,17 @@ class Room:
     writers: int  # the streams that write this database, each under an origin of its own
     origins_setting: str
     server: str  # its system identifier
+    database: str
     slots: int
     slots_taken: int
     senders: int
     origins: int
     origins_taken: int
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Which database it is, whatever its DSN calls the server."""
+        return self.server, self.database
 
 
 def read_room(plan: Plan, connection: Connection, where: str, writers: int) -> Room:

@@ -7,7 +7,7 @@ from toolkit.room import Room, enough_room
 
 def room(where: str, server: str = "a", *, writers: int = 1, **more: int) -> Room:
     there = {"slots": 10, "slots_taken": 0, "senders": 10, "origins": 10, "origins_taken": 0}
-    return Room(where, writers, "max_active_replication_origins", server, **(there | more))
+    return Room(where, writers, "max_active_replication_origins", server, where, **(there | more))
 
 
 def missing(*rooms: Room) -> set[str]:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from toolkit.cutover import Moved
     from toolkit.opened import Split
 
+CERTIFICATES = click.option(
+    "--certificates",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where the certificate is written.",
+)
+
 
 @click.command()
 @PLAN
@@ -30,12 +37,7 @@ if TYPE_CHECKING:
 @YES
 @DRY_RUN
 @click.option("--rehearse", is_flag=True, help="Everything up to the decision, then back.")
-@click.option(
-    "--certificates",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Where the certificate is written.",
-)
+@CERTIFICATES
 def cutover(
     plan: Path,
     services: tuple[str, ...],
@@ -74,12 +76,7 @@ def cutover(
 @SERVICE
 @YES
 @DRY_RUN
-@click.option(
-    "--certificates",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Where the certificate is written.",
-)
+@CERTIFICATES
 def rollback(
     plan: Path,
     services: tuple[str, ...],
