@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from plans.catalog_first import CATALOG_FIRST
 from plans.errors import NotReady
 
 CONNECT_TIMEOUT_S = 10
@@ -33,8 +34,10 @@ PINNED_SETTINGS: dict[str, str] = {
 }
 
 # What an administrator sets for applications would end a session that rests while others
-# work, or that holds a transaction open for what comes next.
+# work, or that holds a transaction open for what comes next, or a long statement of ours;
+# those that must not take long have limits of their own.
 UNLIMITED = (
+    "statement_timeout",
     "idle_session_timeout",
     "idle_in_transaction_session_timeout",
     "transaction_timeout",  # since 17
@@ -78,21 +81,26 @@ def session_conninfo(dsn: str, *, name: str, **more: str) -> str:
 
 
 def pin_settings(connection: Connection, *, unlimited: Iterable[str] = ()) -> None:
-    """Make text forms the same on every server; one round trip, in no transaction.
+    """Make text forms the same on every server, and the server's own names its own.
+
+    One round trip, in no transaction.  The order of other schemas stays as it is.
 
     The limits that are `unlimited`, as far as the server knows them, are lifted.
     """
     pinned = [
-        sql.SQL("set_config({}, {}, false)").format(name, value)
+        sql.SQL("pg_catalog.set_config({}, {}, false)").format(name, value)
         for name, value in PINNED_SETTINGS.items()
     ]
     lifted = [
         sql.SQL(
-            "CASE WHEN current_setting({0}, true) IS NOT NULL THEN set_config({0}, '0', false) END"
+            "CASE WHEN pg_catalog.current_setting({0}, true) IS NOT NULL"
+            " THEN pg_catalog.set_config({0}, '0', false) END"
         ).format(name)
         for name in unlimited
     ]
-    connection.execute(sql.SQL("SELECT ") + sql.SQL(", ").join([*pinned, *lifted]))
+    connection.execute(
+        sql.SQL("SELECT ") + sql.SQL(", ").join([*pinned, *lifted, sql.SQL(CATALOG_FIRST)])
+    )
 
 
 def describe(dsn: str) -> str:

@@ -21,6 +21,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from cdc.connect import (
     CONNECT_TIMEOUT_S,
     PINNED_SETTINGS,
+    UNLIMITED,
     connect,
     describe,
     session_conninfo,
@@ -47,6 +48,7 @@ _SILENT = (
     "a firewall or a pooler, which must pass replication connections on"
 )
 
+_LIMITED_SINCE = 170000  # transaction_timeout
 _NOT_UTF8 = b"22021"  # character_not_in_repertoire
 
 MESSAGES_MAX = 8_000
@@ -123,16 +125,23 @@ def _connected(conninfo: str) -> PGconn:
     return connection
 
 
+def _options(dsn: str) -> str:
+    """A walsender formats values by its own session's settings, and has limits like others."""
+    given = conninfo_to_dict(dsn).get("options") or ""
+    limits = dict.fromkeys(UNLIMITED, "0")
+    limits.pop("transaction_timeout")  # no server before 17 would let in who names it
+    ours = [
+        f"-c {setting}={value.replace(' ', chr(92) + ' ')}"
+        for setting, value in (PINNED_SETTINGS | limits).items()
+    ]
+    return " ".join([str(given), *ours]).strip()
+
+
 class ReplicationConnection:
     """A connection in replication mode; not for use by several threads at once."""
 
     def __init__(self, dsn: str, *, name: str) -> None:
-        options = " ".join(
-            f"-c {setting}={value.replace(' ', chr(92) + ' ')}"
-            for setting, value in PINNED_SETTINGS.items()
-        )
-        # The walsender formats values by its own session's settings.
-        conninfo = session_conninfo(dsn, name=name, replication="database", options=options)
+        conninfo = session_conninfo(dsn, name=name, replication="database", options=_options(dsn))
         self._dsn = dsn
         self._connection = _connected(conninfo)
         if self._connection.status != pq.ConnStatus.OK:
@@ -144,6 +153,7 @@ class ReplicationConnection:
                 f"cannot open a replication connection to {describe(dsn)}: {reason}",
                 hint=_REFUSED if "FATAL" in reason else _SILENT,
             )
+        self._unlimited()
         self._busy = False
         self._alive: Keepalive | None = None
         self.exhausted = False
@@ -159,6 +169,13 @@ class ReplicationConnection:
         """End the connection; a temporary slot of its goes with it."""
         with contextlib.suppress(Exception):
             self._connection.finish()
+
+    def _unlimited(self) -> None:
+        """No limit to transactions: a snapshot that is exported is one, and what is decoded."""
+        if self._connection.server_version >= _LIMITED_SINCE:
+            self._connection.send_query(b"SET transaction_timeout = 0")
+            while self._connection.get_result():
+                pass
 
     def create_temporary_slot(
         self, slot: str, *, timeout_s: float, waiting: Callable[[float], None] | None = None

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from plans.catalog import TableName
+from plans.catalog_first import CATALOG_FIRST
 from plans.check_left_out import check_left_out, not_told
 from plans.check_subject import Subject, some
 from plans.findings import Finding, Severity
@@ -120,6 +122,7 @@ def _ask(dsn: str | None) -> Facts | None:
             autocommit=True,
         ) as conn:
             conn.execute(STATEMENT_TIMEOUT)
+            conn.execute(sql.SQL("SELECT {}").format(sql.SQL(CATALOG_FIRST)))
             return read_facts(conn)
     except psycopg.Error:
         return None  # doctor says why

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import conninfo, sql
 
+from cdc.connect import connect
 from plans.errors import NotReady
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _connection(dsn: str) -> Iterator[Connection]:
 @contextmanager
 def _alone(dsn: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """A connection that nobody else migrates through, with a limit to every wait."""
-    raw = psycopg.connect(dsn, client_encoding="UTF8")
+    raw = connect(dsn, name="dbsplit migrations", autocommit=False)
     try:
         raw.execute("SELECT set_config('lock_timeout', %s, false)", [str(LOCK_TIMEOUT_MS)])
         raw.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_LOCK])

@@ -11,7 +11,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from cdc.connect import connect
+from cdc.replication import ReplicationConnection
 from tests.following import DEADLINE_S, following
+from toolkit.control.schema import install_control, remove_control
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
 
@@ -24,6 +26,12 @@ LIMITS = {
     "default_transaction_isolation": "serializable",
 }
 IDLE_S = 0.5
+SHORT = {
+    "statement_timeout": "100ms",
+    "idle_session_timeout": "100ms",
+    "idle_in_transaction_session_timeout": "100ms",
+    "transaction_timeout": "100ms",  # since 17
+}
 
 
 def limit(dsn: str, **limits: str) -> None:
@@ -90,12 +98,53 @@ def test_a_batch_may_take_longer_than_an_application_may(
 
 def test_a_session_may_rest_longer_than_one_of_an_application(source_db: str) -> None:
     """The one that holds a verb's lock rests as long as the verb takes."""
-    limit(source_db, idle_session_timeout="100ms", idle_in_transaction_session_timeout="100ms")
+    limit(source_db, **SHORT)
     with connect(source_db) as connection:
         time.sleep(IDLE_S)
         connection.execute("BEGIN")
         time.sleep(IDLE_S)
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_snapshot_that_others_are_to_take_outlives_the_limits_of_applications(
+    source_db: str,
+) -> None:
+    """Who exports it is in a transaction, and rests: the limits of both would end the copy."""
+    limit(source_db, **SHORT)
+    with ReplicationConnection(source_db, name="dbsplit test") as exporter:
+        _, snapshot = exporter.create_temporary_slot("limits_of_others", timeout_s=DEADLINE_S)
+        time.sleep(IDLE_S)
+        with connect(source_db, autocommit=False) as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+            connection.execute("SELECT pg_sleep(%s)", [IDLE_S])
+
+
+def test_nobody_stands_in_for_the_servers_own_names(source_db: str) -> None:
+    """A database whose path has pg_catalog behind a schema in which others may create."""
+    with psycopg.connect(source_db, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA evil")
+        for table in ("pg_class", "pg_namespace", "pg_proc"):
+            connection.execute(
+                sql.SQL("CREATE TABLE evil.{} (x int)").format(sql.Identifier(table))
+            )
+        connection.execute(
+            "CREATE FUNCTION evil.equal(text, text) RETURNS boolean LANGUAGE sql"
+            " AS 'SELECT true'; CREATE OPERATOR evil.="
+            " (leftarg = text, rightarg = text, function = evil.equal)"
+        )
+        name = sql.Identifier(str(conninfo_to_dict(source_db)["dbname"]))
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET search_path = evil, pg_catalog, public").format(name)
+        )
+    install_control(source_db, "source")
+    with connect(source_db) as connection:
+        row = connection.execute(
+            "SELECT 'a'::text = 'b'::text, (SELECT count(*) > 0 FROM pg_class),"
+            " current_setting('search_path')"
+        ).fetchone()
+    assert row == (False, True, "evil, public")
+    remove_control(source_db)
 
 
 def test_names_and_arrays_are_read_alike_whatever_a_database_sets(source_db: str) -> None:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import psycopg
 from psycopg import sql
 
+from cdc.connect import connect
 from plans.errors import NotReady
 from toolkit.migrations import LOCK_TIMEOUT_MS, as_sql, upgrade
 
@@ -47,7 +48,7 @@ def install_control(dsn: str, side: Side) -> None:
 
     Raises NotReady if there is a schema of that name which is not ours, or a newer one.
     """
-    with psycopg.connect(dsn, client_encoding="UTF8") as conn:
+    with connect(dsn, name="dbsplit control", autocommit=False) as conn:
         _limit_waits(conn)
         conn.execute("SELECT pg_advisory_xact_lock(hashtext('dbsplit control schema'))")
         if not _is_ours(conn) and _exists(conn):
@@ -76,7 +77,7 @@ def forget_split(dsn: str, split: str) -> tuple[str, ...]:
 
     Its entries in the journal stay, because the hashes of later ones go on from them.
     """
-    with psycopg.connect(dsn, client_encoding="UTF8") as conn:
+    with connect(dsn, name="dbsplit control", autocommit=False) as conn:
         _limit_waits(conn)
         if not _is_ours(conn):
             return ()
@@ -91,7 +92,7 @@ def forget_split(dsn: str, split: str) -> tuple[str, ...]:
 
 def remove_control(dsn: str) -> None:
     """Drop the control schema with everything in it, and every split's rows; if it is ours."""
-    with psycopg.connect(dsn, client_encoding="UTF8") as conn:
+    with connect(dsn, name="dbsplit control", autocommit=False) as conn:
         _limit_waits(conn)
         if _is_ours(conn):
             conn.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(SCHEMA)))
