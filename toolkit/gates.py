@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plans.errors import GateClosed
+from plans.errors import GateClosed, NotReady
 from plans.model import Limits
 from toolkit.slot_health import HEALTHY, SlotHealth, duration
 
@@ -132,6 +132,17 @@ def unknown(silent: Iterable[str]) -> Gate:
         f"{', '.join(silent)} away",
         "all answer",
         "see to the servers; the other gates are not known until then",
+    )
+
+
+def untold(error: NotReady) -> Gate:
+    """The same while they answer, and their tables cannot be looked at."""
+    return Gate(
+        "targets",
+        False,  # noqa: FBT003
+        str(error),
+        "all answer",
+        f"{error.hint}; the other gates are not known until then",
     )
 
 

@@ -14,7 +14,7 @@ from plans import names
 from plans.errors import NotReady
 from toolkit import locks, state
 from toolkit.freshness import Freshness, read_freshness
-from toolkit.gates import Gate, Readiness, decide, unknown
+from toolkit.gates import Gate, Readiness, decide, unknown, untold
 from toolkit.observe import (
     crossing,
     dirty_keys,
@@ -111,13 +111,7 @@ def read_status(split: Split) -> Status:
         if silent:
             gates = (unknown(silent),)
         elif all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
-            gates = tuple(
-                decide(
-                    _readiness(split, source, now, services, slots),
-                    split.plan.limits,
-                    split.plan.path,
-                )
-            )
+            gates = _gates(split, source, now, services, slots)
         return Status(
             split.name,
             min(now.values(), key=ORDER.index).value,
@@ -129,6 +123,20 @@ def read_status(split: Split) -> Status:
             _validating(split, source),
             tuple(read_freshness(source, split.name, split.routes, now)),
         )
+
+
+def _gates(
+    split: Split,
+    source: Connection,
+    now: dict[str, Phase],
+    services: dict[str, ServiceStatus],
+    slots: tuple[SlotHealth, ...],
+) -> tuple[Gate, ...]:
+    try:
+        readiness = _readiness(split, source, now, services, slots)
+    except NotReady as error:  # somebody locks a table, or a target has gone away just now
+        return (untold(error),)
+    return tuple(decide(readiness, split.plan.limits, split.plan.path))
 
 
 def _planned(split: Split) -> Status:

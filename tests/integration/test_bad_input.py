@@ -302,7 +302,7 @@ def test_verbs_before_their_turn(shop: SmallShop) -> None:
         assert verbs.json("stream", "--until-caught-up")["outcome"] == "caught_up"
 
 
-def test_two_at_once(shop: SmallShop) -> None:
+def test_two_at_once_and_a_table_that_somebody_locks(shop: SmallShop) -> None:
     shop.follow()
     for role, calls in {
         locks.SETUP: ("prepare", "copy", "complete", "abort"),
@@ -312,6 +312,14 @@ def test_two_at_once(shop: SmallShop) -> None:
             for verb in calls:
                 one = shop.verbs.refused(verb, code=4, says="is running already", hint="one at a")
                 assert re.search(rf"by {ME}, connected since \d{{4}}-", one.err), one.err
+    with psycopg.connect(shop.dsn("crm")) as other:
+        other.execute("LOCK TABLE tickets")  # as VACUUM FULL does, for as long as it takes
+        told = shop.verbs.json("status")
+        assert told["services"]["crm"]["copied"] == told["services"]["crm"]["tables"]
+        (gate,) = told["gates"]
+        assert (gate["gate"], gate["ok"]) == ("targets", False)
+        assert "lock timeout" in gate["observed"]
+        assert "pg_locks" in gate["remedy"]
     with shop.verbs.stream(shop.source) as first:
         one = shop.verbs.refused("stream", code=4, says="`dbsplit stream` of split small")
         assert f":{first.pid}, connected since" in one.err
