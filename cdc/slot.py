@@ -193,6 +193,12 @@ def _of_slot(state: SlotState, ends: Mapping[str, LSN]) -> StreamBroken | None:
     return None
 
 
+def require_whole(connection: Connection, slot: str) -> None:
+    """Raise StreamBroken if the slot is gone, or has lost log that the stream needs."""
+    if (error := judge(read_slot(connection, slot), None, {}, None)) is not None:
+        raise error
+
+
 def timeline_left_at(dsn: str, now: int, then: int) -> LSN | None:
     """Where the history of timeline `now` left timeline `then`; None if it was never on it."""
     conninfo = session_conninfo(dsn, name="dbsplit timeline", replication="database")

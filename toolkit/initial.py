@@ -24,7 +24,7 @@ from cdc.copying import Copying
 from cdc.crash import crash_point
 from cdc.crew import Crew, Job
 from cdc.lsn import LSN
-from cdc.slot import read_slot
+from cdc.slot import read_slot, require_whole
 from cdc.throttle import Throttle
 from plans import names
 from plans.catalog import TableName
@@ -54,7 +54,8 @@ def copy(
 ) -> int:
     """Copy what is not copied, then build indexes, keys and triggers; returns the rows copied.
 
-    A service that follows already is left alone.
+    A service that follows already is left alone.  Raises StreamBroken if the slot is gone or
+    lost, at the beginning or at the end.
     """
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
         require_prepared(split.plan, split.catalog, source)
@@ -67,6 +68,8 @@ def copy(
         ]
         if not services:
             return 0
+        slot = names.slot(split.name)
+        require_whole(source, slot)  # or what takes hours would be for nothing
         state.set_phase(source, split.name, services, Phase.COPYING)
         tally = Tally(report, workers=jobs)
         with throttled(
@@ -80,10 +83,11 @@ def copy(
             try:
                 _copy_all(initial, report, chunk_bytes)
             except GateClosed:
-                retained = read_slot(source, names.slot(split.name)).retained_bytes
+                retained = read_slot(source, slot).retained_bytes
                 if is_over_budget(split, source, retained):
                     raise give_up(split, source, retained) from None
                 raise
+        require_whole(source, slot)
         for service in services:
             _make_durable(split, service)
         state.set_phase(source, split.name, services, Phase.FOLLOWING)

@@ -10,13 +10,14 @@ from psycopg import sql
 
 from cdc.connect import Connection
 from cdc.holders import advice, in_progress
-from cdc.slot import FAILOVER_SLOTS
+from cdc.slot import FAILOVER_SLOTS, require_whole
 from plans import names
 from plans.catalog import TableName
 from plans.errors import NotReady
 from plans.routes import Route
 from toolkit import state
 from toolkit.opened import Split
+from toolkit.state import Phase
 
 SLOT_WAIT_S = 60
 LOCK_WAIT_S = 30
@@ -133,7 +134,8 @@ def new_slot(split: Split, slot: str, version: int) -> sql.Composed:
 def create_slot(split: Split, source: Connection) -> None:
     """Make the slot that the stream reads, unless it is there.
 
-    Raises NotReady if it is another split's, or waits too long for transactions in progress.
+    Raises NotReady if it is another split's, or waits too long for transactions in progress,
+    StreamBroken if it is lost, or gone although rows were copied that rely on it.
     """
     slot = names.slot(split.name)
     row = source.execute(
@@ -141,6 +143,8 @@ def create_slot(split: Split, source: Connection) -> None:
     ).fetchone()
     if row is not None:
         _require_our_slot(split, source, slot, row[0])
+    if row is not None or _is_relied_on(split, source):
+        require_whole(source, slot)
         return
     try:
         with source.transaction():
@@ -156,6 +160,11 @@ def create_slot(split: Split, source: Connection) -> None:
             ),
         ) from None
     state.note(source, split.name, "slot", {"slot": slot})
+
+
+def _is_relied_on(split: Split, source: Connection) -> bool:
+    phases = state.phases(source, split.name).values()
+    return any(phase not in (Phase.PLANNED, Phase.PREPARED) for phase in phases)
 
 
 def _require_our_slot(split: Split, source: Connection, slot: str, database: str) -> None:

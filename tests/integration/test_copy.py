@@ -267,6 +267,32 @@ def test_a_copy_ends_before_the_slot_retains_more_than_the_plan_allows(
     some.prove()
 
 
+def test_nothing_is_copied_for_a_slot_that_is_gone_nor_is_another_made_in_its_place(
+    copied: Callable[..., Copied],
+) -> None:
+    """What was written since the rows were read would be in no log that the stream reads."""
+    drop: LiteralString = "SELECT pg_drop_replication_slot('dbsplit_copied')"
+    some = copied(MOVING)
+    some.ask(some.source, drop)
+    some.verbs.refused("copy", code=7, says="does not exist any more", hint="dbsplit abort")
+    some.verbs("prepare")  # nothing has been read yet
+    some.verbs("copy")
+    some.ask(some.source, drop)
+    for verb in ("prepare", "stream"):
+        one = some.verbs(verb, code=7)
+        assert "does not exist any more" in one.err
+    some.verbs("abort", "--yes")
+    some.verbs("prepare")
+    some.verbs("throttle", "--pause")
+    with some.copying() as process:
+        assert wait_until(lambda: waits_paused(some), timeout_s=30)
+        some.ask(some.source, drop)
+        some.verbs("throttle", "--clear")
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 7, err
+    assert some.verbs.json("status")["phase"] == "copying"
+
+
 def test_a_chunk_and_a_route_are_noted_once(copied: Callable[..., Copied]) -> None:
     """A process that was taken for dead, and commits late, finds that somebody was faster."""
     some = copied(MOVING)
