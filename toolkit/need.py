@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +27,12 @@ def require(needs: Iterable[Need]) -> None:
     """Raise NotReady that names everything that is missing."""
     missing = [need for need in needs if not need.ok]
     if missing:
-        raise NotReady(
-            "; ".join(f"{need.need}: {need.observed}" for need in missing),
-            hint="; ".join(need.remedy for need in missing if need.remedy),
-        )
+        raise missing_error(missing)
+
+
+def missing_error(missing: Sequence[Need]) -> NotReady:
+    """The error that names all of these."""
+    return NotReady(
+        "; ".join(f"{need.need}: {need.observed}" for need in missing),
+        hint="; ".join(need.remedy for need in missing if need.remedy),
+    )

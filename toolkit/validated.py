@@ -73,8 +73,13 @@ class Validated:
 
     @property
     def equal(self) -> bool:
-        """Whether every row was proven equal, whatever the rules say of them."""
-        return consistent(self.results)
+        """Whether every row was proven equal, whatever the rules say, and there was one."""
+        return consistent(self.results) and not self.met_nothing
+
+    @property
+    def met_nothing(self) -> bool:
+        """Whether there was no row to compare, which proves nothing."""
+        return consistent(self.results) and not any(one.rows for one in self.results)
 
     @property
     def scope(self) -> str:

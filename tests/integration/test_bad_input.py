@@ -170,7 +170,10 @@ def test_servers_that_are_not_as_they_must_be(
         read_only = {f"DBSPLIT_{place}_DSN": f"{dsn}?options=-cdefault_transaction_read_only%3Don"}
         says = f"{where}: takes writes: default_transaction_read_only is on"
         verbs.refused("prepare", code=4, says=says, hint="RESET", **read_only)
-        assert verbs.json("doctor", code=4, **read_only)["ok"] is False
+        told = verbs.json("doctor", code=4, **read_only)
+        assert (told["ok"], told["exit_code"]) == (False, 4)
+        assert "read" in told["error"]
+        assert told["hint"]
     same = untouched.source.replace("127.0.0.1", "localhost")
     verbs.refused(
         "prepare",

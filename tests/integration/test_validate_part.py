@@ -40,6 +40,14 @@ def test_what_lies_outside_a_part_is_not_told_and_no_proof_is_noted(shop: SmallS
     assert len(shop.ask("source", "SELECT route FROM dbsplit.validated")) == 1
 
 
+def test_a_part_in_which_no_row_is_proves_nothing(shop: SmallShop) -> None:
+    nowhere = ("validate", "--table", "tickets", "--from", "999999")
+    told = shop.verbs.json(*nowhere, code=5)
+    assert (told["consistent"], told["rows_equal"]) == (False, False)
+    assert [one["rows"] for one in told["tables"]] == [0]
+    assert "No rows were compared" in shop.verbs(*nowhere, code=5).out
+
+
 def test_a_part_that_no_table_has_is_refused_before_anything_is_read(shop: SmallShop) -> None:
     shop.verbs.refused(
         "validate", "--table", "tickets", "--within", "nowhere:2d",

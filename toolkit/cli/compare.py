@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit.cli.options import JSON, require_dsn
-from toolkit.cli.scoping import scope_of, scope_options, scope_text
+from toolkit.cli.scoping import NO_ROWS, scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
@@ -115,5 +115,5 @@ def _text(results: Sequence[TableResult], wish: Wish) -> str:
 
     text = validation_text(results) + scope_text(wish.scope.words)
     if not any(one.rows for one in results):
-        text += "\nNo rows were compared, which proves nothing: is it the right database?"
+        text += NO_ROWS
     return text

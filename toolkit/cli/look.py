@@ -32,14 +32,18 @@ def doctor(plan: Path, *, as_json: bool) -> None:
     with told(as_json=as_json) as talk:
         from plans.load import load_plan
         from toolkit.doctor import examine
+        from toolkit.need import missing_error
 
         needs = examine(load_plan(plan, os.environ))
         lines = [f"{'ok     ' if n.ok else 'MISSING'}  {n.need}: {n.observed}" for n in needs]
         lines += [f"         → {need.remedy}" for need in needs if not need.ok]
-        ok = all(need.ok for need in needs)
-        talk.result({"ok": ok, "needs": [n.as_dict() for n in needs]}, "\n".join(lines))
-        if not ok:
-            sys.exit(4)
+        missing = [need for need in needs if not need.ok]
+        failed = missing_error(missing)
+        told_too = {"error": str(failed), "hint": failed.hint, "exit_code": failed.exit_code}
+        result = {"ok": not missing, "needs": [n.as_dict() for n in needs]}
+        talk.result(result | (told_too if missing else {}), "\n".join(lines))
+        if missing:
+            sys.exit(failed.exit_code)
 
 
 @click.command()

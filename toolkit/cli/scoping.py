@@ -47,6 +47,9 @@ def scope_of(options: Mapping[str, Any], *, where: str = "") -> Scope:
     )
 
 
+NO_ROWS = "\nNo rows were compared, which proves nothing: is it the right database, the right part?"
+
+
 def scope_text(words: str) -> str:
     """What has to be said where a part was compared."""
     return f"\nCompared: {words}. The other rows were not looked at." if words else ""

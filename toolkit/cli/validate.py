@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from toolkit.cli.continuous import continuous_options, require_sensible, watch_split
 from toolkit.cli.options import JSON, PLAN, SERVICE, YES, writing
 from toolkit.cli.rules import broken_text, chosen_rules, rule_options, rules_text
-from toolkit.cli.scoping import scope_of, scope_options, scope_text
+from toolkit.cli.scoping import NO_ROWS, scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
@@ -157,12 +157,13 @@ def compare_split(
 
 
 def tell(talk: Talk, validated: Validated) -> None:
-    """Say what was found; ends with exit code 5 if rows differ or could not be told."""
+    """Say what was found; ends with exit code 5 if rows differ, could not be told, or none is."""
     from toolkit.cli.comparing import repair_text
     from toolkit.cli.lists import print_lists
     from toolkit.cli.show import orphans_text, validation_text
 
     text = validation_text(validated.results) + scope_text(validated.scope)
+    text += NO_ROWS if validated.met_nothing else ""
     text += repair_text(validated.repaired) + orphans_text(validated.orphans)
     text += rules_text(validated.rules)
     talk.result(validated.as_dict(), text)
