@@ -113,7 +113,13 @@ def read_extents(connection: Connection, sides: Sequence[Side]) -> list[Extent |
 
 
 def read_buckets(
-    reader: Reader, side: Side, *, extent: Extent, buckets: int, blocks: Blocks
+    reader: Reader,
+    side: Side,
+    *,
+    extent: Extent,
+    buckets: int,
+    blocks: Blocks,
+    planner: Mapping[str, str],
 ) -> Chunks:
     """One scan of some of the table's blocks: the buckets are its chunks."""
     query = sql.SQL(
@@ -128,7 +134,7 @@ def read_buckets(
         where=side.scanned,
         blocks=blocks.condition,
     )
-    return read_chunks(reader, side, query, blocks.planner)
+    return read_chunks(reader, side, query, planner)
 
 
 def read_chunks(

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
 from plans.errors import NotReady
+from validators.crew import Team
 from validators.fingerprint import Extents, digest_of
 from validators.moment import GIVEN_UP, MORE_TIME, Moment
 from validators.ranges import Look, begin_chunks, begin_rows
 from validators.results import Step
-from validators.session import Ends
 from validators.sides import Key, Pair
 from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Unit, pieces
 
 T = TypeVar("T")
 LOOK_S = 1.0
+SNAPSHOT_S_MAX = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +83,22 @@ def never_wait() -> None:
     """There is nobody who waits."""
 
 
-def one_ahead(begun: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Results, each waited for when the next one has begun: servers do not wait for us."""
-    before: Callable[[], T] | None = None
+def ahead(begun: Iterable[Callable[[], T]], team: Team) -> Iterator[T]:
+    """Results, each waited for when all of the team have begun more: servers do not wait for us."""
+    waiting: deque[Callable[[], T]] = deque()
     for now in begun:
-        if before is not None:
-            yield before()
-        before = now
-    if before is not None:
-        yield before()
+        waiting.append(now)
+        if len(waiting) > len(team):
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """How a comparison goes along."""
 
-    jobs: int = 2  # tables at a time, each with a connection to either side
+    jobs: int = 2  # tables, or parts of a large one, at a time; each a connection to either side
     pause: Pause = never_pause
     """Called before each unit."""
     let_go: Callable[[], None] = never_wait
@@ -104,6 +106,8 @@ class Course:
     rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
     memory: Memory = field(default_factory=Forgetful)
     moment: Moment | None = None  # that both sides are read at
+    snapshot_s_max: float = SNAPSHOT_S_MAX
+    """How long a table that is read under one snapshot may hold it, if there is no moment."""
 
     def wait(self) -> None:
         """Wait until the servers may be read; NotReady if the moment's time is over by then."""
@@ -126,7 +130,7 @@ class _Part:
 class Scan:
     """One pair's way through its units; iterating gives keys, `rows` and the rest come with it."""
 
-    ends: Ends
+    team: Team
     pair: Pair
     extents: Extents
     course: Course
@@ -179,8 +183,8 @@ class Scan:
     def _looks(
         self, units: Sequence[Unit], proven: Mapping[int, Proven]
     ) -> Iterator[tuple[_Part, Look]]:
-        """Each part as it is on both sides; the next one is read while one is looked at."""
-        return one_ahead(self._begun(units, proven))
+        """Each part as it is on both sides; the next ones are read while one is looked at."""
+        return ahead(self._begun(units, proven), self.team)
 
     def _begun(
         self, units: Sequence[Unit], proven: Mapping[int, Proven]
@@ -188,7 +192,8 @@ class Scan:
         for part in self._parts(units, proven):
             self.course.wait()
             begin = begin_rows if part.is_opened else begin_chunks
-            waiting = begin(self.ends, self.pair, self.extents, part.unit)
+            ends = self.team.turn(len(units) - part.place)
+            waiting = begin(ends, self.pair, self.extents, part.unit)
             yield partial(_looked, part, waiting)
 
     def _parts(self, units: Sequence[Unit], proven: Mapping[int, Proven]) -> Iterator[_Part]:
