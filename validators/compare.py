@@ -226,11 +226,12 @@ class _Comparison:
         extents = Extents(*self.ends.both(read_extent, self.pair))
         recheck = Recheck(self.ends, self.pair, extents, self.work.limits)
         course = self.work.course
-        units = units_of(self.ends, self.pair, extents, course.rows_per_unit)
+        sizes = course.sizes.of(len(self.pair.columns))
+        units = units_of(self.ends, self.pair, extents, sizes)
         scan = (
-            Passes(self.team, self.pair, extents, course)
+            Passes(self.team, self.pair, extents, course, sizes)
             if units is None
-            else Scan(self.team, self.pair, extents, course, units)
+            else Scan(self.team, self.pair, extents, course, sizes, units)
         )
         self._say(scan.step)
         waiting: list[Key] = []

@@ -36,7 +36,7 @@ from validators.results import Step
 from validators.scans import Course, ahead
 from validators.session import Ends, Held, Reader, held, read_rows
 from validators.sides import Key, Pair, Side
-from validators.units import MODULUS, Chunks
+from validators.units import MODULUS, Chunks, Sizes
 
 if TYPE_CHECKING:
     from validators.opened import Keys, Rows
@@ -71,6 +71,7 @@ class Passes:
     pair: Pair
     extents: Extents
     course: Course
+    sizes: Sizes
     rows: int = 0  # of the leader
     digest: str = ""
     sums: int = 0  # of hashes, that were compared
@@ -131,8 +132,8 @@ class Passes:
         """Pass 1: all rows."""
         differing.clear()
         self.rows = digest = 0
-        buckets = bucket_count(self.extents.rows_estimated)
-        parts = self._parts(max(self.course.rows_per_unit, buckets * ROWS_PER_SUM))
+        buckets = self._buckets()
+        parts = self._parts(max(self.sizes.rows_per_unit, buckets * ROWS_PER_SUM))
 
         def read(blocks: Blocks, connection: Connection, side: Side) -> Chunks:
             reader = Reader(connection, self.ends.hashing)
@@ -165,8 +166,8 @@ class Passes:
         from validators.opened import OpenedRows, parts_of, unlike
 
         keys.clear()
-        buckets = bucket_count(self.extents.rows_estimated)
-        parts = self._parts(self.course.rows_per_unit)
+        buckets = self._buckets()
+        parts = self._parts(self.sizes.rows_per_unit)
 
         def read(blocks: Blocks, connection: Connection, side: Side) -> bytes:
             return self._read_rows(connection, side, blocks, buckets, differing)
@@ -186,6 +187,9 @@ class Passes:
             for number in range(files):
                 self._add_keys(keys, *unlike(ours.part(number), theirs.part(number)))
                 yield
+
+    def _buckets(self) -> int:
+        return bucket_count(self.extents.rows_estimated, self.sizes.rows_per_chunk)
 
     def _parts(self, rows: int) -> list[tuple[Blocks, Blocks]]:
         """Ranges of the leader's and the follower's blocks, with about so many rows."""

@@ -16,7 +16,7 @@ from validators.moment import GIVEN_UP, MORE_TIME, Moment
 from validators.ranges import Look, begin_chunks, begin_rows
 from validators.results import Step
 from validators.sides import Key, Pair
-from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Unit, pieces
+from validators.units import MODULUS, OPENED_FROM, Sizes, Unit, pieces
 
 T = TypeVar("T")
 LOOK_S = 1.0
@@ -103,7 +103,7 @@ class Course:
     """Called before each unit."""
     let_go: Callable[[], None] = never_wait
     """Called when the comparison is ended: makes those return that are in `pause`."""
-    rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
+    sizes: Sizes = field(default_factory=Sizes)
     memory: Memory = field(default_factory=Forgetful)
     moment: Moment | None = None  # that both sides are read at
     snapshot_s_max: float = SNAPSHOT_S_MAX
@@ -134,6 +134,7 @@ class Scan:
     pair: Pair
     extents: Extents
     course: Course
+    sizes: Sizes
     units: Sequence[Unit]
     rows: int = 0  # of the leader
     digest: str = ""
@@ -203,7 +204,7 @@ class Scan:
                 continue
             # At first pieces, too: they tell how all that follows is best read.
             whole = self.sums and self.share <= OPENED_FROM
-            parts = [unit] if whole else pieces(unit, self.course.rows_per_unit)
+            parts = [unit] if whole else pieces(unit, self.sizes.rows_per_unit)
             for part in parts:
                 is_opened = self.share > OPENED_FROM
                 yield _Part(place, part, is_opened=is_opened, is_last=part is parts[-1])

@@ -10,6 +10,7 @@ from tests.integration.test_compare import Bench
 from toolkit.compared_units import ControlMemory
 from toolkit.state import Direction
 from validators.scans import Course
+from validators.units import Sizes
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     source, target, since = sys.argv[1:]
     with connect(source) as control:
         memory = ControlMemory(control, "split", "crm", Direction.CUTOVER, since)
-        course = Course(rows_per_unit=1000, memory=memory)
+        course = Course(sizes=Sizes(rows_per_unit=1000), memory=memory)
         result = Bench(source, target).result(course=course)
         told = {
             "state": result.state,

@@ -16,10 +16,11 @@ from tests.integration.test_compare_ranges import expected
 from validators.results import Progress, TableResult
 from validators.scans import Course
 from validators.session import LOCK_S_MAX, Held
+from validators.units import Sizes
 
 ROWS = 6_000
 RANGES = 5
-BY_RANGES = Course(rows_per_unit=ROWS // RANGES)
+BY_RANGES = Course(sizes=Sizes(rows_per_unit=ROWS // RANGES))
 FILLER = "repeat('f', 60)"  # so that a range has more than a few blocks
 
 

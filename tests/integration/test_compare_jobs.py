@@ -19,11 +19,12 @@ from validators.results import Progress
 from validators.scans import Course
 from validators.session import Ends, Held
 from validators.sides import pair_of
+from validators.units import Sizes
 
 ROWS = 6_000
 PARTS = 20
 JOBS = 3
-BY_PARTS = Course(rows_per_unit=ROWS // PARTS, jobs=JOBS)
+BY_PARTS = Course(sizes=Sizes(rows_per_unit=ROWS // PARTS), jobs=JOBS)
 FILLER = "repeat('f', 60)"
 
 KEYS = {

@@ -20,10 +20,10 @@ from validators.scans import Course, Proven
 from validators.scope import NoScope, Scope
 from validators.session import Ends
 from validators.sides import pair_of
-from validators.units import Unit
+from validators.units import Sizes, Unit
 
 UNIT = 1_000
-BY_UNITS = Course(rows_per_unit=UNIT)
+BY_UNITS = Course(sizes=Sizes(rows_per_unit=UNIT))
 
 
 @pytest.fixture
@@ -172,7 +172,6 @@ def test_where_many_rows_differ_they_are_read_piece_by_piece(
     """Of pieces too large, for which keys that are not spread evenly see to, chunks are read."""
     monkeypatch.setattr("validators.units.ROWS_PER_PIECE", 100)
     monkeypatch.setattr("validators.ranges.ROWS_PER_PIECE_MAX", 150)
-    monkeypatch.setattr("validators.ranges.ROWS_PER_CHUNK", 16)
     pieces = watched(monkeypatch, "scans.begin_rows")
     too_large = watched(monkeypatch, "ranges.begin_chunks")
     line = ", 'l' || i" if "line" in key else ""

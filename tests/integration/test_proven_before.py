@@ -14,6 +14,7 @@ from tests.small_shop import SmallShop, small_shop
 from toolkit.servers import Server
 from validators.ranges import begin_chunks, begin_rows
 from validators.scans import Course
+from validators.units import Sizes
 
 UNITS = 4
 
@@ -28,7 +29,7 @@ def shop(source_server: Server, target_server: Server, tmp_path: Path) -> Iterat
 @pytest.fixture
 def half_proven(shop: SmallShop, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallShop]:
     """A live comparison was ended half-way; a row of what it had proven is spoiled since."""
-    monkeypatch.setattr("toolkit.validation.Course", partial(Course, rows_per_unit=5))
+    monkeypatch.setattr("toolkit.validation.Course", partial(Course, sizes=Sizes(rows_per_unit=5)))
     units = iter(range(UNITS))
 
     def interrupt(_point: str) -> None:

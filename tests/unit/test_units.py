@@ -17,6 +17,7 @@ from validators.units import (
     ROWS_OPENED_MAX,
     ROWS_PER_PIECE,
     Chunks,
+    Sizes,
     Span,
     Unit,
     drilled,
@@ -32,7 +33,7 @@ BIGINT = st.integers(-(2**63), 2**63 - 1)
 def test_units_are_all_keys_once(fences: list[int], rows: int, rows_per_unit: int) -> None:
     if len(fences) * rows // rows_per_unit > 10**5:
         return
-    units = plan_units(rows, fences, rows_per_unit)
+    units = plan_units(rows, fences, Sizes(rows_per_unit=rows_per_unit))
     assert units[0].lower is None
     assert units[-1].upper is None
     for left, right in pairwise(units):
@@ -42,7 +43,7 @@ def test_units_are_all_keys_once(fences: list[int], rows: int, rows_per_unit: in
 
 
 def test_a_table_of_even_keys_has_units_and_chunks_of_the_size_that_is_wanted() -> None:
-    units = plan_units(5_000_000, range(0, 5_000_001, 50_000), 250_000)
+    units = plan_units(5_000_000, range(0, 5_000_001, 50_000), Sizes())
     assert len(units) == 22
     assert {unit.shift for unit in units[1:-1]} == {9}
 
@@ -143,3 +144,10 @@ def test_rows_that_the_other_side_has_not_as_often_are_named(
 def arrays(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     columns = np.array(rows, np.int64).reshape(-1, 2).T
     return columns[0], columns[1]
+
+
+def test_wide_tables_are_read_in_smaller_parts() -> None:
+    assert Sizes().of(3) == Sizes().of(23) == Sizes()
+    wide = Sizes().of(102)
+    assert (wide.rows_per_unit, wide.rows_per_chunk) == (31_250, 128)
+    assert Sizes(rows_per_unit=5).of(1_600) == Sizes(rows_per_unit=1, rows_per_chunk=128)
