@@ -249,6 +249,7 @@ class _Comparison:
             self._say(scan.step, scan.read)
         self._settle(recheck, waiting)
         self.tally.rows, self.tally.fingerprint = scan.rows, scan.digest
+        self.tally.chunks = scan.chunks
         self._say("done")
 
     def _settle(self, recheck: Recheck, keys: Sequence[Key]) -> None:

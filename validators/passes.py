@@ -32,7 +32,7 @@ from validators.blocks import Blocks, cut
 from validators.crew import Team
 from validators.fingerprint import Extents, bucket_count, digest_of, from_table, read_buckets
 from validators.moment import REWRITTEN, is_as_it_was
-from validators.results import Step
+from validators.results import ChunkHash, Step
 from validators.scans import Course, ahead
 from validators.session import Ends, Held, Reader, held, read_rows
 from validators.sides import Key, Pair, Side
@@ -77,6 +77,7 @@ class Passes:
     sums: int = 0  # of hashes, that were compared
     step: Step = "fingerprint"
     read: int = 0  # rows of the leader, about, in this pass
+    chunks: tuple[ChunkHash, ...] = ()  # a place is none to name rows by
     _ends_at: float = inf  # of time.monotonic(): the snapshot is given up then
     _held: Held | None = None
 

@@ -14,13 +14,15 @@ from validators.crew import Team
 from validators.fingerprint import Extents, digest_of
 from validators.moment import GIVEN_UP, MORE_TIME, Moment
 from validators.ranges import Look, begin_chunks, begin_rows
-from validators.results import Step
+from validators.results import ChunkHash, Step
 from validators.sides import Key, Pair
 from validators.units import MODULUS, OPENED_FROM, Sizes, Unit, pieces
 
 T = TypeVar("T")
 LOOK_S = 1.0
 SNAPSHOT_S_MAX = 3600.0
+CHUNKS_TOLD_MAX = 1_000
+"""Of each table: a certificate is for people, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Scan:
     digest: str = ""
     share: float = 0.0  # of the rows read last, that lie in chunks that differ
     sums: int = 0  # of hashes, that were compared
+    chunks: tuple[ChunkHash, ...] = ()
 
     @property
     def step(self) -> Step:
@@ -161,6 +164,7 @@ class Scan:
             units = known
         else:
             memory.plan(route, units)
+        told = dict(proven)
         total = sum(unit.digest for unit in proven.values())
         self.rows = sum(unit.rows for unit in proven.values())
         rows = digest = differing = 0  # of the unit's parts so far
@@ -174,11 +178,13 @@ class Scan:
                 differing += len(keys)
                 yield keys
             if part.is_last:
+                told[part.place] = Proven(rows, digest % MODULUS)
                 if not (differing or look.share):
-                    memory.prove(route, part.place, Proven(rows, digest % MODULUS))
+                    memory.prove(route, part.place, told[part.place])
                 rows = digest = differing = 0
             yield ()
         self.digest = digest_of(self.rows, total)
+        self.chunks = hashes_of(units, [told[place] for place in range(len(units))])
         memory.forget(route)
 
     def _looks(
@@ -208,6 +214,18 @@ class Scan:
             for part in parts:
                 is_opened = self.share > OPENED_FROM
                 yield _Part(place, part, is_opened=is_opened, is_last=part is parts[-1])
+
+
+def hashes_of(units: Sequence[Unit], told: Sequence[Proven]) -> tuple[ChunkHash, ...]:
+    """The hashes of neighbouring units, of as many together as keeps them few."""
+    each = -(-len(units) // CHUNKS_TOLD_MAX)
+    chunks = []
+    for start in range(0, len(units), each):
+        some = told[start : start + each]
+        total = sum(one.digest for one in some)
+        hashed = digest_of(sum(one.rows for one in some), total)
+        chunks.append(ChunkHash(units[start].lower, units[start:][:each][-1].upper, hashed))
+    return tuple(chunks)
 
 
 def _looked(part: _Part, waiting: Callable[[], Look]) -> tuple[_Part, Look]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 from tests.integration.test_compare import Bench, counts
 from validators import ranges
 from validators.compare import compare_routes
+from validators.fingerprint import digest_of
 from validators.recheck import Limits
 from validators.results import TableResult
 from validators.scans import Course, Proven
@@ -111,6 +113,31 @@ def test_every_difference_of_a_large_table_is_found_and_nothing_else(
     assert result.missing + result.extra + result.different == len(wanted)
     assert result.extra > 900
     assert not result.healed
+
+
+def test_chunks_have_hashes_that_add_up_to_the_tables(bench: Bench) -> None:
+    bench.both(
+        "CREATE TABLE public.t (id bigint PRIMARY KEY, v text)",
+        "INSERT INTO public.t SELECT i, 'v' || i FROM generate_series(1, 20000) AS i",
+        "ANALYZE public.t",
+    )
+    result, units = by_units(bench)
+    assert len(result.chunks) == len(units) > 5
+    assert (result.chunks[0].lower, result.chunks[-1].upper) == (None, None)
+    assert all(one.upper == next_.lower for one, next_ in pairwise(result.chunks))
+    parts = [one.fingerprint.split(":") for one in result.chunks]
+    total = sum(int(hashed, 16) for _, hashed in parts)
+    assert digest_of(sum(int(rows) for rows, _ in parts), total) == result.fingerprint
+    some = result.chunks[3]
+    scope = Scope(key_from=str(some.lower), key_below=str(some.upper))
+    pair = pair_of(bench.route(), source_dsn=bench.source_dsn, target_dsn=bench.target_dsn)
+    (alone,) = compare_routes([scope.of(pair)], lambda _: True)
+    assert alone.fingerprint == some.fingerprint
+    bench.both(f"UPDATE public.t SET v = '' WHERE id = {some.lower}")
+    changed, _ = by_units(bench)
+    assert [
+        n for n, (o, t) in enumerate(zip(result.chunks, changed.chunks, strict=True)) if o != t
+    ] == [3]
 
 
 def expected(bench: Bench) -> set[tuple[str | None, ...]]:

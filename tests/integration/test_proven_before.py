@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -82,3 +83,20 @@ def test_a_cutover_looks_again_at_what_was_proven_while_its_target_was_open(
     shop = half_proven
     refused = shop.verbs("cutover", "--yes", code=6)
     assert "validated is 1" in refused.err
+
+
+def test_a_certificate_has_hashes_of_a_large_tables_parts(
+    shop: SmallShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.validation.Course", partial(Course, sizes=Sizes(rows_per_unit=5)))
+    monkeypatch.setattr("validators.glance.ROWS_MAX", 10)
+    with shop.verbs.stream(shop.source):
+        moved = shop.verbs.json("cutover", "--yes")
+    file = shop.verbs.plan.parent / moved["certificate"]
+    proof = json.loads(file.read_text())
+    (tickets,) = [one for one in proof["tables"] if one["route"].endswith("tickets")]
+    assert len(tickets["chunks"]) > UNITS
+    rows = [int(chunk["hash"].split(":")[0]) for chunk in tickets["chunks"]]
+    assert sum(rows) == tickets["rows"]
+    assert "chunks" not in proof["steps"]["validate"]
+    assert tickets["chunks"][UNITS]["hash"] in file.with_suffix(".html").read_text()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from validators.arrays import Packed, packed
 from validators.differing import differing_rows, differing_spans, digest_of_pairs, pairs
+from validators.scans import CHUNKS_TOLD_MAX, Proven, hashes_of
 from validators.units import (
     MODULUS,
     ROWS_OPENED_MAX,
@@ -151,3 +152,15 @@ def test_wide_tables_are_read_in_smaller_parts() -> None:
     wide = Sizes().of(102)
     assert (wide.rows_per_unit, wide.rows_per_chunk) == (31_250, 128)
     assert Sizes(rows_per_unit=5).of(1_600) == Sizes(rows_per_unit=1, rows_per_chunk=128)
+
+
+def test_hashes_of_neighbouring_units_are_told_together_when_there_are_many() -> None:
+    units = plan_units(10_000, range(10_001), Sizes(rows_per_unit=4))
+    told = [Proven(rows=4, digest=number) for number in range(len(units))]
+    chunks = hashes_of(units, told)
+    assert len(units) > 2 * CHUNKS_TOLD_MAX
+    assert CHUNKS_TOLD_MAX / 2 < len(chunks) <= CHUNKS_TOLD_MAX
+    assert (chunks[0].lower, chunks[-1].upper) == (None, None)
+    assert all(one.upper == after.lower for one, after in pairwise(chunks))
+    rows = [int(one.fingerprint.split(":")[0]) for one in chunks]
+    assert sum(rows) == 4 * len(units)
