@@ -85,6 +85,7 @@ def test_a_cutover_looks_again_at_what_was_proven_while_its_target_was_open(
     assert "validated is 1" in refused.err
 
 
+@pytest.mark.long
 def test_a_certificate_has_hashes_of_a_large_tables_parts(
     shop: SmallShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
