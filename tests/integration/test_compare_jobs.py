@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 
@@ -61,6 +62,16 @@ class Sessions:
         self.most = 0
         self.began: dict[tuple[str, int], set[datetime]] = defaultdict(set)
         self._dsns, self._do = (bench.source_dsn, bench.target_dsn), do
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Sessions:
+        self._watching = [
+            self._stack.enter_context(psycopg.connect(dsn, autocommit=True)) for dsn in self._dsns
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def pause(self, wait_s: float) -> bool:
         self.parts += 1
@@ -74,12 +85,11 @@ class Sessions:
             self.look()
 
     def look(self) -> None:
-        for dsn in self._dsns:
-            with psycopg.connect(dsn) as conn:
-                rows = conn.execute(
-                    "SELECT pid, query_start FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND application_name = 'dbsplit compare'"
-                ).fetchall()
+        for dsn, conn in zip(self._dsns, self._watching, strict=True):
+            rows = conn.execute(
+                "SELECT pid, query_start FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'dbsplit compare'"
+            ).fetchall()
             self.most = max(self.most, len(rows))
             for pid, began in rows:
                 self.began[dsn, pid].add(began)
@@ -97,8 +107,8 @@ class Sessions:
 @pytest.mark.parametrize("name", KEYS)
 def test_several_sessions_find_every_difference_of_one_table(bench: Bench, name: str) -> None:
     fill(bench, name)
-    sessions = Sessions(bench)
-    clean = bench.result(course=sessions.course, report=sessions.hear)
+    with Sessions(bench) as sessions:
+        clean = bench.result(course=sessions.course, report=sessions.hear)
     assert counts(clean) == ("equal", 0, 0, 0)
     assert clean.rows == ROWS
     assert sessions.at_work() == [JOBS, JOBS]
@@ -106,7 +116,7 @@ def test_several_sessions_find_every_difference_of_one_table(bench: Bench, name:
     bench.target("DELETE FROM public.t WHERE n % 100 = 1 OR n > 5990")
     bench.source("DELETE FROM public.t WHERE n % 100 = 2 OR n BETWEEN 3000 AND 3300")
     bench.target("UPDATE public.t SET v = v || ' ' WHERE n % 100 = 5")
-    result = bench.result(course=sessions.course)
+    result = bench.result(course=BY_PARTS)
     assert result.state == "different"
     assert not result.reason
     if name == "no key":
@@ -176,8 +186,8 @@ def test_several_sessions_read_under_one_snapshot(
                     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1")
 
         monkeypatch.setattr("validators.session.Held.join", join)
-    sessions = Sessions(bench, do=move)
-    result = bench.result(course=replace(sessions.course, jobs=2))
+    with Sessions(bench, do=move) as sessions:
+        result = bench.result(course=replace(sessions.course, jobs=2))
     if snapshots == "each session its own":
         assert counts(result) == ("equal", 0, 0, 0)
         return
