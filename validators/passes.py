@@ -233,9 +233,9 @@ class Passes:
         if time.monotonic() >= self._ends_at:
             raise NotReady(
                 f"its rows were not read within {self.course.snapshot_s_max:g} s, after which their"
-                " snapshot is given up: it keeps the server from cleaning up",
-                hint="read it at a quieter time or with more --jobs, or allow more:"
-                " limits.snapshot_s_max of a plan, --snapshot-limit of compare",
+                " snapshot is given up: it keeps the server from cleaning up"
+                " (limits.snapshot_s_max of a plan, --snapshot-limit of compare)",
+                hint="allow more, read it at a quieter time, or with more --jobs",
             )
 
     def _planner(self, blocks: Blocks) -> Mapping[str, str]:

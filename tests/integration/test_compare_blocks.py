@@ -237,6 +237,7 @@ def test_a_table_whose_snapshot_is_held_too_long_is_unverified(bench: Bench, lat
         assert time.monotonic() - began < LOCK_S_MAX
     assert result.state == "unverified"
     assert "within 1 s" in result.reason
+    assert "limits.snapshot_s_max" in result.reason
     assert watched.begun <= RANGES
     assert counts(watched.result(bench)) == ("different", 1, 0, 0)
 
