@@ -209,8 +209,7 @@ def _told(work: Work, edits: tuple[str, ...] = (), unassigned: tuple[str, ...] =
         changes=work.said,
         edits=edits,
         statements={
-            service: [*one.revision.first, *one.revision.keys, *one.revision.rest]
-            for service, one in work.services.items()
+            service: list(one.revision.statements) for service, one in work.services.items()
         },
         copied=work.copied,
         unassigned=unassigned,

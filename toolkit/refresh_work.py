@@ -85,7 +85,7 @@ class Work:
     def is_something(self) -> bool:
         """Whether there is anything to do."""
         revisions = [one.revision for one in self.services.values()]
-        runs = any(one.first or one.keys or one.rest for one in revisions)
+        runs = any(one.statements for one in revisions)
         return bool(self.said or self.copied or self.repaired or runs)
 
     @property
