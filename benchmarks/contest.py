@@ -104,15 +104,19 @@ def shell(script: str, cwd: Path) -> Ended:
 def server_cpu_s(server: Server) -> float:
     """CPU seconds of a server since its start."""
     postmaster = int((server.data_dir / "postmaster.pid").read_text().split()[0])
-    total = sum(_times(postmaster)[:4])
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(") ")[2].split()
-        except OSError:
-            continue  # it has just ended: its postmaster has it
-        if int(fields[1]) == postmaster:
-            total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
+    while True:
+        before = _times(postmaster)
+        total = sum(before)
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(") ")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == postmaster:
+                total += int(fields[11]) + int(fields[12])
+        # A session that ended meanwhile may be in neither: it is counted with the ended ones now.
+        if _times(postmaster)[2:] == before[2:]:
+            return total / _TICKS
 
 
 def _times(pid: int) -> list[int]:

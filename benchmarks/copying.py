@@ -9,7 +9,8 @@ Theory of operation.  One source holds four tables of a shop, with ten indexes a
 foreign keys.  Each contestant fills an empty database on the same other server, with two
 jobs, until all rows, indexes, keys and statistics are there; then the rows are compared,
 and the database is dropped.  Every second round goes in the opposite order.  What is
-measured is processes from start to end, as a user sees them.
+measured is processes from start to end, as a user sees them.  Autovacuum is off, and a round
+that is not counted goes before, so that nobody pays for what all have.
 
 dbsplit and pgcopydb analyze the tables.  Who fills a database in another way is told by
 the manual (14.4.9 "Run ANALYZE Afterwards") to do that himself, so it is done for the
@@ -333,7 +334,9 @@ def placed(version: str, tables: Sequence[str], fill: str, *, tls: bool) -> Iter
         directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="dbsplit-bench")))
         servers = []
         for _ in range(2):
-            servers.append(start_server(version=version, durable=True))
+            # Whenever autovacuum came, it would be charged to whoever is copying just then.
+            settings = {"autovacuum": "off"}
+            servers.append(start_server(version=version, durable=True, settings=settings))
             cleanup.callback(servers[-1].discard)
         if tls and not all(map(encrypt, servers)):
             raise Failed(f"PostgreSQL {version} here was built without TLS")
@@ -385,6 +388,8 @@ def contest(version: str, rows: int, rounds: int, only: Sequence[str], *, tls: b
         contestants.remove(PGCOPYDB)
     taken = []
     with placed(version, TABLES, SHOP % {"rows": rows}, tls=tls) as place:
+        # Whoever comes first makes the files of the log, which the others use again.
+        take(place, version, PIPED, 0)
         for number in range(1, rounds + 1):
             for one in contestants if number % 2 else reversed(contestants):
                 taken.append(take(place, version, one, number))

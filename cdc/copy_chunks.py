@@ -39,7 +39,15 @@ CHUNK_BYTES = 256 << 20
 WHOLE_CHUNKS_MAX = 4
 """How many chunks' size a table may have and be copied in one piece nevertheless.
 
-A piece that is a whole table is written frozen, which spares the target half of the work.
+A piece that is a whole table is written frozen, which spares the target a second writing of
+each page, and lets keys be checked by indexes alone (`toolkit.key_checks`).
+"""
+
+SHARES_MAX = 1.5
+"""How much of one job's share of all bytes a table may have and be copied in one piece.
+
+The other jobs need not wait meanwhile, as copying is less than half of the work: they build
+the other tables' indexes, and then some of this one's.
 """
 
 
@@ -55,10 +63,10 @@ class Chunk:
 
 
 def is_large(task: CopyTask, total_bytes: int, jobs: int, chunk_bytes: int) -> bool:
-    """Whether a table is worth cutting: very large, or so large that the others would wait."""
+    """Whether a table is worth cutting: very large, or so large that other jobs would wait."""
     size = task.route.source.size_bytes
     share = total_bytes / jobs
-    return size > WHOLE_CHUNKS_MAX * chunk_bytes or (size > chunk_bytes and size > share)
+    return size > WHOLE_CHUNKS_MAX * chunk_bytes or size > max(chunk_bytes, SHARES_MAX * share)
 
 
 def may_be_cut(task: CopyTask, file: SourceFile) -> bool:

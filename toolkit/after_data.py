@@ -32,6 +32,7 @@ from plans.errors import NotReady
 from plans.routes import Route
 from plans.schema.ddl import Build, Statement, TargetSchema
 from toolkit import migrations
+from toolkit.key_checks import in_order
 from toolkit.opened import Split
 from toolkit.revisions import revision_ids
 from toolkit.target_server import noted_line
@@ -67,6 +68,7 @@ class _Step:
     build: Build
     command: str
     drop: str
+    checks: bool = False  # the rows of a foreign key
 
     @property
     def digest(self) -> str:
@@ -263,7 +265,11 @@ class AfterData:
             " set_config('maintenance_work_mem', greatest(setting::bigint, {}) || 'kB', true)"
             " FROM pg_settings WHERE name = 'maintenance_work_mem'; "
         ).format(sql.Literal(f"{LOCK_WAIT_S}s"), sql.Literal(self._memory_kb))
-        whole = (begin, sql.SQL("{}; ").format(sql.SQL(step.command)), note, sql.SQL("; COMMIT"))
+        settings: list[sql.Composable] = [begin]
+        if step.checks:
+            settings += [in_order(step.build), sql.SQL("; ")]
+        command = sql.SQL("{}; ").format(sql.SQL(step.command))
+        whole = (*settings, command, note, sql.SQL("; COMMIT"))
         try:
             target.execute(b"".join(part.as_string(None).encode() for part in whole))
         except (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable):
@@ -317,4 +323,5 @@ def _steps(statement: Statement) -> Iterator[_Step]:
     assert statement.build is not None  # noqa: S101
     commands = statement.build.steps or (statement.create,)
     for number, command in enumerate(commands):
-        yield _Step(statement.build, command, "" if number else statement.drop)
+        checks = bool(number and statement.build.checks)
+        yield _Step(statement.build, command, "" if number else statement.drop, checks)

@@ -171,7 +171,8 @@ def _constraint_build(
         return build  # there is nothing to check, or it cannot be checked later
     alter = f"ALTER TABLE {only}{row.table} "
     adding = f"{alter}ADD CONSTRAINT {row.quoted} {row.definition} NOT VALID"
-    return replace(build, steps=(adding, f"{alter}VALIDATE CONSTRAINT {row.quoted}"))
+    steps = (adding, f"{alter}VALIDATE CONSTRAINT {row.quoted}")
+    return replace(build, steps=steps, checks=row.name)
 
 
 def called(relations: Relations, relation: int, name: str) -> tuple[str, str, str]:

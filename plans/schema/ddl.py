@@ -30,6 +30,7 @@ class Build:
     size_bytes: int = 0  # of the index on the source, or of the table that is checked
     steps: tuple[str, ...] = ()
     """Commands that come to the same and lock less, each in its own transaction; () is `create`."""
+    checks: str = ""  # the foreign key whose rows the last of the steps checks
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,13 @@ def test_a_chunk_reads_its_own_blocks_of_the_rows_of_the_route() -> None:
 
 @pytest.mark.parametrize(
     ("size_mb", "total_mb", "large"),
-    [(1025, 100_000, True), (1024, 100_000, False), (300, 500, True), (200, 300, False)],
+    [
+        (1025, 100_000, True),
+        (1024, 100_000, False),
+        (376, 500, True),
+        (375, 500, False),
+        (200, 250, False),
+    ],
 )
 def test_a_table_is_large_if_a_job_could_not_do_it_beside_the_others(
     size_mb: int,
