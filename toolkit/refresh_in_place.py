@@ -123,10 +123,16 @@ def _alter(
             )
         case Kind.NULLABLE_COLUMN if name in served:
             needed = change.now == "NOT NULL"
-            verb, turn = ("SET", Turn.LATER) if needed else ("DROP", Turn.ALTER)
-            yield turn, _text(f"ALTER TABLE {{}} ALTER COLUMN {{}} {verb} NOT NULL", table, name)
+            loosened_ = _text("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", table, name)
+            tightened_ = not_null_statement(table, name)
+            yield (Turn.LATER, tightened_) if needed else (Turn.ALTER, loosened_)
         case _:
             pass
+
+
+def not_null_statement(table: TableName, column: str) -> str:
+    """What holds when the stream has passed the change."""
+    return _text("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL", table, column)
 
 
 def _added(change: Change, column: Column, wanted: Wanted, *, owned: bool) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What a refresh is to do, decided once and noted before the first step.
 
-Whoever finds the note, goes on from it: nothing is decided a second time.
+Whoever finds the note, goes on from it: nothing is decided a second time, unless the source
+has changed since.
 """
 
 from __future__ import annotations

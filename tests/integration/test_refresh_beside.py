@@ -170,6 +170,33 @@ def test_without_a_slot_the_stream_stands_while_tables_are_copied(
     assert left(databases) == []
 
 
+@pytest.mark.parametrize("step", ["schema", "copied"])
+def test_ddl_while_a_refresh_is_pending_is_taken_in_when_it_goes_on(
+    databases: Following, step: str
+) -> None:
+    """Whether the shapes of then are noted already, or not."""
+
+    class Killed(Exception):
+        pass
+
+    def die(at: str, _details: object) -> None:
+        if at == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        refresh(databases.path, Answers(owners=OWNERS), die)
+    databases.execute(
+        "INSERT INTO keyed VALUES (5001, 'a', 'b'); INSERT INTO fresh VALUES (5001, 1, 'w')",
+        "ALTER TABLE keyed ADD extra int DEFAULT 7; ALTER TABLE other ADD extra int",
+        "ALTER TABLE fresh ALTER v SET NOT NULL; ALTER TABLE old RENAME v TO w",
+        "INSERT INTO other VALUES (1, 'v', 2); UPDATE old SET w = 'renamed' WHERE id = 3",
+    )
+    refresh(databases.path, Answers(owners=OWNERS), lambda _step, _details: None)
+    databases.execute("UPDATE keyed SET extra = 9 WHERE id = 7")
+    databases.stream()
+    same(databases)
+
+
 @contextmanager
 def no_slot_but_one(dsn: str) -> Iterator[None]:
     """Others have taken all but one, which the copy needs for its snapshot."""
