@@ -396,10 +396,10 @@ def _drained(results: Sequence[Drained]) -> str:
 def _line(ours: Sequence[Drained], them: Sequence[Drained], results: Sequence[Drained]) -> str:
     pairs = list(zip(ours, them, strict=True))
     faster = statistics.median([o.rate / t.rate for o, t in pairs])
-    costs = [_each(t, results) for t in them]
+    costs = [cost_of_each(t, results) for t in them]
     dearer = statistics.median(
         [
-            cost.all / max(_each(o, results).all, COST_MIN_US)
+            cost.all / max(cost_of_each(o, results).all, COST_MIN_US)
             for (o, _), cost in zip(pairs, costs, strict=True)
         ]
     )
@@ -416,7 +416,7 @@ def _line(ours: Sequence[Drained], them: Sequence[Drained], results: Sequence[Dr
     )
 
 
-def _each(one: Drained, results: Sequence[Drained]) -> Spent:
+def cost_of_each(one: Drained, results: Sequence[Drained]) -> Spent:
     """The CPU of each change in microseconds, without what the start costs."""
     start = [
         r.cost

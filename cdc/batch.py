@@ -10,6 +10,7 @@ from psycopg import sql
 from cdc.compaction import NetChanges, NetRows
 from cdc.flow import Flow
 from cdc.flow_sql import FlowSQL
+from cdc.inflow import into
 from cdc.lsn import LSN
 from cdc.messages import Messages
 from cdc.net import Net, net
@@ -32,9 +33,8 @@ class Direct:
         self._sent = [column.name for column in flow.leader.columns if column.generated is None]
         self._composed = composed
         self._updates: dict[Unchanged, tuple[bytes, ...]] = {}
-        self.into = flow.follower.identifier
-        self.columns = tuple(names[one] for one in self._sent)
-        """In the order of the leader's."""
+        self.into = into(flow.follower.identifier, [names[one] for one in self._sent])
+        """The statement that takes rows with the leader's columns, in their order."""
         self.insert = _texts(composed.insert_new)
         """What came as text can't be copied."""
 

@@ -21,7 +21,7 @@ from struct import Struct
 
 import psycopg
 from psycopg import pq
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.abc import PGconn
 
 from cdc.connect import Connection
 from cdc.frames import (
@@ -32,13 +32,13 @@ from cdc.frames import (
     HEAD,
     LENGTH,
     READY,
-    SILENCE_S_MAX,
     duplicate,
     error_of,
     is_plain,
     query_frame,
     silent,
 )
+from cdc.libpq import await_status, flush, put, rest_of_results, wait
 
 BLOCK_BYTES = 1 << 20
 """How much is read at a time, and how often a pause may be taken."""
@@ -224,24 +224,24 @@ class _Libpq:
         self._source.send_query(self._exchange.whole_reading)
         self._target.send_query(self._exchange.writing)
         for connection in (self._source, self._target):
-            self._flush(connection)
+            flush(connection)
         moved = []
         for number in range(len(self._exchange.reading)):
-            _await_status(self._source, pq.ExecStatus.COPY_OUT)
-            _await_status(self._target, pq.ExecStatus.COPY_IN)
+            await_status(self._source, pq.ExecStatus.COPY_OUT)
+            await_status(self._target, pq.ExecStatus.COPY_IN)
             size = self._pump(number)
             read, written = (
-                _await_status(connection, pq.ExecStatus.COMMAND_OK).command_tuples or 0
+                await_status(connection, pq.ExecStatus.COMMAND_OK).command_tuples or 0
                 for connection in (self._source, self._target)
             )
             moved.append(Moved(read, written, size))
         for connection in (self._source, self._target):
-            while _result(connection) is not None:
+            for _ in rest_of_results(connection):
                 pass
         return moved
 
     def _pump(self, number: int) -> int:
-        take, wait = self._source.get_copy_data, self._source.socket
+        take, socket = self._source.get_copy_data, self._source.socket
         rows = size = 0
         joined = bytearray()  # and no list of rows, which the garbage collector would go through
         while True:
@@ -252,66 +252,18 @@ class _Libpq:
                 if len(joined) < JOINED_BYTES:
                     continue
             elif length == 0:
-                _wait([wait], [])
+                wait([socket], [])
                 self._source.consume_input()
                 continue
             size += len(joined)
-            self._put(joined)
+            put(self._target, joined)
             self._exchange.moving(number, rows, size)
             joined.clear()
             if length < 0:
                 break
         self._target.put_copy_end()
-        self._flush(self._target)
+        flush(self._target)
         return size
-
-    def _put(self, data: bytearray) -> None:
-        try:
-            if data:
-                self._target.put_copy_data(data)
-                self._flush(self._target)
-        except psycopg.OperationalError:
-            while _result(self._target) is not None:  # it tells better
-                pass
-            raise
-
-    def _flush(self, connection: PGconn) -> None:
-        """Send what libpq holds; what comes meanwhile is taken in, or both ends might wait."""
-        wait = [connection.socket]
-        while connection.flush():
-            if _wait(wait, wait):
-                connection.consume_input()
-
-
-def _await_status(connection: PGconn, status: pq.ExecStatus) -> PGresult:
-    """The next result of such a kind; other statements of the exchange go before it."""
-    while True:
-        result = _result(connection)
-        if result is None:
-            raise psycopg.OperationalError(f"the server ended a copy without {status.name}")
-        if result.status == status:
-            return result
-
-
-def _result(connection: PGconn) -> PGresult | None:
-    """The next result, None if there is no more; raises the error that it may be."""
-    while connection.is_busy():
-        _wait([connection.socket], [])
-        connection.consume_input()
-    result = connection.get_result()
-    if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-        if result.error_field(pq.DiagnosticField.SQLSTATE) is None:  # it is libpq that complains
-            raise psycopg.OperationalError(result.error_message.decode(errors="replace").strip())
-        raise psycopg.errors.error_from_result(result)
-    return result
-
-
-def _wait(reading: list[int], writing: list[int]) -> bool:
-    """Wait until something can be read or written; True if it can be read."""
-    readable, writable, _ = select.select(reading, writing, [], SILENCE_S_MAX)
-    if not readable and not writable:
-        raise silent()
-    return bool(readable)
 
 
 def _rows_of(tag: bytes) -> int:

@@ -12,19 +12,14 @@ from struct import pack
 
 from psycopg import sql
 
-from cdc.connect import Connection
 from cdc.flow_sql import COUNT, OP, UNCHANGED_NAMES
+from cdc.inflow import into
 from cdc.rows import NULL, UNCHANGED, Row, Unchanged, blank, value, values
 from plans.catalog import Column, Table
-
-BLOCK_BYTES = 1 << 18
-"""Rows are joined to blocks of about this size: one call of libpq per row would cost more."""
 
 JOINED_ROWS = 1_000
 """So many rows are joined at once."""
 
-_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + pack("!ii", 0, 0)
-_END = pack("!h", -1)
 _TEXT_OID = 25
 
 
@@ -55,9 +50,13 @@ class Stage:
     binary: bool = True
     columns: tuple[str, ...] = field(init=False)
     """The leader's columns, as the values of a row follow each other."""
+    into: bytes = field(init=False)
+    """The statement that takes lines that `lines` or a writer has made."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(column.name for column in self._columns()))
+        names = [*map(sql.Identifier, self.columns), OP, COUNT, UNCHANGED_NAMES]
+        object.__setattr__(self, "into", into(self.table, names))
 
     @property
     def name(self) -> sql.Identifier:
@@ -93,11 +92,6 @@ class Stage:
             self.name, sql.SQL(", ").join(values), self.table
         )
         return table, view
-
-    def fill(self, connection: Connection, lines: Iterable[bytes]) -> int:
-        """Stage lines that `lines` or a writer has made; returns the number of rows."""
-        names = [*map(sql.Identifier, self.columns), OP, COUNT, UNCHANGED_NAMES]
-        return copy_in(connection, self.table, names, lines)
 
     def lines(self, op: bytes, rows: Sequence[Row]) -> Iterator[bytes]:
         """Complete rows in COPY's binary format, many at a time; as `writer` has them."""
@@ -149,30 +143,6 @@ class Stage:
 
     def _type(self, column: Column) -> str:
         return self.types.get(column.type, column.type)
-
-
-def copy_in(
-    connection: Connection,
-    table: sql.Identifier,
-    columns: Iterable[sql.Identifier],
-    lines: Iterable[bytes],
-) -> int:
-    """Copy what is in COPY's binary format into a table; returns the number of rows."""
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-        table, sql.SQL(", ").join(columns)
-    )
-    block, size = [_SIGNATURE], 0
-    with connection.cursor() as cursor:
-        with cursor.copy(statement) as copy:
-            for line in lines:
-                block.append(line)
-                size += len(line)
-                if size > BLOCK_BYTES:
-                    copy.write(b"".join(block))
-                    block, size = [], 0
-            block.append(_END)
-            copy.write(b"".join(block))
-        return cursor.rowcount
 
 
 def plain_writer(width: int) -> Callable[[Row], bytes]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from psycopg import Cursor
 
-from cdc.batch import CompiledFlow, Direct, Part, TableBatch
+from cdc.batch import CompiledFlow, Part, TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.crash import crash_point
+from cdc.inflow import Inflow, copy_in
 from cdc.lsn import LSN
 from cdc.progress import Session
 from cdc.readback import read_back
 from cdc.rows import Key
-from cdc.stage import copy_in
 from cdc.staged import Staged, of_keyed, of_multiset, of_net, of_plain
 
 STAGED_MAX = 5_000
@@ -80,7 +80,7 @@ class BatchWriter:
         """
         if self._backwards:
             manner = replace(manner, members_only=False)
-        every = [self._stage(batch, manner) for batch in batches]
+        every = self._stage(batches, manner)
         crash_point("stream.staged")
         for staged in every:
             if staged.partial:
@@ -89,9 +89,12 @@ class BatchWriter:
         self._carry_over(flows, lsn, manner)
         for staged in every:
             self._clear(staged)
-        for staged, flow in flows:
-            if flow.direct and staged.appearing:
-                self._copy(staged, flow.direct)
+        appearing = [
+            Inflow(flow.direct.into, staged.appearing)
+            for staged, flow in flows
+            if flow.direct and staged.appearing
+        ]
+        copy_in(self._connection, appearing)
 
     def _carry_over(
         self, flows: Sequence[tuple[Staged, CompiledFlow]], lsn: LSN, manner: Manner
@@ -115,14 +118,18 @@ class BatchWriter:
             if update.rowcount != count:
                 raise Unexpected(str(staged.batch.to.leader.name))
 
-    def _stage(self, batch: TableBatch, manner: Manner) -> Staged:
-        staged, lines = self._lines(batch, manner)
-        first = next(lines, None)
-        if first is None:
-            return staged
-        count = batch.to.stage.fill(self._connection, chain((first,), lines))
-        batch.to.staged += count
-        return replace(staged, rows=count)
+    def _stage(self, batches: Sequence[TableBatch], manner: Manner) -> list[Staged]:
+        every, places, inflows = [], [], []
+        for place, batch in enumerate(batches):
+            staged, lines = self._lines(batch, manner)
+            every.append(staged)
+            if (first := next(lines, None)) is not None:
+                places.append(place)
+                inflows.append(Inflow(batch.to.stage.into, chain((first,), lines)))
+        for place, rows in zip(places, copy_in(self._connection, inflows), strict=True):
+            every[place] = replace(every[place], rows=rows)
+            batches[place].to.staged += rows
+        return every
 
     def _lines(self, batch: TableBatch, manner: Manner) -> tuple[Staged, Iterator[bytes]]:
         """What is to be staged."""
@@ -212,9 +219,6 @@ class BatchWriter:
             self._send_all(part.write)
         else:
             self._send_all(flow.add_partial if staged.partial else flow.add)
-
-    def _copy(self, staged: Staged, direct: Direct) -> None:
-        copy_in(self._connection, direct.into, direct.columns, staged.appearing)
 
     def _clear(self, staged: Staged) -> None:
         if not staged.rows:

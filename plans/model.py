@@ -158,6 +158,8 @@ class Limits(_Mapping):
     """The copy goes slower when half as many others are at work on the source, then pauses."""
     dirty_keys_max: PositiveInt = 100_000
     """Keys that may have to be compared again during the write pause."""
+    snapshot_s_max: PositiveInt = 3600
+    """A table whose keys have no order is read under one snapshot, given up after so long."""
     crossing_free_days_min: Annotated[float, Field(gt=0)] | None = None
     """A cutover begins only if no crossing statement was executed for so long; unset, any time."""
 

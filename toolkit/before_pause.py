@@ -67,6 +67,7 @@ def _compared(move: Move, details: dict[str, Any]) -> validation.Compared:
     details["tables"] = len(compared.results)
     details["differences"] = compared.differences
     details["hashes"] = {r.route: r.fingerprint for r in compared.results if r.fingerprint}
+    details["chunks"] = {r.route: [c.as_dict() for c in r.chunks] for r in compared.results}
     return compared
 
 

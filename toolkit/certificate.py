@@ -43,8 +43,8 @@ def certify(move: Move, directory: Path | None, *, pause_ms: float) -> Path | No
         "dirty_keys": _of(steps, "verify", "dirty_keys"),
         "sequences": _of(steps, "sequences", "sequences"),
         "fingerprints": _of(steps, "verify", "fingerprints"),
-        "steps": steps,
-        "tables": _tables(move, _of(steps, "validate", "hashes")),
+        "steps": {name: _without_chunks(step) for name, step in steps.items()},
+        "tables": _tables(move, steps),
     }
     document["journal"] = {
         "hash": journal.record(
@@ -90,7 +90,8 @@ def _of(steps: dict[str, Any], step: str, detail: str) -> dict[str, Any]:
     return told
 
 
-def _tables(move: Move, hashes: dict[str, Any]) -> list[dict[str, Any]]:
+def _tables(move: Move, steps: dict[str, Any]) -> list[dict[str, Any]]:
+    hashes, chunks = (_of(steps, "validate", name) for name in ("hashes", "chunks"))
     rows = move.sides.source.execute(
         "SELECT route, rows, missing, extra, different, state, at::text, since::text"
         " FROM dbsplit.validated WHERE split = %s AND direction = %s AND route = ANY (%s)"
@@ -102,8 +103,17 @@ def _tables(move: Move, hashes: dict[str, Any]) -> list[dict[str, Any]]:
         ],
     ).fetchall()
     names = ("route", "rows", "missing", "extra", "different", "state", "at", "since")
-    told = [dict(zip(names, row, strict=True)) for row in rows]
-    return [{**one, "hash": hashes.get(one["route"])} for one in told]
+    told: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in rows]
+    for one in told:
+        one["hash"] = hashes.get(one["route"])
+        if of_table := chunks.get(one["route"]):
+            one["chunks"] = of_table
+    return told
+
+
+def _without_chunks(step: Any) -> Any:  # noqa: ANN401 - JSON
+    """The tables have them."""
+    return {name: told for name, told in step.items() if name != "chunks"}
 
 
 def _version(connection: Connection) -> str:

@@ -17,7 +17,7 @@ from plans.errors import NotReady
 from plans.routes import Kind, Route, RouteColumn
 from validators.compare import compare_routes
 from validators.results import Progress, TableResult
-from validators.scans import Course
+from validators.scans import SNAPSHOT_S_MAX, Course
 from validators.scope import Scope
 from validators.sides import Pair, pair_of
 
@@ -34,6 +34,7 @@ class Wish:
     leave_out: tuple[str, ...] = ()  # columns
     scope: Scope = field(default_factory=Scope)
     jobs: int = 2
+    snapshot_s_max: float = SNAPSHOT_S_MAX
     settle_s: float = SETTLE_S
     """How long a row that differs may take to become equal: the delay of a replica."""
 
@@ -71,7 +72,8 @@ def compare_databases(
         time.sleep(min(wish.settle_s, timeout_s))
         return True
 
-    return compare_routes(pairs, wait, course=Course(jobs=wish.jobs), report=report)
+    course = Course(jobs=wish.jobs, snapshot_s_max=wish.snapshot_s_max)
+    return compare_routes(pairs, wait, course=course, report=report)
 
 
 class _Wrong(Exception):

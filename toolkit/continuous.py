@@ -66,18 +66,26 @@ class Watched:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often, and by how many."""
+
+    every_s: float  # at least, from the begin of a round to that of the next
+    jobs: int = 2  # sessions on each side
+
+
 def keep_validating(
     split: Split,
     routes: Sequence[Route],
     say: Say,
     *,
-    every_s: float,
+    pace: Pace,
     still: Callable[[], None],
     stop: threading.Event,
 ) -> Watched:
     """Compare routes again and again, until KeyboardInterrupt ends it, with `stop` set.
 
-    Two rounds begin at least `every_s` seconds apart.  `still` is called before each and
+    Rounds come at this pace.  `still` is called before each and
     raises if the plan or the source's tables are not what they were.  Raises NotReady if
     another process validates the split.
     """
@@ -89,14 +97,14 @@ def keep_validating(
             ExitStack() as stack,
         ):
             require_prepared(split.plan, split.catalog, source)
-            watch = _Watch(split, tuple(routes), source, say, stop)
+            watch = _Watch(split, tuple(routes), source, say, stop, pace.jobs)
             watch.recall()
             watch.handover = stack.enter_context(Handover(split, watch.sinks))
             while watch.goes_on():
                 began = time.monotonic()
                 still()
                 watch.round()
-                watch.rest(began + every_s)
+                watch.rest(began + pace.every_s)
     except KeyboardInterrupt:
         if watch is None:
             raise
@@ -136,6 +144,7 @@ class _Watch:
     source: Connection
     say: Say
     stop: threading.Event
+    jobs: int
     rounds: int = 0  # that came to their end
     handover: Handover | None = None
     _open: OpenDifferences = field(default_factory=OpenDifferences)
@@ -197,7 +206,7 @@ class _Watch:
 
     def _compared(self, routes: Sequence[Route]) -> list[TableResult]:
         """The results; a server that is away for a while makes them unverified."""
-        asked = Asked(handover=self.handover)
+        asked = Asked(handover=self.handover, jobs=self.jobs)
         try:
             return list(validate_all(self.split, routes, self.source, self.say, asked).results)
         except (psycopg.Error, SplitError) as error:

@@ -41,6 +41,7 @@ class Wanted:
     scope: Scope = field(default_factory=Scope)
     snapshot_s: float | None = None
     """Compare at one position, and hold its snapshots so long at most; None: live."""
+    jobs: int = 2
     may_repair: Callable[[Spool], bool] = lambda _: False  # asked once the rows are counted
 
 
@@ -140,7 +141,12 @@ def _compare(
     wanted: Wanted,
 ) -> list[TableResult]:
     with Handover(split, sinks) as handover:
-        asked = Asked(handover=handover, scope=wanted.scope, snapshot_s=wanted.snapshot_s)
+        asked = Asked(
+            handover=handover,
+            scope=wanted.scope,
+            snapshot_s=wanted.snapshot_s,
+            jobs=wanted.jobs,
+        )
         compared = validate_all(split, routes, source, say, asked)
         return list(compared.results)
 

@@ -42,6 +42,7 @@ class Asked:
     """Whether it goes on with what an earlier one, which came to no end, had proven."""
     snapshot_s: float | None = None
     """Compare at one position, and hold its snapshots so long at most; None: live."""
+    jobs: int = 2  # sessions on each side
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,14 @@ class _Run:
             results = compare_routes(
                 pairs,
                 catch_up,
-                course=Course(pause=pause, let_go=let_go, memory=memory, moment=self.moment),
+                course=Course(
+                    jobs=self.asked.jobs,
+                    pause=pause,
+                    let_go=let_go,
+                    memory=memory,
+                    moment=self.moment,
+                    snapshot_s_max=split.plan.limits.snapshot_s_max,
+                ),
                 report=lambda progress: _tell(self.say, progress),
                 found=handover.taking(ways) if handover is not None else None,
             )

@@ -17,7 +17,7 @@ from threading import Lock
 import psycopg
 
 from plans.errors import NotReady, SplitError
-from validators.crew import Crew
+from validators.crew import Crew, Team
 from validators.evidence import Counts
 from validators.fingerprint import Extents, digest_of, read_extent
 from validators.glance import glance, small_groups
@@ -91,16 +91,14 @@ def compare_routes(
     )
     jobs = max(1, work.course.jobs)
     with (
-        Crew(moment) as crew,
+        Crew(moment, jobs) as crew,
         ThreadPoolExecutor(jobs, thread_name_prefix="dbsplit-validate") as pool,
     ):
         try:
             results = _glanced(crew, pool, work, pairs)
-            futures = {
-                place: pool.submit(_compared, crew, work, pair)
-                for place, pair in enumerate(pairs)
-                if place not in results
-            }
+            others = [place for place in range(len(pairs)) if place not in results]
+            crew.expect(len(others))
+            futures = {place: pool.submit(_compared, crew, work, pairs[place]) for place in others}
             results |= {place: future.result() for place, future in futures.items()}
         except BaseException:
             crew.cancel()
@@ -111,7 +109,7 @@ def compare_routes(
 
 def compare_whole(ends: Ends, pair: Pair, *, limits: Limits | None = None) -> TableResult:
     """Compare all rows of a pair whose sides are both closed to writers."""
-    return _Work(_settle_now, limits or Limits(), _silent, None, Course()).compare(ends, pair)
+    return _Work(_settle_now, limits or Limits(), _silent, None, Course()).compare(Team(ends), pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +126,12 @@ class _Work:
     def moment(self) -> Moment | None:
         return self.course.moment
 
-    def compare(self, ends: Ends, pair: Pair) -> TableResult:
+    def compare(self, team: Team, pair: Pair) -> TableResult:
         """Compare one pair; what keeps it from being read is the result's reason."""
         tally = Tally(pair, self.limits)
         try:
-            _Comparison(self, ends, pair, tally).run()
-            self.require_shown(ends, pair)
+            _Comparison(self, team, pair, tally).run()
+            self.require_shown(team.ends, pair)
         except UNREADABLE as error:
             return tally.unreadable(error)
         return self.placed(tally.result())
@@ -150,8 +148,8 @@ class _Work:
 
 def _compared(crew: Crew, work: _Work, pair: Pair) -> TableResult:
     try:
-        with crew.at_work(pair) as ends:
-            return work.compare(ends, pair)
+        with crew.team(pair) as team:
+            return work.compare(team, pair)
     except UNREADABLE as error:
         return Tally(pair, work.limits).unreadable(error)
 
@@ -216,19 +214,24 @@ class _Comparison:
     """One pair on its way."""
 
     work: _Work
-    ends: Ends
+    team: Team
     pair: Pair
     tally: Tally
+
+    @property
+    def ends(self) -> Ends:
+        return self.team.ends
 
     def run(self) -> None:
         extents = Extents(*self.ends.both(read_extent, self.pair))
         recheck = Recheck(self.ends, self.pair, extents, self.work.limits)
         course = self.work.course
-        units = units_of(self.ends, self.pair, extents, course.rows_per_unit)
+        sizes = course.sizes.of(len(self.pair.columns))
+        units = units_of(self.ends, self.pair, extents, sizes)
         scan = (
-            Passes(self.ends, self.pair, extents, course)
+            Passes(self.team, self.pair, extents, course, sizes)
             if units is None
-            else Scan(self.ends, self.pair, extents, course, units)
+            else Scan(self.team, self.pair, extents, course, sizes, units)
         )
         self._say(scan.step)
         waiting: list[Key] = []
@@ -246,6 +249,7 @@ class _Comparison:
             self._say(scan.step, scan.read)
         self._settle(recheck, waiting)
         self.tally.rows, self.tally.fingerprint = scan.rows, scan.digest
+        self.tally.chunks = scan.chunks
         self._say("done")
 
     def _settle(self, recheck: Recheck, keys: Sequence[Key]) -> None:

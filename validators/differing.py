@@ -79,6 +79,14 @@ def digest_of_pairs(raw: bytes) -> int:
     return sum(halves) % MODULUS
 
 
+def share_of_chunks(raw: bytes, shift: int, chunks: set[int]) -> float:
+    """The part of the rows whose keys, the first column, lie in these chunks."""
+    keys, _ = pairs(raw)
+    if not chunks or not len(keys):
+        return 0.0
+    return float(np.isin(keys >> shift, list(chunks)).mean())
+
+
 def differing_rows(
     ours: tuple[Integers, Integers], theirs: tuple[Integers, Integers]
 ) -> tuple[Integers, Integers]:

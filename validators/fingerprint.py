@@ -21,7 +21,6 @@ from validators.session import Reader, read_rows
 from validators.sides import Pair, Side
 from validators.units import MODULUS, Chunks
 
-ROWS_PER_BUCKET = 512
 BUCKETS_MAX = 2**18  # 36 bytes each, a few times on each side
 _BYTES_PER_ROW_MAX = 512  # a guess, where the table has not been analyzed since it grew
 
@@ -76,9 +75,9 @@ def digest_of(rows: int, total: int) -> str:
     return f"{rows}:{total % MODULUS:016x}"
 
 
-def bucket_count(rows: int) -> int:
-    """A power of two, so that buckets hold about ROWS_PER_BUCKET rows."""
-    return min(BUCKETS_MAX, 1 << max(0, rows // ROWS_PER_BUCKET).bit_length())
+def bucket_count(rows: int, rows_per_bucket: int) -> int:
+    """A power of two, so that buckets hold about so many rows."""
+    return min(BUCKETS_MAX, 1 << max(0, rows // rows_per_bucket).bit_length())
 
 
 def read_extent(connection: Connection, side: Side) -> Extent:
@@ -113,7 +112,13 @@ def read_extents(connection: Connection, sides: Sequence[Side]) -> list[Extent |
 
 
 def read_buckets(
-    reader: Reader, side: Side, *, extent: Extent, buckets: int, blocks: Blocks
+    reader: Reader,
+    side: Side,
+    *,
+    extent: Extent,
+    buckets: int,
+    blocks: Blocks,
+    planner: Mapping[str, str],
 ) -> Chunks:
     """One scan of some of the table's blocks: the buckets are its chunks."""
     query = sql.SQL(
@@ -128,7 +133,7 @@ def read_buckets(
         where=side.scanned,
         blocks=blocks.condition,
     )
-    return read_chunks(reader, side, query, blocks.planner)
+    return read_chunks(reader, side, query, planner)
 
 
 def read_chunks(

@@ -8,30 +8,35 @@ All ranges of a pass are read under one snapshot of each side.  Without it a row
 written meanwhile, and so comes to lie elsewhere, might be in no range at all: if it is
 missing on the follower, the sums would be equal.  A snapshot keeps its server from cleaning
 up, so it is let go while nothing may be read for long, and the pass begins anew; and a
-comparison that is killed begins the table anew, since its snapshots went with it.
+comparison that is killed begins the table anew, since its snapshots went with it.  After
+the course's `snapshot_s_max` it is given up, and so is the table: what was not read to the
+end is not equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from cdc.connect import Connection
 from cdc.crash import crash_point
 from plans.errors import NotReady
 from validators.blocks import Blocks, cut
+from validators.crew import Team
 from validators.fingerprint import Extents, bucket_count, digest_of, from_table, read_buckets
 from validators.moment import REWRITTEN, is_as_it_was
-from validators.results import Step
-from validators.scans import Course, one_ahead
-from validators.session import Ends, Reader, held, read_rows
+from validators.results import ChunkHash, Step
+from validators.scans import Course, ahead
+from validators.session import Ends, Held, Reader, held, read_rows
 from validators.sides import Key, Pair, Side
-from validators.units import MODULUS, Chunks
+from validators.units import MODULUS, Chunks, Sizes
 
 if TYPE_CHECKING:
     from validators.opened import Keys, Rows
@@ -62,15 +67,24 @@ class _PausedForLong(Exception):
 class Passes:
     """One pair's way through its blocks; iterating gives keys, the rest comes with it."""
 
-    ends: Ends
+    team: Team
     pair: Pair
     extents: Extents
     course: Course
+    sizes: Sizes
     rows: int = 0  # of the leader
     digest: str = ""
     sums: int = 0  # of hashes, that were compared
     step: Step = "fingerprint"
     read: int = 0  # rows of the leader, about, in this pass
+    chunks: tuple[ChunkHash, ...] = ()  # a place is none to name rows by
+    _ends_at: float = inf  # of time.monotonic(): the snapshot is given up then
+    _held: Held | None = None
+
+    @property
+    def ends(self) -> Ends:
+        """Those that are there from the first to the last."""
+        return self.team.ends
 
     def differing(self) -> Iterator[Sequence[Key]]:
         """Keys that differ, at the end; after each range an empty sequence."""
@@ -92,14 +106,19 @@ class Passes:
         """The pass, begun anew when its snapshots were let go, or do not show the rows."""
         for _ in range(PASSES_MAX):
             self.read = 0
+            if self.course.moment is None:
+                self._ends_at = time.monotonic() + self.course.snapshot_s_max
             try:
-                with held(self.ends, self.pair):
+                with held(self.ends, self.pair) as self._held:
                     yield from one_pass()
                     if all(self.ends.both(is_as_it_was, self.pair)):
                         return
             except _PausedForLong:
                 self.course.wait()
                 continue
+            except errors.QueryCanceled:
+                self._require_time()
+                raise
             if self.course.moment is not None:
                 break
         else:
@@ -114,16 +133,19 @@ class Passes:
         """Pass 1: all rows."""
         differing.clear()
         self.rows = digest = 0
-        buckets = bucket_count(self.extents.rows_estimated)
-        parts = self._parts(max(self.course.rows_per_unit, buckets * ROWS_PER_SUM))
+        buckets = self._buckets()
+        parts = self._parts(max(self.sizes.rows_per_unit, buckets * ROWS_PER_SUM))
 
         def read(blocks: Blocks, connection: Connection, side: Side) -> Chunks:
             reader = Reader(connection, self.ends.hashing)
             extent = self.extents.of(self.pair, side)
-            return read_buckets(reader, side, extent=extent, buckets=buckets, blocks=blocks)
+            planner = self._planner(blocks)
+            return read_buckets(
+                reader, side, extent=extent, buckets=buckets, blocks=blocks, planner=planner
+            )
 
         sums = None
-        for leader, follower in one_ahead(self._begun(parts, read)):
+        for leader, follower in ahead(self._begun(parts, read), self.team):
             self.rows += leader.total
             self.read = self.rows
             self.sums += leader.count
@@ -145,8 +167,8 @@ class Passes:
         from validators.opened import OpenedRows, parts_of, unlike
 
         keys.clear()
-        buckets = bucket_count(self.extents.rows_estimated)
-        parts = self._parts(self.course.rows_per_unit)
+        buckets = self._buckets()
+        parts = self._parts(self.sizes.rows_per_unit)
 
         def read(blocks: Blocks, connection: Connection, side: Side) -> bytes:
             return self._read_rows(connection, side, blocks, buckets, differing)
@@ -155,7 +177,9 @@ class Passes:
             rows = max(self.rows, self.extents.rows_estimated)
             files = parts_of(rows * len(differing) // buckets)
             ours, theirs = OpenedRows(stack, files), OpenedRows(stack, files)
-            for number, (leader, follower) in enumerate(one_ahead(self._begun(parts, read)), 1):
+            for number, (leader, follower) in enumerate(
+                ahead(self._begun(parts, read), self.team), 1
+            ):
                 ours.add(leader)
                 theirs.add(follower)
                 self.read = self.rows * number // len(parts)
@@ -164,6 +188,9 @@ class Passes:
             for number in range(files):
                 self._add_keys(keys, *unlike(ours.part(number), theirs.part(number)))
                 yield
+
+    def _buckets(self) -> int:
+        return bucket_count(self.extents.rows_estimated, self.sizes.rows_per_chunk)
 
     def _parts(self, rows: int) -> list[tuple[Blocks, Blocks]]:
         """Ranges of the leader's and the follower's blocks, with about so many rows."""
@@ -179,8 +206,11 @@ class Passes:
         parts: Sequence[tuple[Blocks, Blocks]],
         read: Callable[[Blocks, Connection, Side], T],
     ) -> Iterator[Callable[[], tuple[T, T]]]:
-        for leader, follower in parts:
+        assert self._held is not None  # noqa: S101 -- begun within a pass only
+        for number, (leader, follower) in enumerate(parts):
             self._pause()
+            ends = self.team.turn(len(parts) - number)
+            self._held.join(ends)
 
             def some(
                 connection: Connection,
@@ -190,13 +220,30 @@ class Passes:
             ) -> T:
                 return read(leader if side is self.pair.leader else follower, connection, side)
 
-            yield self.ends.begin(some, self.pair)
+            yield ends.begin(some, self.pair)
 
     def _pause(self) -> None:
+        self._require_time()
         if self.course.moment is not None:
             self.course.wait()
         elif not self.course.pause(PAUSE_S_MAX):
             raise _PausedForLong
+
+    def _require_time(self) -> None:
+        if time.monotonic() >= self._ends_at:
+            raise NotReady(
+                f"its rows were not read within {self.course.snapshot_s_max:g} s, after which their"
+                " snapshot is given up: it keeps the server from cleaning up"
+                " (limits.snapshot_s_max of a plan, --snapshot-limit of compare)",
+                hint="allow more, read it at a quieter time, or with more --jobs",
+            )
+
+    def _planner(self, blocks: Blocks) -> Mapping[str, str]:
+        """The settings to read these blocks with; no statement outlives the snapshot's time."""
+        if self._ends_at == inf:
+            return blocks.planner
+        left_ms = max(1, round((self._ends_at - time.monotonic()) * 1000))
+        return {**blocks.planner, "statement_timeout": f"{left_ms}ms"}
 
     def _read_rows(
         self,
@@ -214,7 +261,7 @@ class Passes:
             where=side.scanned,
             blocks=blocks.condition,
         )
-        planner = blocks.planner
+        planner = self._planner(blocks)
         ((rows, raw),) = read_rows(
             connection, side.schemas, query, [list(differing)], planner=planner
         )
@@ -231,6 +278,7 @@ class Passes:
                 continue
             ask = self.ends.ask_leader if side is self.pair.leader else self.ends.ask_follower
             for start in range(0, len(rows), ROWS_PER_LOOK):
+                self._require_time()
                 some = rows[start : start + ROWS_PER_LOOK]
                 for key in ask(partial(self._read_keys, side, some)):
                     found[key] = None

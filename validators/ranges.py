@@ -13,9 +13,9 @@ from validators.session import Ends, Reader, read_row
 from validators.sides import Key, Pair, Side
 from validators.units import (
     MODULUS,
-    ROWS_PER_CHUNK,
     ROWS_PER_PIECE,
     Chunks,
+    Sizes,
     Span,
     Unit,
     drilled,
@@ -88,21 +88,21 @@ class Look:
     keys: Iterable[list[Key]]  # that differ; iterating reads more
 
 
-def units_of(ends: Ends, pair: Pair, extents: Extents, rows_per_unit: int) -> list[Unit] | None:
+def units_of(ends: Ends, pair: Pair, extents: Extents, sizes: Sizes) -> list[Unit] | None:
     """The units to compare by; None if the table has to be compared in another way."""
     leading = [side.key[0] for side in (pair.leader, pair.follower) if side.key]
     ranged = extents.leader.ranged and extents.follower.ranged
     rows = max(extents.leader.rows_estimated, extents.follower.rows_estimated)
-    if rows < rows_per_unit or not ranged or not all(column.is_integer for column in leading):
+    if rows < sizes.rows_per_unit or not ranged or not all(column.is_integer for column in leading):
         return None
 
     def read(connection: Connection, side: Side) -> Spread:
         return _read_spread(connection, side, extents.of(pair, side))
 
-    return _planned(*ends.both(read, pair), rows, rows_per_unit)
+    return _planned(*ends.both(read, pair), rows, sizes)
 
 
-def _planned(leader: Spread, follower: Spread, rows: int, rows_per_unit: int) -> list[Unit] | None:
+def _planned(leader: Spread, follower: Spread, rows: int, sizes: Sizes) -> list[Unit] | None:
     for spread in (leader, follower):
         if spread.nulls or abs(spread.correlation) < CORRELATION_MIN:
             return None
@@ -112,7 +112,7 @@ def _planned(leader: Spread, follower: Spread, rows: int, rows_per_unit: int) ->
     if not ends:
         return None
     fences = leader.fences if len(leader.fences) > 2 else ()
-    return plan_units(rows, [min(ends), *fences, max(ends)], rows_per_unit)
+    return plan_units(rows, [min(ends), *fences, max(ends)], sizes)
 
 
 def begin_chunks(ends: Ends, pair: Pair, extents: Extents, unit: Unit) -> Callable[[], Look]:
@@ -148,18 +148,18 @@ def begin_rows(ends: Ends, pair: Pair, extents: Extents, piece: Unit) -> Callabl
     waiting = ends.begin(read, pair)
 
     def look() -> Look:
-        from validators.differing import digest_of_pairs
+        from validators.differing import digest_of_pairs, share_of_chunks
 
         ours, theirs = waiting()
         if ours is None or theirs is None:
             return begin_chunks(ends, pair, extents, piece)()
         keys = _unlike(ours, theirs)
-        chunks = len({int(key[0] or 0) >> piece.shift for key in keys})
+        chunks = {int(key[0] or 0) >> piece.shift for key in keys}
         return Look(
             rows=ours.rows,
             digest=digest_of_pairs(ours.pairs),
             sums=ours.rows,
-            share=chunks * ROWS_PER_CHUNK / max(1, ours.rows),
+            share=share_of_chunks(ours.pairs, piece.shift, chunks),
             keys=[keys] if keys else [],
         )
 

@@ -73,6 +73,19 @@ class Difference:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkHash:
+    """The leader's rows with keys from `lower` on, and below `upper`; None is no bound."""
+
+    lower: int | None  # of the key's first column
+    upper: int | None
+    fingerprint: str
+
+    def as_dict(self) -> dict[str, object]:
+        """As a certificate has it."""
+        return {"from": self.lower, "below": self.upper, "hash": self.fingerprint}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableResult:
     """The comparison of one route's rows.  Counts are exact."""
@@ -91,6 +104,8 @@ class TableResult:
     examples: tuple[Difference, ...] = ()  # the first of them, with columns, shortened
     reason: str = ""  # why it is unverified
     fingerprint: str = ""  # of the leader's rows
+    chunks: tuple[ChunkHash, ...] = ()
+    """The same in parts, which are all keys there can be; () if they have no order."""
     elapsed_s: float = 0
     scope: str = ""  # which rows were compared, in words; "" is all of them
     position: str = ""

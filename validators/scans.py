@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
 from plans.errors import NotReady
+from validators.crew import Team
 from validators.fingerprint import Extents, digest_of
 from validators.moment import GIVEN_UP, MORE_TIME, Moment
 from validators.ranges import Look, begin_chunks, begin_rows
-from validators.results import Step
-from validators.session import Ends
+from validators.results import ChunkHash, Step
 from validators.sides import Key, Pair
-from validators.units import MODULUS, OPENED_FROM, ROWS_PER_UNIT, Unit, pieces
+from validators.units import MODULUS, OPENED_FROM, Sizes, Unit, pieces
 
 T = TypeVar("T")
 LOOK_S = 1.0
+SNAPSHOT_S_MAX = 3600.0
+CHUNKS_TOLD_MAX = 1_000
+"""Of each table: a certificate is for people, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +85,31 @@ def never_wait() -> None:
     """There is nobody who waits."""
 
 
-def one_ahead(begun: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Results, each waited for when the next one has begun: servers do not wait for us."""
-    before: Callable[[], T] | None = None
+def ahead(begun: Iterable[Callable[[], T]], team: Team) -> Iterator[T]:
+    """Results, each waited for when all of the team have begun more: servers do not wait for us."""
+    waiting: deque[Callable[[], T]] = deque()
     for now in begun:
-        if before is not None:
-            yield before()
-        before = now
-    if before is not None:
-        yield before()
+        waiting.append(now)
+        if len(waiting) > len(team):
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """How a comparison goes along."""
 
-    jobs: int = 2  # tables at a time, each with a connection to either side
+    jobs: int = 2  # tables, or parts of a large one, at a time; each a connection to either side
     pause: Pause = never_pause
     """Called before each unit."""
     let_go: Callable[[], None] = never_wait
     """Called when the comparison is ended: makes those return that are in `pause`."""
-    rows_per_unit: int = ROWS_PER_UNIT  # what is read by one statement
+    sizes: Sizes = field(default_factory=Sizes)
     memory: Memory = field(default_factory=Forgetful)
     moment: Moment | None = None  # that both sides are read at
+    snapshot_s_max: float = SNAPSHOT_S_MAX
+    """How long a table that is read under one snapshot may hold it, if there is no moment."""
 
     def wait(self) -> None:
         """Wait until the servers may be read; NotReady if the moment's time is over by then."""
@@ -126,15 +132,17 @@ class _Part:
 class Scan:
     """One pair's way through its units; iterating gives keys, `rows` and the rest come with it."""
 
-    ends: Ends
+    team: Team
     pair: Pair
     extents: Extents
     course: Course
+    sizes: Sizes
     units: Sequence[Unit]
     rows: int = 0  # of the leader
     digest: str = ""
     share: float = 0.0  # of the rows read last, that lie in chunks that differ
     sums: int = 0  # of hashes, that were compared
+    chunks: tuple[ChunkHash, ...] = ()
 
     @property
     def step(self) -> Step:
@@ -156,6 +164,7 @@ class Scan:
             units = known
         else:
             memory.plan(route, units)
+        told = dict(proven)
         total = sum(unit.digest for unit in proven.values())
         self.rows = sum(unit.rows for unit in proven.values())
         rows = digest = differing = 0  # of the unit's parts so far
@@ -169,18 +178,20 @@ class Scan:
                 differing += len(keys)
                 yield keys
             if part.is_last:
+                told[part.place] = Proven(rows, digest % MODULUS)
                 if not (differing or look.share):
-                    memory.prove(route, part.place, Proven(rows, digest % MODULUS))
+                    memory.prove(route, part.place, told[part.place])
                 rows = digest = differing = 0
             yield ()
         self.digest = digest_of(self.rows, total)
+        self.chunks = hashes_of(units, [told[place] for place in range(len(units))])
         memory.forget(route)
 
     def _looks(
         self, units: Sequence[Unit], proven: Mapping[int, Proven]
     ) -> Iterator[tuple[_Part, Look]]:
-        """Each part as it is on both sides; the next one is read while one is looked at."""
-        return one_ahead(self._begun(units, proven))
+        """Each part as it is on both sides; the next ones are read while one is looked at."""
+        return ahead(self._begun(units, proven), self.team)
 
     def _begun(
         self, units: Sequence[Unit], proven: Mapping[int, Proven]
@@ -188,7 +199,8 @@ class Scan:
         for part in self._parts(units, proven):
             self.course.wait()
             begin = begin_rows if part.is_opened else begin_chunks
-            waiting = begin(self.ends, self.pair, self.extents, part.unit)
+            ends = self.team.turn(len(units) - part.place)
+            waiting = begin(ends, self.pair, self.extents, part.unit)
             yield partial(_looked, part, waiting)
 
     def _parts(self, units: Sequence[Unit], proven: Mapping[int, Proven]) -> Iterator[_Part]:
@@ -198,10 +210,22 @@ class Scan:
                 continue
             # At first pieces, too: they tell how all that follows is best read.
             whole = self.sums and self.share <= OPENED_FROM
-            parts = [unit] if whole else pieces(unit, self.course.rows_per_unit)
+            parts = [unit] if whole else pieces(unit, self.sizes.rows_per_unit)
             for part in parts:
                 is_opened = self.share > OPENED_FROM
                 yield _Part(place, part, is_opened=is_opened, is_last=part is parts[-1])
+
+
+def hashes_of(units: Sequence[Unit], told: Sequence[Proven]) -> tuple[ChunkHash, ...]:
+    """The hashes of neighbouring units, of as many together as keeps them few."""
+    each = -(-len(units) // CHUNKS_TOLD_MAX)
+    chunks = []
+    for start in range(0, len(units), each):
+        some = told[start : start + each]
+        total = sum(one.digest for one in some)
+        hashed = digest_of(sum(one.rows for one in some), total)
+        chunks.append(ChunkHash(units[start].lower, units[start:][:each][-1].upper, hashed))
+    return tuple(chunks)
 
 
 def _looked(part: _Part, waiting: Callable[[], Look]) -> tuple[_Part, Look]:

@@ -169,31 +169,59 @@ def join(connection: Connection, snapshot: str) -> None:
     connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
 
 
+@dataclass(slots=True)
+class Held:
+    """A snapshot of each side, which other connections may join."""
+
+    pair: Pair
+    snapshots: tuple[str, str] | None  # None: whoever reads has one for good
+    members: list[Ends]
+
+    def join(self, ends: Ends) -> None:
+        """Have these read the same snapshots."""
+        if self.snapshots is None or ends in self.members:
+            return
+        leader, follower = self.snapshots
+
+        def begin(connection: Connection, side: Side) -> None:
+            join(connection, leader if side is self.pair.leader else follower)
+
+        self.members.append(ends)
+        ends.both(begin, self.pair)
+
+    def let_go(self) -> None:
+        """Let all go on without them, in turn after what was begun and has not ended."""
+        for ends in reversed(self.members if self.snapshots else []):
+            if not ends.lost:
+                with suppress(psycopg.Error):  # it is lost then, and so is the snapshot
+                    ends.both(_roll_back, self.pair)
+
+
 @contextmanager
-def held(ends: Ends, pair: Pair) -> Iterator[None]:
+def held(ends: Ends, pair: Pair) -> Iterator[Held]:
     """All that is read in the block is of one snapshot of each side, taken when it begins.
 
     Sides that have a snapshot for good keep that one.
     """
 
-    def begin(connection: Connection, _: Side) -> bool:
+    def begin(connection: Connection, _: Side) -> str | None:
         if connection.info.transaction_status is not TransactionStatus.IDLE:
-            return False
-        # The first statement takes the snapshot: here, so that both are of about the same time.
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT")
-        return True
+            return None
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # It is the first statement that takes the snapshot.
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        return str(row[0]) if row else None
 
-    def end(connection: Connection, _: Side) -> None:
-        connection.execute("ROLLBACK")
-
-    begun = ends.both(begin, pair)
+    leader, follower = ends.both(begin, pair)
+    both = Held(pair, (leader, follower) if leader and follower else None, [ends])
     try:
-        yield
+        yield both
     finally:
-        # In turn after what was begun in the block, and has not ended.
-        if all(begun) and not ends.lost:
-            with suppress(psycopg.Error):  # it is lost then, and so is the snapshot
-                ends.both(end, pair)
+        both.let_go()
+
+
+def _roll_back(connection: Connection, _: Side) -> None:
+    connection.execute("ROLLBACK")
 
 
 @contextmanager

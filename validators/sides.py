@@ -57,10 +57,16 @@ class Side:
     where: sql.Composable
     schemas: tuple[str, ...]  # where the expressions' functions and types are found
     within: sql.Composable | None = None  # what the scans are restricted to, all if None
+    _hashes: dict[Hashing, sql.SQL] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    def row_hash(self, hashing: Hashing) -> sql.Composed:
+    def row_hash(self, hashing: Hashing) -> sql.SQL:
         """The hash of a whole row."""
-        return hashing.row(self.values)
+        # As text: of a hundred columns it is a thousand pieces, and every statement has it.
+        if hashing not in self._hashes:
+            self._hashes[hashing] = trusted(hashing.row(self.values).as_string())
+        return self._hashes[hashing]
 
     def bucket(self, hashing: Hashing, buckets: int) -> sql.Composed:
         """The bucket of a row: by its key if it has one, else by all of it."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from validators.evidence import Counts
 from validators.mismatches import how_of
 from validators.recheck import Limits, Settled
-from validators.results import Difference, How, State, TableResult
+from validators.results import ChunkHash, Difference, How, State, TableResult
 from validators.sides import Key, Pair
 
 UNSETTLED = "some rows changed too often to be compared"
@@ -20,6 +20,7 @@ class Tally:
     def __init__(self, pair: Pair, limits: Limits) -> None:
         self.rows = 0
         self.fingerprint = ""
+        self.chunks: tuple[ChunkHash, ...] = ()
         self.sums = 0  # of hashes, that were compared
         self.found = 0  # keys that differed at first sight
         self.reason = ""  # set: no more rechecks
@@ -99,6 +100,7 @@ class Tally:
             examples=tuple(self._examples),
             reason=reason,
             fingerprint=self.fingerprint,
+            chunks=self.chunks,
             scope=self._pair.scope,
             collision_bound=self._collision_bound(),
             elapsed_s=time.monotonic() - self._started,

@@ -8,13 +8,15 @@ column is hashed by its type, and only what has no sound hash of its own goes by
 * `hash_numeric_extended` leaves out the sign, and mixes the weight in after hashing.
 * `hashint8extended` and with it the timestamps' hashes fold 64 bits into 32: a timestamp
   is hashed with the hash of its upper half as seed, which leaves the lower half to tell.
+  Those before 2000 are negative, and folded in another way: they have a seed of their own.
 * `hashfloat8extended` takes -0 for 0.
 
 The columns come together in one of two ways.  Hashes of columns that may be NULL are
 XORed; the sum is the first seed of a chain, in which the hash of each column that is
 never NULL takes the one before as its seed.  The chain is what makes the whole not
 linear: swapping values between rows changes the sum of the rows' hashes.  If a column
-of the chain is NULL after all, the row's text is hashed instead.
+of the chain is NULL after all, the row's text is hashed instead.  What goes by a text that
+is never empty has the empty one for NULL, and is of the chain whether it may be NULL or not.
 
 All of it holds between servers that hash alike; `validators.session` asks them.
 """
@@ -22,7 +24,7 @@ All of it holds between servers that hash alike; `validators.session` asks them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -30,19 +32,19 @@ from types import MappingProxyType
 from psycopg import sql
 
 CHAIN_MAX = 64
+TIMES_MAX = CHAIN_MAX // 2
 """Each link is a function call within the next: the parser's stack is not endless."""
 
 HashText = Callable[[sql.Composable, sql.Composable], sql.Composed]
 """The hash of a text with a seed."""
 
-# A timestamp is microseconds since 2000 in 64 bits.  date_bin() cuts off the lower 32 of
-# them, if it counts from a multiple of 2**32 of them; before 2000 they are negative, and
-# folded in another way (src/backend/access/hash/hashfunc.c, hashint8extended).
+# A timestamp is microseconds since 2000 in 64 bits, and infinity the largest of them.
+# date_bin() cuts off the lower 32, if it counts from a multiple of 2**32 that is not after
+# the timestamp; how they are folded is in src/backend/access/hash/hashfunc.c.
 _LOWER_HALF = timedelta(microseconds=2**32)
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _FIRST = datetime(1, 1, 1, tzinfo=UTC)
 _TIMESTAMPS_FROM = _EPOCH - (_EPOCH - _FIRST) // _LOWER_HALF * _LOWER_HALF
-_TIMESTAMPS_TO = "10000-01-01+00"
 _TIMESTAMPS = MappingProxyType(
     {
         "timestamp without time zone": "{v}",
@@ -52,6 +54,11 @@ _TIMESTAMPS = MappingProxyType(
 )
 _BY_CAST = frozenset({"numeric", "interval", "json", "jsonb", "bytea", "time without time zone"})
 """Whose text is ``::text``; a cast of a builtin type that somebody redefined is not for us."""
+
+_NEVER_EMPTY = frozenset(
+    {"numeric", "interval", "json", "jsonb", "bytea", "time without time zone"}
+)
+"""The text of whose values is never '', under the settings that are pinned."""
 
 _LINKS = MappingProxyType(
     {
@@ -79,17 +86,19 @@ def row_hash(values: Sequence[Value], seed: int, hash_text: HashText) -> sql.Com
     Two rows that differ share it once in about 2**64 / len(values).
     """
     links: list[Value] = []
-    terms: list[sql.Composable] = [sql.Literal(seed)]
+    others: list[tuple[int, Value]] = []
     for number, value in enumerate(values):
-        if value.never_null and _is_link(value) and len(links) < CHAIN_MAX:
+        if _is_link_for_sure(value) and len(links) < CHAIN_MAX:
             links.append(value)
         else:
-            terms.append(_term(value, number, hash_text))
-    hashed = _xor(terms)
+            others.append((number, value))
+    hashed = _xor([sql.Literal(seed), *_terms(others, hash_text)])
     for link in links:
         hashed = _link(link, hashed, hash_text)
     if not links:  # without it the whole would be linear
         return sql.SQL("hashtextextended('' COLLATE \"C\", {})").format(hashed)
+    if all(link.type in _NEVER_EMPTY for link in links):
+        return hashed
     return sql.SQL("coalesce({}, {})").format(
         hashed, hash_text(_row_text(values), sql.Literal(seed))
     )
@@ -104,14 +113,31 @@ def text_of(value: Value) -> sql.Composed:
     return sql.SQL("CASE WHEN num_nulls({v}) = 0 THEN format('%s', {v}) END").format(v=value.value)
 
 
+def _is_link_for_sure(value: Value) -> bool:
+    return value.type in _NEVER_EMPTY or (value.never_null and _is_link(value))
+
+
 def _is_link(value: Value) -> bool:
-    return value.type in _LINKS or value.type in _TEXTS or value.type == "numeric"
+    return value.type in _LINKS or value.type in _TEXTS or value.type in _NEVER_EMPTY
 
 
 def _link(value: Value, seed: sql.Composable, hash_text: HashText) -> sql.Composed:
     if form := _LINKS.get(value.type):
         return sql.SQL(form).format(v=value.value, seed=seed)
-    return hash_text(text_of(value), seed)
+    text = text_of(value)
+    if value.type in _NEVER_EMPTY:
+        text = sql.SQL("coalesce({}, '')").format(text)
+    return hash_text(text, seed)
+
+
+def _terms(values: Sequence[tuple[int, Value]], hash_text: HashText) -> Iterator[sql.Composed]:
+    for number, value in values:
+        if value.type not in _TIMESTAMPS:
+            yield _term(value, number, hash_text)
+    for type_ in _TIMESTAMPS:
+        times = [(number, value) for number, value in values if value.type == type_]
+        for start in range(0, len(times), TIMES_MAX):
+            yield _times(times[start : start + TIMES_MAX], hash_text)
 
 
 def _term(value: Value, number: int, hash_text: HashText) -> sql.Composed:
@@ -121,6 +147,8 @@ def _term(value: Value, number: int, hash_text: HashText) -> sql.Composed:
         return sql.SQL("CASE WHEN {v} THEN {yes} WHEN NOT {v} THEN {no} ELSE {null} END").format(
             v=value.value, yes=yes, no=no, null=null
         )
+    if value.type in _NEVER_EMPTY:
+        return _link(value, seed, hash_text)
     by_text = hash_text(text_of(value), seed)
     return sql.SQL("coalesce({}, {})").format(_by_type(value, seed, by_text, hash_text), null)
 
@@ -145,22 +173,46 @@ def _by_type(
     return by_text
 
 
+def _times(some: Sequence[tuple[int, Value]], hash_text: HashText) -> sql.Composed:
+    """A hash of several timestamps of one type that is never NULL."""
+    apart = [_term(value, number, hash_text) for number, value in some]
+    if len(apart) == 1:
+        return apart[0]
+    # One after the other, if all are there and since 2000: nothing more is to be asked of each.
+    chain: sql.Composable = sql.Literal(_constant(some[0][0], 4))
+    for _, value in some:
+        chain = _halves(value, _EPOCH, chain)
+    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
+        sql.SQL(" AND ").join(_since(value, _EPOCH) for _, value in some), chain, _xor(apart)
+    )
+
+
+def _since(value: Value, time: datetime) -> sql.Composed:
+    # The zone is for the type that has one, and ignored by the other.
+    return sql.SQL("{} >= {}::{}").format(value.value, sql.Literal(str(time)), sql.SQL(value.type))
+
+
+def _halves(value: Value, since: datetime, seed: sql.Composable) -> sql.Composed:
+    """A hash of both halves of a timestamp that is not before `since`."""
+    return sql.SQL(
+        "timestamp_hash_extended({utc}, timestamp_hash_extended("
+        "date_bin({half}::interval, {utc}, {since}::timestamp), {seed}))"
+    ).format(
+        utc=sql.SQL(_TIMESTAMPS[value.type]).format(v=value.value),
+        half=sql.Literal(f"{_LOWER_HALF.total_seconds()} s"),
+        since=sql.Literal(str(since)),
+        seed=seed,
+    )
+
+
 def _timestamp(value: Value, seed: sql.Composable, by_text: sql.Composed) -> sql.Composed:
     return sql.SQL(
-        "CASE WHEN {v} >= {low}::{type} AND {v} < {high}::{type}"
-        " THEN timestamp_hash_extended({utc}, timestamp_hash_extended("
-        "date_bin({half}::interval, {utc}, {low}::timestamp),"
-        " CASE WHEN {v} < {epoch}::{type} THEN ~{seed} ELSE {seed} END)) ELSE {text} END"
+        "CASE WHEN {is_late} THEN {late} WHEN {is_early} THEN {early} ELSE {text} END"
     ).format(
-        v=value.value,
-        utc=sql.SQL(_TIMESTAMPS[value.type]).format(v=value.value),
-        type=sql.SQL(value.type),
-        # The zone is for the types that have one, and ignored by the other.
-        low=sql.Literal(str(_TIMESTAMPS_FROM)),
-        high=sql.Literal(_TIMESTAMPS_TO),
-        epoch=sql.Literal(str(_EPOCH)),
-        half=sql.Literal(f"{_LOWER_HALF.total_seconds()} s"),
-        seed=seed,
+        is_late=_since(value, _EPOCH),
+        late=_halves(value, _EPOCH, seed),
+        is_early=_since(value, _TIMESTAMPS_FROM),
+        early=_halves(value, _TIMESTAMPS_FROM, sql.SQL("~{}").format(seed)),
         text=by_text,
     )
 

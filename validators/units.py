@@ -18,6 +18,9 @@ from validators.arrays import NOTHING, Packed
 
 ROWS_PER_UNIT: Final = 250_000
 ROWS_PER_CHUNK: Final = 512
+ROWS_PER_CHUNK_MIN: Final = 128
+COLUMNS: Final = 12
+"""Of a table for which these numbers of rows are meant."""
 OPENED_FROM: Final = 1 / 4
 """The part of the rows that lie in chunks that differ, from which on chunks do not pay.
 
@@ -63,8 +66,28 @@ class Span:
     rows: int
 
 
-def plan_units(rows: int, fences: Sequence[int], rows_per_unit: int) -> list[Unit]:
-    """Units of about `rows_per_unit` rows, which together are all keys there can be.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """In what parts a table is read."""
+
+    rows_per_unit: int = ROWS_PER_UNIT  # by one statement
+    rows_per_chunk: int = ROWS_PER_CHUNK
+
+    def of(self, columns: int) -> Sizes:
+        """The same for a table of so many columns: in wide rows there is more to read.
+
+        A statement is to be short.  And what a chunk costs by itself is nothing beside its
+        rows, which are read once more if one of them differs.
+        """
+        times = max(1, columns // COLUMNS)
+        return Sizes(
+            rows_per_unit=max(1, self.rows_per_unit // times),
+            rows_per_chunk=max(ROWS_PER_CHUNK_MIN, self.rows_per_chunk // times),
+        )
+
+
+def plan_units(rows: int, fences: Sequence[int], sizes: Sizes) -> list[Unit]:
+    """Units, which together are all keys there can be.
 
     Between each two of the ascending `fences` lie about as many rows.
     """
@@ -72,6 +95,7 @@ def plan_units(rows: int, fences: Sequence[int], rows_per_unit: int) -> list[Uni
     gaps = len(fences) - 1
     if gaps < 1:
         return [Unit(None, None, 0)]
+    rows_per_unit = sizes.rows_per_unit
     each = max(1, rows // gaps)  # rows between two fences
     marks = [*fences[:: max(1, rows_per_unit // each)]]
     if marks[-1] != fences[-1]:
@@ -79,7 +103,7 @@ def plan_units(rows: int, fences: Sequence[int], rows_per_unit: int) -> list[Uni
     marks = _split(marks, max(1, each // rows_per_unit))
     share = max(1, rows // (len(marks) - 1))
     units = [
-        Unit(lower, upper, _shift(upper - lower, share))
+        Unit(lower, upper, _shift(upper - lower, share, sizes.rows_per_chunk))
         for lower, upper in itertools.pairwise(marks)
     ]
     # What lies outside of all that was known is looked for by itself, and is mostly nothing.
@@ -142,5 +166,5 @@ def _split(marks: Sequence[int], parts: int) -> list[int]:
     return sorted(cut | {marks[-1]})
 
 
-def _shift(width: int, rows: int) -> int:
-    return max(0, (width * ROWS_PER_CHUNK // rows).bit_length() - 1)
+def _shift(width: int, rows: int, rows_per_chunk: int) -> int:
+    return max(0, (width * rows_per_chunk // rows).bit_length() - 1)

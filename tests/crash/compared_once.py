@@ -1,4 +1,4 @@
-"""One comparison by units, as a process that can be killed; its result as JSON."""
+"""One comparison, by several sessions, as a process that can be killed; its result as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.integration.test_compare import Bench
 from toolkit.compared_units import ControlMemory
 from toolkit.state import Direction
 from validators.scans import Course
+from validators.units import Sizes
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     source, target, since = sys.argv[1:]
     with connect(source) as control:
         memory = ControlMemory(control, "split", "crm", Direction.CUTOVER, since)
-        course = Course(rows_per_unit=1000, memory=memory)
+        course = Course(sizes=Sizes(rows_per_unit=1000), memory=memory, jobs=3)
         result = Bench(source, target).result(course=course)
         told = {
             "state": result.state,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,10 +15,12 @@ from tests.integration.test_compare import Bench, counts
 from tests.integration.test_compare_ranges import expected
 from validators.results import Progress, TableResult
 from validators.scans import Course
+from validators.session import LOCK_S_MAX, Held
+from validators.units import Sizes
 
 ROWS = 6_000
 RANGES = 5
-BY_RANGES = Course(rows_per_unit=ROWS // RANGES)
+BY_RANGES = Course(sizes=Sizes(rows_per_unit=ROWS // RANGES))
 FILLER = "repeat('f', 60)"  # so that a range has more than a few blocks
 
 
@@ -140,7 +143,9 @@ def test_a_missing_row_that_moves_between_ranges_is_found(
             assert (rows, block < 5) == (3, True)
 
     if snapshots == "each range its own":
-        monkeypatch.setattr("validators.passes.held", lambda *_: nullcontext())
+        monkeypatch.setattr(
+            "validators.passes.held", lambda _, pair: nullcontext(Held(pair, None, []))
+        )
     # Before the third range begins, the first one has been read.
     result = Watched(at=3, do=move).result(bench)
     if snapshots == "each range its own":
@@ -212,6 +217,29 @@ def test_a_long_pause_lets_the_snapshots_go(bench: Bench, during: str) -> None:
     assert held[-1] == 0
     assert held[0] > 0
     assert begun == 3 * RANGES  # three begun in vain, two to wait, two passes
+
+
+@pytest.mark.parametrize("late", ["between two ranges", "in a statement"])
+def test_a_table_whose_snapshot_is_held_too_long_is_unverified(bench: Bench, late: str) -> None:
+    uuids(bench)
+    bench.target("DELETE FROM public.t WHERE n = 7")
+    with psycopg.connect(bench.source_dsn) as blocker:
+
+        def be_late() -> None:
+            if late == "between two ranges":
+                time.sleep(1.1)
+            else:
+                blocker.execute("LOCK TABLE public.t")
+
+        watched = Watched(at=3, do=be_late)
+        began = time.monotonic()
+        result = bench.result(course=replace(watched.course, snapshot_s_max=1.0))
+        assert time.monotonic() - began < LOCK_S_MAX
+    assert result.state == "unverified"
+    assert "within 1 s" in result.reason
+    assert "limits.snapshot_s_max" in result.reason
+    assert watched.begun <= RANGES
+    assert counts(watched.result(bench)) == ("different", 1, 0, 0)
 
 
 def test_ranges_are_read_by_their_blocks_alone(bench: Bench) -> None:

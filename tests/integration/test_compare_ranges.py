@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -14,16 +15,17 @@ import pytest
 from tests.integration.test_compare import Bench, counts
 from validators import ranges
 from validators.compare import compare_routes
+from validators.fingerprint import digest_of
 from validators.recheck import Limits
 from validators.results import TableResult
 from validators.scans import Course, Proven
 from validators.scope import NoScope, Scope
 from validators.session import Ends
 from validators.sides import pair_of
-from validators.units import Unit
+from validators.units import Sizes, Unit
 
 UNIT = 1_000
-BY_UNITS = Course(rows_per_unit=UNIT)
+BY_UNITS = Course(sizes=Sizes(rows_per_unit=UNIT))
 
 
 @pytest.fixture
@@ -113,6 +115,31 @@ def test_every_difference_of_a_large_table_is_found_and_nothing_else(
     assert not result.healed
 
 
+def test_chunks_have_hashes_that_add_up_to_the_tables(bench: Bench) -> None:
+    bench.both(
+        "CREATE TABLE public.t (id bigint PRIMARY KEY, v text)",
+        "INSERT INTO public.t SELECT i, 'v' || i FROM generate_series(1, 20000) AS i",
+        "ANALYZE public.t",
+    )
+    result, units = by_units(bench)
+    assert len(result.chunks) == len(units) > 5
+    assert (result.chunks[0].lower, result.chunks[-1].upper) == (None, None)
+    assert all(one.upper == next_.lower for one, next_ in pairwise(result.chunks))
+    parts = [one.fingerprint.split(":") for one in result.chunks]
+    total = sum(int(hashed, 16) for _, hashed in parts)
+    assert digest_of(sum(int(rows) for rows, _ in parts), total) == result.fingerprint
+    some = result.chunks[3]
+    scope = Scope(key_from=str(some.lower), key_below=str(some.upper))
+    pair = pair_of(bench.route(), source_dsn=bench.source_dsn, target_dsn=bench.target_dsn)
+    (alone,) = compare_routes([scope.of(pair)], lambda _: True)
+    assert alone.fingerprint == some.fingerprint
+    bench.both(f"UPDATE public.t SET v = '' WHERE id = {some.lower}")
+    changed, _ = by_units(bench)
+    assert [
+        n for n, (o, t) in enumerate(zip(result.chunks, changed.chunks, strict=True)) if o != t
+    ] == [3]
+
+
 def expected(bench: Bench) -> set[tuple[str | None, ...]]:
     """The keys of rows that are not on both sides, by their text alone."""
     key = bench.route().key
@@ -172,7 +199,6 @@ def test_where_many_rows_differ_they_are_read_piece_by_piece(
     """Of pieces too large, for which keys that are not spread evenly see to, chunks are read."""
     monkeypatch.setattr("validators.units.ROWS_PER_PIECE", 100)
     monkeypatch.setattr("validators.ranges.ROWS_PER_PIECE_MAX", 150)
-    monkeypatch.setattr("validators.ranges.ROWS_PER_CHUNK", 16)
     pieces = watched(monkeypatch, "scans.begin_rows")
     too_large = watched(monkeypatch, "ranges.begin_chunks")
     line = ", 'l' || i" if "line" in key else ""

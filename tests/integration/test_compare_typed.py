@@ -83,6 +83,9 @@ MAY_BE_NULL = {
         ("integer", "0"),
         ("boolean", "false"),
         ("numeric", "'NaN'"),
+        ("numeric", "0"),
+        ("interval", "'0'"),
+        ("bytea", "''"),
         ("double precision", "'NaN'"),
         ("uuid", "'00000000-0000-0000-0000-000000000000'"),
         ("timestamp", "'2000-01-01'"),
@@ -300,6 +303,41 @@ def test_hashes_are_equal_if_and_only_if_the_texts_are(
     assert row is not None
     hashes, spelled = row
     for way in (hashes[::2], hashes[1::2]):
+        assert len(set(way)) == len(set(spelled)) == len(set(zip(way, spelled, strict=True)))
+
+
+@pytest.mark.parametrize("type_", VALUES)
+@settings(
+    max_examples=8,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_hashes_of_rows_are_equal_if_and_only_if_the_rows_texts_are(
+    source_db: str, type_: str, data: st.DataObject
+) -> None:
+    """Several columns of one type, any of which may be NULL."""
+    few = data.draw(st.lists(VALUES[type_], min_size=2, max_size=4).map(lambda some: [*some, None]))
+    picked = data.draw(st.lists(st.tuples(*[st.sampled_from(few)] * 3), min_size=2, max_size=30))
+    rows = [
+        [literal(type_, one) if one is not None else sql.SQL(f"NULL::{type_}") for one in row]
+        for row in picked
+    ]
+    ways = ((False,) * 3, (True,) * 3, (True, False, False))
+    asked = [
+        Hashing().row([Value(one, type_, hint) for one, hint in zip(row, way, strict=True)])
+        for row in rows
+        for way in ways
+    ]
+    texts = [sql.SQL("ROW({})::text").format(sql.SQL(", ").join(row)) for row in rows]
+    query = sql.SQL("SELECT ARRAY[{}], ARRAY[{}]").format(
+        sql.SQL(", ").join(asked), sql.SQL(", ").join(texts)
+    )
+    with psycopg.connect(source_db, autocommit=True) as conn:
+        found = conn.execute(query).fetchone()
+    assert found is not None
+    hashes, spelled = found
+    for number in range(len(ways)):
+        way = hashes[number :: len(ways)]
         assert len(set(way)) == len(set(spelled)) == len(set(zip(way, spelled, strict=True)))
 
 

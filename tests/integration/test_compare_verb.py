@@ -140,3 +140,11 @@ def test_a_server_that_does_not_answer_is_no_difference(both: Bench) -> None:
     gone = Bench(both.source_dsn, "postgresql://nobody@127.0.0.1:1/none")
     code, result, _ = compare(gone)
     assert (code, "cannot connect" in result["error"]) == (4, True)
+
+
+def test_a_table_that_is_not_read_within_its_snapshots_limit_is_unverified(both: Bench) -> None:
+    slowly = ("--tables", "events", "--where", "pg_sleep(0.05) IS NOT NULL")
+    code, result, _ = compare(both, *slowly, "--snapshot-limit", "1")
+    (events,) = result["tables"]
+    assert (code, result["consistent"], events["state"]) == (4, False, "unverified")
+    assert "within 1 s" in events["reason"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.small_shop import SmallShop, small_shop
 from toolkit.servers import Server
 from validators.ranges import begin_chunks, begin_rows
 from validators.scans import Course
+from validators.units import Sizes
 
 UNITS = 4
 
@@ -28,7 +30,7 @@ def shop(source_server: Server, target_server: Server, tmp_path: Path) -> Iterat
 @pytest.fixture
 def half_proven(shop: SmallShop, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallShop]:
     """A live comparison was ended half-way; a row of what it had proven is spoiled since."""
-    monkeypatch.setattr("toolkit.validation.Course", partial(Course, rows_per_unit=5))
+    monkeypatch.setattr("toolkit.validation.Course", partial(Course, sizes=Sizes(rows_per_unit=5)))
     units = iter(range(UNITS))
 
     def interrupt(_point: str) -> None:
@@ -81,3 +83,21 @@ def test_a_cutover_looks_again_at_what_was_proven_while_its_target_was_open(
     shop = half_proven
     refused = shop.verbs("cutover", "--yes", code=6)
     assert "validated is 1" in refused.err
+
+
+@pytest.mark.long
+def test_a_certificate_has_hashes_of_a_large_tables_parts(
+    shop: SmallShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.validation.Course", partial(Course, sizes=Sizes(rows_per_unit=5)))
+    monkeypatch.setattr("validators.glance.ROWS_MAX", 10)
+    with shop.verbs.stream(shop.source):
+        moved = shop.verbs.json("cutover", "--yes")
+    file = shop.verbs.plan.parent / moved["certificate"]
+    proof = json.loads(file.read_text())
+    (tickets,) = [one for one in proof["tables"] if one["route"].endswith("tickets")]
+    assert len(tickets["chunks"]) > UNITS
+    rows = [int(chunk["hash"].split(":")[0]) for chunk in tickets["chunks"]]
+    assert sum(rows) == tickets["rows"]
+    assert "chunks" not in proof["steps"]["validate"]
+    assert tickets["chunks"][UNITS]["hash"] in file.with_suffix(".html").read_text()

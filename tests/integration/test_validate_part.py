@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.small_shop import SmallShop, small_shop
 from toolkit.servers import Server
+from validators.scans import Course
 
 
 @pytest.fixture
@@ -52,3 +54,20 @@ def test_a_part_that_no_table_has_is_refused_before_anything_is_read(shop: Small
     )
     everything = shop.verbs.json("validate", "--sample", "50")
     assert everything["scope"] == "a sample of 50 % of the keys"
+
+
+def test_sessions_are_those_asked_for_and_the_snapshots_limit_is_the_plans(
+    shop: SmallShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def course(**how: Any) -> Course:
+        seen.append((how["jobs"], how["snapshot_s_max"]))
+        return Course(**how)
+
+    monkeypatch.setattr("toolkit.validation.Course", course)
+    shop.verbs("stream", "--until-caught-up")
+    plan = shop.verbs.plan
+    plan.write_text(plan.read_text() + "\nlimits: {snapshot_s_max: 77}\n")
+    shop.verbs.json("validate", "--table", "tickets", "--jobs", "5")
+    assert seen == [(5, 77)]

@@ -64,7 +64,7 @@ def test_text_of_the_plan_is_left_as_it_is() -> None:
     ("rows", "buckets"), [(0, 1), (511, 1), (512, 2), (1_000_000, 2048), (10**12, BUCKETS_MAX)]
 )
 def test_buckets_are_a_power_of_two_and_limited(rows: int, buckets: int) -> None:
-    assert bucket_count(rows) == buckets
+    assert bucket_count(rows, 512) == buckets
 
 
 def test_no_row_hash_ends_in_a_linear_step() -> None:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from validators.arrays import Packed, packed
 from validators.differing import differing_rows, differing_spans, digest_of_pairs, pairs
+from validators.scans import CHUNKS_TOLD_MAX, Proven, hashes_of
 from validators.units import (
     MODULUS,
     ROWS_OPENED_MAX,
     ROWS_PER_PIECE,
     Chunks,
+    Sizes,
     Span,
     Unit,
     drilled,
@@ -32,7 +34,7 @@ BIGINT = st.integers(-(2**63), 2**63 - 1)
 def test_units_are_all_keys_once(fences: list[int], rows: int, rows_per_unit: int) -> None:
     if len(fences) * rows // rows_per_unit > 10**5:
         return
-    units = plan_units(rows, fences, rows_per_unit)
+    units = plan_units(rows, fences, Sizes(rows_per_unit=rows_per_unit))
     assert units[0].lower is None
     assert units[-1].upper is None
     for left, right in pairwise(units):
@@ -42,7 +44,7 @@ def test_units_are_all_keys_once(fences: list[int], rows: int, rows_per_unit: in
 
 
 def test_a_table_of_even_keys_has_units_and_chunks_of_the_size_that_is_wanted() -> None:
-    units = plan_units(5_000_000, range(0, 5_000_001, 50_000), 250_000)
+    units = plan_units(5_000_000, range(0, 5_000_001, 50_000), Sizes())
     assert len(units) == 22
     assert {unit.shift for unit in units[1:-1]} == {9}
 
@@ -143,3 +145,22 @@ def test_rows_that_the_other_side_has_not_as_often_are_named(
 def arrays(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     columns = np.array(rows, np.int64).reshape(-1, 2).T
     return columns[0], columns[1]
+
+
+def test_wide_tables_are_read_in_smaller_parts() -> None:
+    assert Sizes().of(3) == Sizes().of(23) == Sizes()
+    wide = Sizes().of(102)
+    assert (wide.rows_per_unit, wide.rows_per_chunk) == (31_250, 128)
+    assert Sizes(rows_per_unit=5).of(1_600) == Sizes(rows_per_unit=1, rows_per_chunk=128)
+
+
+def test_hashes_of_neighbouring_units_are_told_together_when_there_are_many() -> None:
+    units = plan_units(10_000, range(10_001), Sizes(rows_per_unit=4))
+    told = [Proven(rows=4, digest=number) for number in range(len(units))]
+    chunks = hashes_of(units, told)
+    assert len(units) > 2 * CHUNKS_TOLD_MAX
+    assert CHUNKS_TOLD_MAX / 2 < len(chunks) <= CHUNKS_TOLD_MAX
+    assert (chunks[0].lower, chunks[-1].upper) == (None, None)
+    assert all(one.upper == after.lower for one, after in pairwise(chunks))
+    rows = [int(one.fingerprint.split(":")[0]) for one in chunks]
+    assert sum(rows) == 4 * len(units)

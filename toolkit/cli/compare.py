@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit.cli.options import JSON, require_dsn
+from toolkit.cli.options import JSON, READERS, require_dsn
 from toolkit.cli.scoping import scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
 
@@ -31,8 +31,14 @@ _DIFFER, _UNVERIFIED = 5, 4
 @click.option("--exclude", help="Columns that are not compared, with commas between them.")
 @click.option("--where", help="SQL condition on the rows, on both sides.")
 @scope_options
+@READERS
 @click.option(
-    "--jobs", type=click.IntRange(1, 32), default=2, show_default=True, help="Tables at a time."
+    "--snapshot-limit",
+    type=click.IntRange(1),
+    default=3600,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up a table without an order of keys then: its snapshot keeps VACUUM from cleaning.",
 )
 @click.option(
     "--settle",
@@ -55,6 +61,7 @@ def compare(left: str, right: str, *, as_json: bool, **options: Any) -> None:  #
     dbsplit compare "$OLD" "$NEW" --tables orders,crm.leads --json
     dbsplit compare "$OLD" "$NEW" --tables events --key id --exclude loaded_at
     dbsplit compare "$OLD" "$NEW" --within updated_at:12h --sample 5
+    dbsplit compare "$OLD" "$NEW" --tables events --jobs 8
     """
     with told(as_json=as_json) as talk:
         from toolkit.comparing import compare_databases
@@ -82,6 +89,7 @@ def _wish(options: dict[str, Any]) -> Wish:
         key=_names(options["key"]),
         leave_out=_names(options["exclude"]),
         jobs=options["jobs"],
+        snapshot_s_max=options["snapshot_limit"],
         settle_s=options["settle_s"],
         scope=scope_of(options, where=options["where"] or ""),
     )

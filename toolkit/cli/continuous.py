@@ -48,12 +48,18 @@ def require_sensible(options: Mapping[str, Any]) -> None:
 
 
 def watch_split(
-    plan: Path, talk: Talk, services: Sequence[str], tables: Sequence[str], *, every_s: float
+    plan: Path,
+    talk: Talk,
+    services: Sequence[str],
+    tables: Sequence[str],
+    *,
+    every_s: float,
+    jobs: int,
 ) -> None:
     """Compare until stopped; ends with exit code 5 if something was not equal at last."""
     from toolkit.chosen_routes import chosen_routes
     from toolkit.cli.options import require_services
-    from toolkit.continuous import keep_validating
+    from toolkit.continuous import Pace, keep_validating
     from toolkit.opened import open_split
 
     split = open_split(plan)
@@ -74,7 +80,9 @@ def watch_split(
     hint = f"split {split.name}, round after round; stop it with Ctrl-C or SIGTERM"
     with interrupted_by(signal.SIGTERM, signal.SIGINT, first=stop.set):
         talk.line("validate", hint)
-        watched = keep_validating(split, routes, say, every_s=every_s, still=still, stop=stop)
+        watched = keep_validating(
+            split, routes, say, pace=Pace(every_s=every_s, jobs=jobs), still=still, stop=stop
+        )
     equal = sum(one.state == "equal" for one in watched.tables)
     talk.result(
         watched.as_dict(),

@@ -27,6 +27,13 @@ JOBS = click.option(
     type=click.IntRange(1, 64),
     help="Tables that are copied, and indexes that are built, at the same time.",
 )
+READERS = click.option(
+    "--jobs",
+    type=click.IntRange(1, 32),
+    default=2,
+    show_default=True,
+    help="Sessions on each side: tables at a time, and parts of a large one.",
+)
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 FORMAT = click.option(
     "--format",

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from toolkit.cli.continuous import continuous_options, require_sensible, watch_split
-from toolkit.cli.options import JSON, PLAN, SERVICE, YES, writing
+from toolkit.cli.options import JSON, PLAN, READERS, SERVICE, YES, writing
 from toolkit.cli.rules import broken_text, chosen_rules, rule_options, rules_text
 from toolkit.cli.scoping import scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
@@ -43,6 +43,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="With --snapshot: give it up then, as it keeps VACUUM from cleaning up.",
 )
 @continuous_options
+@READERS
 @click.option("--html", type=_FILE, help="Write a page to read, to drill into and to sign.")
 @click.option("--junit", type=_FILE, help="Write JUnit XML: a test case for each table and rule.")
 @click.option("--github", is_flag=True, help="Say what differs as annotations of GitHub Actions.")
@@ -94,6 +95,7 @@ def validate(
     dbsplit validate plan.yaml
     dbsplit validate plan.yaml --service crm --table customers
     dbsplit validate plan.yaml --table orders --within updated_at:2d
+    dbsplit validate plan.yaml --table events --jobs 8
     dbsplit validate plan.yaml --snapshot
     dbsplit validate plan.yaml --continuous --every 600
     dbsplit validate plan.yaml --html rows.html --junit rows.xml --github
@@ -106,7 +108,8 @@ def validate(
         _require_meant(options)
         if options["continuous"]:
             require_sensible(options)
-            watch_split(plan, talk, services, tables, every_s=options["every"])
+            every_s, jobs = options["every"], options["jobs"]
+            watch_split(plan, talk, services, tables, every_s=every_s, jobs=jobs)
             return
         from toolkit.validating import Wanted
 
@@ -123,6 +126,7 @@ def validate(
             rules=chosen_rules(services, tables, options),
             scope=scope_of(options),
             snapshot_s=options["snapshot_limit"] if options["snapshot"] else None,
+            jobs=options["jobs"],
             may_repair=may_repair,
         )
         validated = compare_split(plan, talk, services, tables, wanted)

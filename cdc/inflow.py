@@ -1,0 +1,93 @@
+"""Copying into several tables in one exchange.
+
+A cursor's `copy` waits two or three times for each table; a batch has two of them for each
+table that was written to, so with many tables waiting would be most of the work.  Here all
+statements go at once, and one answer is waited for between two tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from struct import pack
+from typing import Final
+
+import psycopg
+from psycopg import pq, sql
+from psycopg.pq.abc import PGconn
+
+from cdc.connect import Connection
+from cdc.libpq import await_status, flush, next_result, put, rest_of_results
+
+BLOCK_BYTES = 1 << 18
+"""Rows are joined to blocks of about this size: one call of libpq per row would cost more."""
+
+_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + pack("!ii", 0, 0)
+_END: Final = pack("!h", -1)
+
+
+def into(table: sql.Identifier, columns: Iterable[sql.Identifier]) -> bytes:
+    """The statement that copies rows in binary form into these columns."""
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)")
+    return statement.format(table, sql.SQL(", ").join(columns)).as_string(None).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Inflow:
+    """Rows that go into a table."""
+
+    statement: bytes  # as `into` has it
+    lines: Iterable[bytes]  # rows in COPY's binary format, many or one at a time
+
+
+def copy_in(connection: Connection, inflows: Sequence[Inflow]) -> list[int]:
+    """Copy all of them, in their order; returns the rows of each.
+
+    Not in a pipeline.  Raises what the server objects to; then none of the rows is to be
+    kept, so a transaction has to be open.
+    """
+    if not inflows:
+        return []
+    target = connection.pgconn
+    target.send_query(b"; ".join(one.statement for one in inflows))
+    flush(target)
+    try:
+        copied = [_copy(target, one.lines) for one in inflows]
+    except BaseException as error:
+        if getattr(error, "sqlstate", "") is not None:  # else nothing can be expected of it
+            _give_up(target)
+        raise
+    for _ in rest_of_results(target):
+        pass
+    return copied
+
+
+def _copy(target: PGconn, lines: Iterable[bytes]) -> int:
+    await_status(target, pq.ExecStatus.COPY_IN)
+    block, size = [_SIGNATURE], 0
+    for line in lines:
+        block.append(line)
+        size += len(line)
+        if size > BLOCK_BYTES:
+            put(target, b"".join(block))
+            block, size = [], 0
+    block.append(_END)
+    put(target, b"".join(block))
+    target.put_copy_end()
+    flush(target)
+    return await_status(target, pq.ExecStatus.COMMAND_OK).command_tuples or 0
+
+
+def _give_up(target: PGconn) -> None:
+    """Leave the connection as it is after a statement that failed."""
+    with suppress(psycopg.OperationalError):  # between two tables there is none to be ended
+        target.put_copy_end(b"given up")
+        flush(target)
+    while target.status == pq.ConnStatus.OK:
+        try:
+            if next_result(target) is None:
+                return
+        except psycopg.Error as error:
+            if error.sqlstate is None:
+                return

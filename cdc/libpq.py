@@ -1,0 +1,72 @@
+"""What COPY needs of libpq that psycopg's cursors do one table and one round trip at a time.
+
+No function here takes part in a pipeline.  Every wait ends after `SILENCE_S_MAX`.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+
+import psycopg
+from psycopg import pq
+from psycopg.pq.abc import PGconn, PGresult
+
+from cdc.frames import SILENCE_S_MAX, silent
+
+
+def await_status(connection: PGconn, status: pq.ExecStatus) -> PGresult:
+    """The next result of such a kind; those of other statements go before it."""
+    while True:
+        result = next_result(connection)
+        if result is None:
+            raise psycopg.OperationalError(f"the server ended a copy without {status.name}")
+        if result.status == status:
+            return result
+
+
+def next_result(connection: PGconn) -> PGresult | None:
+    """The next result, None if there is no more; raises the error that it may be."""
+    while connection.is_busy():
+        wait([connection.socket], [])
+        connection.consume_input()
+    result = connection.get_result()
+    if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+        if result.error_field(pq.DiagnosticField.SQLSTATE) is None:  # it is libpq that complains
+            raise psycopg.OperationalError(result.error_message.decode(errors="replace").strip())
+        raise psycopg.errors.error_from_result(result)
+    return result
+
+
+def rest_of_results(connection: PGconn) -> Iterator[PGresult]:
+    """What is left, until the connection can be used for other things."""
+    while (result := next_result(connection)) is not None:
+        yield result
+
+
+def put(connection: PGconn, data: bytes | bytearray) -> None:
+    """Send data of a copy."""
+    try:
+        if data:
+            connection.put_copy_data(data)
+            flush(connection)
+    except psycopg.OperationalError:
+        for _ in rest_of_results(connection):  # they tell better
+            pass
+        raise
+
+
+def flush(connection: PGconn) -> None:
+    """Send what libpq holds; what comes meanwhile is taken in, or both ends might wait."""
+    own = [connection.socket]
+    while connection.flush():
+        if wait(own, own):
+            connection.consume_input()
+
+
+def wait(reading: list[int], writing: list[int]) -> bool:
+    """Wait until something can be read or written; True if it can be read."""
+    readable, writable, _ = select.select(reading, writing, [], SILENCE_S_MAX)
+    if not readable and not writable:
+        raise silent()
+    return bool(readable)

@@ -1,0 +1,99 @@
+"""Rows copied into several tables in one exchange, and what becomes of it when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import pack
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cdc.inflow import BLOCK_BYTES, Inflow, copy_in, into
+from tests.conftest import fresh_database
+from toolkit.servers import Server
+
+TABLES = ("one", "Two", "three")
+LARGE = BLOCK_BYTES * 3
+
+
+@pytest.fixture
+def target(target_server: Server) -> Iterator[psycopg.Connection]:
+    with (
+        fresh_database(target_server) as dsn,
+        psycopg.connect(dsn, autocommit=True) as connection,
+    ):
+        for name in TABLES:
+            statement = sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, body bytea)")
+            connection.execute(statement.format(sql.Identifier(name)))
+        yield connection
+
+
+def line(number: int, size: int = 1) -> bytes:
+    return pack("!hiii", 2, 4, number, size) + bytes(size)
+
+
+def inflow(table: str, *lines: bytes) -> Inflow:
+    columns = [sql.Identifier("id"), sql.Identifier("body")]
+    return Inflow(into(sql.Identifier(table), columns), lines)
+
+
+def counts(target: psycopg.Connection) -> list[int]:
+    queries = (sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(n)) for n in TABLES)
+    rows = (target.execute(query).fetchone() for query in queries)
+    return [row[0] for row in rows if row]
+
+
+def test_each_table_gets_its_rows(target: psycopg.Connection) -> None:
+    assert copy_in(target, []) == []
+    given = [
+        inflow("one", line(1), line(2) + line(3)),
+        inflow("Two"),
+        inflow("three", *(line(n, LARGE) for n in range(20))),
+    ]
+    assert copy_in(target, given) == [3, 0, 20]
+    assert counts(target) == [3, 0, 20]
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+def test_what_the_server_refuses_is_raised_and_the_session_goes_on(
+    target: psycopg.Connection, size: int
+) -> None:
+    given = [
+        inflow("one", line(1)),
+        inflow("Two", line(1), line(1), *(line(n, size) for n in range(2, 40))),
+        inflow("three", line(1)),
+    ]
+    with target.transaction(force_rollback=True), pytest.raises(psycopg.errors.UniqueViolation):
+        copy_in(target, given)
+    assert counts(target) == [0, 0, 0]
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        copy_in(target, [inflow("one", line(1)), inflow("missing", line(1))])
+    assert counts(target) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("before", [0, LARGE])
+def test_rows_that_cannot_be_made_leave_nothing(target: psycopg.Connection, before: int) -> None:
+    def lines() -> Iterator[bytes]:
+        yield line(1, before)
+        raise ValueError("cannot be made")
+
+    broken = Inflow(inflow("Two").statement, lines())
+    with pytest.raises(ValueError, match="cannot be made"):
+        copy_in(target, [inflow("one", line(1)), broken, inflow("three", line(1))])
+    assert counts(target) == [0, 0, 0]
+
+
+def test_a_session_that_is_ended_meanwhile_does_not_hang(
+    target: psycopg.Connection, target_server: Server
+) -> None:
+    def lines() -> Iterator[bytes]:
+        yield line(1, LARGE)
+        with psycopg.connect(target_server.dsn(), autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", [target.info.backend_pid])
+        for number in range(2, 50):
+            yield line(number, LARGE)
+
+    with pytest.raises(psycopg.OperationalError):
+        copy_in(target, [Inflow(inflow("one").statement, lines()), inflow("Two", line(1))])
+    assert target.broken
