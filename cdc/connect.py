@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from plans.catalog_first import CATALOG_FIRST
-from plans.errors import NotReady
+from plans.errors import Unreachable
 
 CONNECT_TIMEOUT_S = 10
 
@@ -53,7 +53,7 @@ logging.getLogger("psycopg").addHandler(logging.NullHandler())
 def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Connection:
     """Open a connection with pinned text forms, which may rest as long as it likes.
 
-    Raises NotReady, without the password, if the server does not let us in.
+    Raises Unreachable, without the password, if the server does not let us in.
     """
     conninfo = session_conninfo(dsn, name=name)
     try:
@@ -112,14 +112,14 @@ def describe(dsn: str) -> str:
     return f"{parts.get('user') or 'default user'}@{host}:{port}/{parts.get('dbname') or ''}"
 
 
-def not_reachable(dsn: str, error: psycopg.Error) -> NotReady:
+def not_reachable(dsn: str, error: psycopg.Error) -> Unreachable:
     """The error for a server that refused us, with what the server said."""
     # Lines that are indented comment on the one before.
     said = [line for line in str(error).strip().splitlines() if not line[:1].isspace()]
     reason = said[-1] if said else type(error).__name__
     if (password := conninfo_to_dict(dsn).get("password")) and str(password) in reason:
         reason = reason.replace(str(password), "********")
-    return NotReady(
+    return Unreachable(
         f"cannot connect to {describe(dsn)}: {reason}",
         hint="check that the server runs, and host, port, user, password and pg_hba.conf",
     )

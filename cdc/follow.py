@@ -20,7 +20,7 @@ from cdc.apply import Applier
 from cdc.connect import connect
 from cdc.gate import Gate
 from cdc.link import Link
-from cdc.lsn import LSN, confirmable
+from cdc.lsn import LSN, NEVER, confirmable
 from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
 from cdc.reader import Reader, Stream
@@ -30,7 +30,7 @@ from cdc.slot import Server, require_unbroken
 from cdc.spool import SPILL_BYTES_MAX
 from cdc.stage import carries_binary
 from cdc.watch import Watch
-from plans.catalog import TableName
+from plans.catalog import Table, TableName
 from plans.errors import NotReady, SplitError, StreamBroken
 
 PULL_BYTES_MIN = 1 << 23
@@ -49,13 +49,15 @@ class Feed:
     slot: str
     publication: str
     links: tuple[Link, ...]
+    elsewhere: tuple[Table, ...] = ()
+    """Tables that are published, and whose rows none of the links takes."""
     past: Past = NO_PAST
     server: Server | None = None  # that the slot was made on; None if it was not noted
 
     @property
     def horizons(self) -> dict[TableName, LSN]:
         """By leader table, where the earliest copy of it ends."""
-        found: dict[TableName, LSN] = {}
+        found = {table.name: NEVER for table in self.elsewhere}
         for link in self.links:
             for flow in link.flows:
                 table, horizon = flow.leader.name, link.horizons.get(flow.route, LSN(0))
@@ -229,6 +231,7 @@ class Follower(threading.Thread):
     def _watch(self) -> Watch:
         feed = self.feed
         tables = [flow.leader for link in feed.links for flow in link.flows]
+        tables += feed.elsewhere
         return Watch(feed.leader_dsn, feed.publication, tables, feed.past, feed.horizons)
 
 

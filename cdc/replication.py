@@ -54,6 +54,9 @@ _NOT_UTF8 = b"22021"  # character_not_in_repertoire
 MESSAGES_MAX = 8_000
 BYTES_MAX = 1 << 20
 
+ANSWER_S_MAX = 60.0
+"""How long a server may take until a stream begins."""
+
 NAP_S = 0.004
 """How long a busy reader rests between reads.
 
@@ -237,6 +240,7 @@ class ReplicationConnection:
             ),
         )
         self._connection.send_query(command.as_string(None).encode())
+        self._await_answer()
         result = self._connection.get_result()
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
             reason = self._error(result)
@@ -247,6 +251,18 @@ class ReplicationConnection:
                 hint="if the slot is lost, what it had retained is gone: `dbsplit abort` and "
                 "start again",
             )
+
+    def _await_answer(self) -> None:
+        """Wait until `get_result` will not: it would let no other thread run meanwhile."""
+        deadline = time.monotonic() + ANSWER_S_MAX
+        try:
+            while self._connection.is_busy():
+                if time.monotonic() > deadline:
+                    raise ConnectionLost(f"{describe(self._dsn)} did not answer")
+                self._wait_readable(1.0)
+                self._connection.consume_input()
+        except psycopg.OperationalError as error:
+            raise ConnectionLost(str(error)) from None
 
     def read(self, timeout_s: float) -> Received:
         """What has arrived, something at least unless nothing came within `timeout_s`.

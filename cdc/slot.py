@@ -17,7 +17,7 @@ import psycopg
 
 from cdc.connect import Connection, session_conninfo
 from cdc.lsn import LSN
-from plans.errors import NotReady, StreamBroken
+from plans.errors import StreamBroken, Unreachable
 
 _STATE: Final[LiteralString] = """
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system,
@@ -61,12 +61,12 @@ class SlotState:
 def read_slot(connection: Connection, slot: str) -> SlotState:
     """The slot as it is now.
 
-    Raises NotReady if the server is a standby or still recovers: that may pass.
+    Raises Unreachable if the server is a standby or still recovers: that may pass.
     """
     try:
         row = connection.execute(_STATE, [slot]).fetchone()
     except psycopg.errors.ObjectNotInPrerequisiteState:
-        raise NotReady(
+        raise Unreachable(
             f"the server of slot {slot} is in recovery: it is a standby, or just starts",
             hint="let the DSN lead to the primary",
         ) from None

@@ -43,6 +43,8 @@ class Kind(Enum):
     ENUM_RENAMED = "changed_columns:label"  # of the type
     RELABELLED = "changed_columns:labels"  # of each table with such a column
     DOMAIN = "changed_columns:domain"
+    ATTRIBUTES = "changed_columns:attributes"  # of a composite type
+    RECOMPOSED = "changed_columns:composed"  # of each table with such a column
 
     @property
     def policy(self) -> str:
@@ -61,10 +63,12 @@ _IN_PLACE = frozenset(
         Kind.ENUM_LABEL,
         Kind.ENUM_RENAMED,
         Kind.DOMAIN,
+        Kind.ATTRIBUTES,
         Kind.GONE_TABLE,
     }
 )
-_OF_TYPES = frozenset({Kind.ENUM_LABEL, Kind.ENUM_RENAMED, Kind.DOMAIN})
+OF_TYPES = frozenset({Kind.ENUM_LABEL, Kind.ENUM_RENAMED, Kind.DOMAIN, Kind.ATTRIBUTES})
+"""Changes of types, not of tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,10 @@ class Change:
             Kind.ENUM_RENAMED: f"has the value {self.was!r} renamed to {self.object!r}",
             Kind.RELABELLED: f"has column {self.object} of a type with a renamed value",
             Kind.DOMAIN: "has other constraints, or another default",
+            Kind.ATTRIBUTES: f"has the attributes ({self.now}) instead of ({self.was})",
+            Kind.RECOMPOSED: f"has column {self.object} of a type with other attributes",
         }[self.kind]
-        subject = "type" if self.kind in _OF_TYPES else "table"
+        subject = "type" if self.kind in OF_TYPES else "table"
         return f"{subject} {self.table} {said}"
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+OfService = Callable[[str, str], str]
+"""Makes a name of a split's and a service's."""
+
 CONTROL_SCHEMA = "dbsplit"
 APPLIER_SETTING = "dbsplit.applier"
 """The session setting by which fences know our own appliers."""
@@ -24,6 +29,11 @@ def publication(split: str) -> str:
 def slot(split: str) -> str:
     """The slot on the source."""
     return f"dbsplit_{slug(split)}"
+
+
+def refresh_slot(split: str) -> str:
+    """The slot on the source that keeps what is written to tables while they are copied anew."""
+    return f"dbsplit_{slug(split)}_refresh"
 
 
 def back_publication(split: str, service: str) -> str:
@@ -59,9 +69,19 @@ def back_repair_origin(split: str, service: str) -> str:
     return f"dbsplit_{slug(split)}_{slug(service)}_back_repair"
 
 
+def refresh_origin(split: str, service: str) -> str:
+    """The replication origin with which tables are brought to where the stream is."""
+    return f"dbsplit_{slug(split)}_{slug(service)}_refresh"
+
+
 def stream(split: str, service: str) -> str:
     """The progress row, in the target, of the source's changes."""
     return f"{split}:{service}"
+
+
+def refresh_stream(split: str, service: str) -> str:
+    """The progress row, in the target, of tables that are not part of the stream yet."""
+    return f"{split}:{service}:refresh"
 
 
 def back_stream(split: str, service: str) -> str:

@@ -166,7 +166,7 @@ def _column(column: Column, target: Table, part: _Part, problems: Problems) -> R
         problems.add(
             part.path,
             f"{column.name!r}: {target.name} in {part.service}'s database {what}",
-            "the target's schema has changed; abort and prepare again, or restore it",
+            "if the source has changed, `dbsplit plan refresh`; if the target has, undo it there",
         )
     type_ = there.type if there else column.type
     return RouteColumn(

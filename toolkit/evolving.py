@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import psycopg
+
 from cdc.connect import connect
 from cdc.watch import UnknownShape
 from plans.errors import GateClosed, NotReady, PlanInvalid, SplitError, StreamBroken
@@ -20,13 +22,14 @@ from plans.load import Plan, load_plan
 from toolkit import state
 from toolkit.leading import require_agreement
 from toolkit.opened import Split, open_split
+from toolkit.patience import Patience
 from toolkit.prepared import Drifted, NoOwner, require_begun
 from toolkit.refresh import refresh
 from toolkit.refresh_edits import Answers
 from toolkit.refresh_seen import read_noted, see
 from toolkit.say import Say
 from toolkit.state import Phase
-from toolkit.streaming import StreamProgress, stream
+from toolkit.streaming import NOTHING_YET, StreamProgress, stream
 
 REFRESHES_MAX = 100
 """Of one run of the verb: each carries something, and a schema that changes so often is a bug."""
@@ -41,15 +44,35 @@ def follow(
     say: Say,
     begun: Callable[[Split], None] = lambda _split: None,
 ) -> StreamProgress:
-    """Follow as `toolkit.streaming.stream`, and carry what the plan lets us carry."""
-    for _ in range(REFRESHES_MAX):
+    """Follow as `toolkit.streaming.stream`, and carry what the plan lets us carry.
+
+    A connection that breaks is made again, see `toolkit.patience`.
+    """
+    patience, latest, refreshes = Patience(), NOTHING_YET, 0
+
+    def reported(progress: StreamProgress) -> None:
+        nonlocal latest
+        latest = progress
+        if progress.connected:
+            patience.follows()
+        report(progress)
+
+    while refreshes < REFRESHES_MAX:
+        patience.begin()
         try:
             _require_agreement(path)
             split = open_split(path)
             begun(split)
-            return stream(split, stop=stop, until_caught_up=until_caught_up, report=report)
+            return stream(split, stop=stop, until_caught_up=until_caught_up, report=reported)
         except (Drifted, StreamBroken) as error:
+            refreshes += 1
             carry(path, error, say)
+        except (NotReady, psycopg.Error) as error:
+            pause_s = patience.pause_s(error)
+            why = str(error).strip().partition("\n")[0]
+            say("reconnecting", {"why": why, "in_s": pause_s})
+            if stop.wait(pause_s):
+                return latest
     raise StreamBroken(
         f"the source's schema has changed {REFRESHES_MAX} times since the stream began",
         hint="start `dbsplit stream` again",

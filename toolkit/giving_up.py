@@ -51,14 +51,15 @@ def give_up(split: Split, source: Connection, retained_bytes: int) -> StreamBrok
 
 
 def require_not_given_up(split: str, source: Connection) -> None:
-    """Raise StreamBroken if the split was given up; its slot is dropped if it still stands."""
+    """Raise StreamBroken if the split was given up; its slots are dropped if they still stand."""
     if source.execute("SELECT to_regclass('dbsplit.split')").fetchone() == (None,):
         return
     row = source.execute(
         "SELECT settings -> 'given_up' ->> 'why' FROM dbsplit.split WHERE split = %s", [split]
     ).fetchone()
     if row is not None and row[0] is not None:
-        drop_slot(source, names.slot(split))
+        for slot in (names.slot(split), names.refresh_slot(split)):
+            drop_slot(source, slot)
         raise _given_up(split, row[0])
 
 

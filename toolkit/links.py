@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from cdc.connect import connect
 from cdc.copy_record import copied
@@ -14,35 +15,69 @@ from cdc.slot import Server
 from cdc.stage import carries_binary
 from plans import names
 from plans.errors import NotReady
-from plans.routes import Kind
+from plans.routes import Kind, Route
 from plans.schema.staging import staging_types
 from toolkit.opened import Split
 from toolkit.prepared import passed_of, past_of, past_of_leader
 from toolkit.slot_server import SOURCE, known_server
 
 
-def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
-    """The source's slot and the links to all targets.
+def forward_feed(
+    split: Split, *, of_several_moments: bool = False, aside: Collection[str] = ()
+) -> Feed:
+    """The source's slot and the links to all targets; routes that are `aside` are left out.
 
     Until the stream has passed the latest horizon, targets may be of several moments.
 
     Raises NotReady if a route is not copied yet: without its horizon the stream
     would not know which changes the copy has.
     """
+    taken = [route for route in split.routes if route.id not in aside]
+    # A target without a route now goes on with the others: it will have one again.
+    services = {route.service for route in split.routes}
+    manner = _Manner(names.slot(split.name), names.stream, names.origin, of_several_moments)
+    return _from_source(split, taken, services, manner)
+
+
+def refresh_feed(split: Split, routes: Collection[str]) -> Feed:
+    """What brings these routes to where the stream is, which leaves them out meanwhile."""
+    taken = [route for route in split.routes if route.id in routes]
+    manner = _Manner(
+        names.refresh_slot(split.name),
+        names.refresh_stream,
+        names.refresh_origin,
+        of_several_moments=True,
+    )
+    return _from_source(split, taken, {route.service for route in taken}, manner)
+
+
+class _Manner(NamedTuple):
+    """By which slot, and under which names, the source's changes come to a target."""
+
+    slot: str
+    stream: names.OfService
+    origin: names.OfService
+    of_several_moments: bool
+
+
+def _from_source(
+    split: Split, taken: Sequence[Route], services: Collection[str], manner: _Manner
+) -> Feed:
     links = []
     with connect(split.plan.source.dsn) as source:
         passed = passed_of(source, split.name)
     server: Server | None = None
     for service in split.plan.services:
-        routes = split.routes_of([service])
-        if not routes:
+        if service not in services:
             continue
+        routes = [route for route in taken if route.service == service]
         with connect(split.plan.source.dsn) as source, connect(split.dsn(service)) as target:
-            horizons = copied(target)
+            there = copied(target)
             server = known_server(target, split.name, SOURCE) or server
             tables = {route.source.name: route.source for route in routes}
             types = staging_types(source, tables.values(), target).types
-        _require_copied(split, service, [route.id for route in routes], horizons)
+        _require_copied(split, service, [route.id for route in routes], there)
+        horizons = {route.id: there[route.id] for route in routes}
         for route in routes:
             # Nobody else writes what is its own as a whole: before it is only what came back.
             if route.kind is Kind.WHOLE and route.id in passed:
@@ -51,8 +86,8 @@ def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
             Link(
                 split=split.name,
                 service=service,
-                stream=names.stream(split.name, service),
-                origin=names.origin(split.name, service),
+                stream=manner.stream(split.name, service),
+                origin=manner.origin(split.name, service),
                 echoes=frozenset(
                     {
                         names.back_origin(split.name, service),
@@ -68,19 +103,22 @@ def forward_feed(split: Split, *, of_several_moments: bool = False) -> Feed:
                 leader_dsn=split.plan.source.dsn,
                 follower_dsn=split.dsn(service),
                 flows=tuple(split.forward(route) for route in routes),
-                of_several_moments=of_several_moments,
+                of_several_moments=manner.of_several_moments,
                 horizons=horizons,
                 types=types,
             )
         )
     with connect(split.plan.source.dsn) as source:
         noted = past_of(source, split.name)
+    tables = {route.source.name: route.source for route in split.routes}
+    followed = {route.source.name for route in taken}
     return Feed(
         name=split.name,
         leader_dsn=split.plan.source.dsn,
-        slot=names.slot(split.name),
+        slot=manner.slot,
         publication=names.publication(split.name),
         links=tuple(links),
+        elsewhere=tuple(tables[name] for name in sorted(tables.keys() - followed)),
         server=server,
         past=Past.of(noted, binary=carries_binary(f.leader for link in links for f in link.flows)),
     )

@@ -34,6 +34,14 @@ RECOVERY_S_MAX = 30.0
 POLL_S = 0.1
 
 
+class Held(NotReady):
+    """Another session has the role; `ours` if it is one of this process, which may live on."""
+
+    def __init__(self, message: str, *, hint: str, ours: bool) -> None:
+        super().__init__(message, hint=hint)
+        self.ours = ours
+
+
 def lock_key(split: str, role: Role) -> int:
     """The advisory lock's key: 64 bits of a hash, signed, as PostgreSQL wants it."""
     digest = hashlib.sha256(f"dbsplit:{split}:{role}".encode()).digest()
@@ -47,7 +55,7 @@ def sole_runner(
     """Hold the role until the end of the block; the lock goes with the connection.
 
     What has to end with the role is to be done on this very connection.  Raises
-    NotReady if another process has the role, with what is known of that one; a
+    Held if another process has the role, with what is known of that one; a
     recovery, which is over in a moment, is waited for.
     """
     # The server keeps 63 bytes of the name; it tells others who we are.
@@ -59,9 +67,11 @@ def sole_runner(
             time.sleep(POLL_S)
         if not mine:
             who = _who(connection, split, role)
-            raise NotReady(
+            holder = holder_name(connection, split, role)
+            raise Held(
                 f"{_VERBS[role]} of split {split} is running already{who}",
                 hint=_HINTS.get(role, "one at a time: stop it, or wait until it has ended"),
+                ours=holder == connection.info.parameter_status("application_name"),
             )
         yield connection
 

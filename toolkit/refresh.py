@@ -22,15 +22,19 @@ from typing import Any
 from cdc.connect import Connection
 from cdc.crash import crash_point
 from cdc.watch import UnknownShape
-from plans.catalog import TableName
+from plans.catalog import Catalog, TableName
+from plans.catalog_read import read_catalog
+from plans.compile import compile_routes
 from plans.errors import GateClosed, PlanInvalid
+from plans.evolution import OF_TYPES, Numbers
 from plans.load import Plan, load_plan
 from plans.revision import revise
 from toolkit import locks, state
 from toolkit.leading import require_agreement
 from toolkit.refresh_edits import Answers, edits_of, entry_key, to_ignore
+from toolkit.refresh_in_place import not_null_statement
 from toolkit.refresh_run import carry_out
-from toolkit.refresh_seen import Seen, read_noted, see
+from toolkit.refresh_seen import Noted, Seen, ignored_columns, read_noted, see
 from toolkit.refresh_work import Work, decide
 from toolkit.say import Say
 from toolkit.state import Phase
@@ -80,11 +84,48 @@ def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) ->
         if noted.work is not None:
             work = Work.of(noted.work)
             _require_same(plan, work)
+            require_agreement(plan, source, noted, state.moved(source, plan.split))
+            work = _overtaken(plan, source, noted, work)
             if not dry_run:
+                _note_work(plan.split, source, work)
                 _finish(path, source, work, say)
             return _told(work)
         require_agreement(plan, source, noted, moved_services(plan, source))
         return _begin(path, plan, source, answers, say, dry_run=dry_run)
+
+
+def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work) -> Work:
+    """The work, or what takes its place if the source has changed since it was decided.
+
+    Raises PlanInvalid if that needs another plan, which a refresh that was begun cannot have.
+    """
+    numbers = {name: Numbers.of(one) for name, one in work.numbers.items()}
+    decided = replace(noted, shapes=work.shapes, numbers=numbers, past=work.past)
+    seen = see(plan, source, decided)
+    hidden = ignored_columns(decided)
+    later = [
+        change
+        for change in seen.changes
+        if change.kind not in OF_TYPES and change.object not in hidden.get(change.table, ())
+    ]
+    if not later:
+        return work
+    undo = (
+        f"undo it on the source, repeat `dbsplit plan refresh {plan.path}`, which ends what was "
+        "begun, and make the change again"
+    )
+    try:
+        edits = edits_of(plan, decided, seen, Answers())
+    except PlanInvalid as error:
+        raise PlanInvalid(str(error), hint=undo) from None
+    if edits:
+        raise PlanInvalid(
+            f"{'; '.join(map(str, later))}, since the refresh was begun, and that needs another "
+            "plan",
+            hint=undo,
+        )
+    now, _ = _decide(plan, source, _begun(plan, work, seen.catalog))
+    return _with_rest(now, work, seen.catalog)
 
 
 def _begin(
@@ -153,22 +194,34 @@ def _finish(path: Path, source: Connection, work: Work, say: Say) -> tuple[str, 
         except UnknownShape as unknown:
             if unknown.table in anew:
                 raise
-            anew |= {unknown.table}
             plan = load_plan(path, os.environ)
-            before = work
+            before, catalog = work, read_catalog(source, plan.source.schemas)
+            anew |= {unknown.table} | _begun(plan, work, catalog)
             work, _ = _decide(plan, source, anew)
-            work = _with_rest(work, before)
+            work = _with_rest(work, before, catalog)
             _note_work(plan.split, source, work)
         else:
             return work.copied
 
 
-def _with_rest(work: Work, before: Work) -> Work:
+def _begun(plan: Plan, work: Work, catalog: Catalog) -> frozenset[TableName]:
+    """The tables that a work copies: what takes its place begins them anew, keys and all."""
+    routes = compile_routes(plan, catalog)
+    return frozenset(route.source.name for route in routes if route.id in work.copied)
+
+
+def _with_rest(work: Work, before: Work, catalog: Catalog) -> Work:
     """What was left over of a work that another takes the place of."""
     services = {}
+    needed = {
+        not_null_statement(table.name, column.name)
+        for table in catalog.tables.values()
+        for column in table.columns
+        if column.not_null
+    }
     for service, one in work.services.items():
         old = before.services[service]
-        left = [s for s in old.revision.rest if s.endswith("SET NOT NULL")]
+        left = [s for s in old.revision.rest if s in needed]
         rest = (*one.revision.rest, *(s for s in left if s not in one.revision.rest))
         routes = tuple(sorted({*one.routes, *old.routes}))
         services[service] = replace(one, revision=replace(one.revision, rest=rest), routes=routes)
@@ -209,8 +262,7 @@ def _told(work: Work, edits: tuple[str, ...] = (), unassigned: tuple[str, ...] =
         changes=work.said,
         edits=edits,
         statements={
-            service: [*one.revision.first, *one.revision.keys, *one.revision.rest]
-            for service, one in work.services.items()
+            service: list(one.revision.statements) for service, one in work.services.items()
         },
         copied=work.copied,
         unassigned=unassigned,

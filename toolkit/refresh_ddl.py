@@ -51,13 +51,20 @@ _OF_ROWS = (
 class Revision:
     """What is run in one target: before its tables are copied anew, and after the stream caught up.
 
-    `keys` come between: the stream finds rows by them.
+    `keys` come between: the stream finds rows by them.  So do `indexes`, which are of no
+    tables but those.
     """
 
     first: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()  # what is there, and no more on the source: how to drop it
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """All that is run, in its order."""
+        return (*self.first, *self.keys, *self.indexes, *self.rest)
 
 
 def revision(dsn: str, wanted: Wanted) -> Revision:
@@ -81,6 +88,13 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
     }
     after = list(wanted.schema.after_data)
     first_keys = [s for s in after if s.build and (s.build.root, s.build.unique) in keys]
+    apart = [
+        s
+        for s in after
+        if s.build and not s.build.references and s.build.root in wanted.anew
+        if s not in first_keys
+    ]
+    left = [s for s in after if s not in (*first_keys, *apart)]
     with connect(dsn, name="dbsplit refresh", autocommit=False) as target:
         target.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
         gone = _attached(target, wanted)
@@ -95,12 +109,14 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
             _run(target, statement)
         alters += _defaults(target, wanted)
         made_keys = list(_missing(target, wanted, first_keys))
-        rest = list(_missing(target, wanted, [s for s in after if s not in first_keys]))
+        indexes = list(_missing(target, wanted, apart))
+        rest = list(_missing(target, wanted, left))
         tried = [statement for statement in turns[Turn.LATER] if _try(target, statement)]
         target.rollback()
     return Revision(
         first=_meaningful([*known, *before, *alters]),
         keys=tuple(made_keys),
+        indexes=tuple(indexes),
         rest=_meaningful([*rest, *tried]),
         kept=gone.kept,
     )

@@ -9,7 +9,7 @@ from enum import Enum
 from psycopg import sql
 
 from plans.catalog import Catalog, Column, Table, TableName
-from plans.evolution import Change, Kind
+from plans.evolution import OF_TYPES, Change, Kind
 from plans.routes import Kind as Kinds
 from plans.routes import Route
 from plans.schema.ddl import TargetSchema
@@ -18,6 +18,7 @@ from toolkit.refresh_attached import (
     loosened,
     tightened,
 )
+from toolkit.refresh_composites import Attributes, altered
 
 VIRTUAL_SINCE = 180_000
 
@@ -43,6 +44,8 @@ class Wanted:
     noted: tuple[str, ...] = ()  # what undoes that
     domains: Mapping[TableName, Domain] = field(default_factory=dict)  # of the source
     domains_there: Mapping[TableName, Domain] = field(default_factory=dict)
+    composites: Mapping[TableName, Attributes] = field(default_factory=dict)  # of the source
+    composites_there: Mapping[TableName, Attributes] = field(default_factory=dict)
     only: frozenset[TableName] | None = None
     """What else the schema has is not ours to make: the service leads."""
 
@@ -58,7 +61,7 @@ class Turn(Enum):
 def in_place(wanted: Wanted) -> Iterator[tuple[Turn, str]]:
     """What changes tables that keep their rows."""
     for change in wanted.changes:
-        if change.kind in (Kind.ENUM_LABEL, Kind.ENUM_RENAMED, Kind.DOMAIN):
+        if change.kind in OF_TYPES:
             yield from _of_type(change, wanted)
             continue
         if change.kind is Kind.LOST_PARTITION:
@@ -82,6 +85,10 @@ def _of_type(change: Change, wanted: Wanted) -> Iterator[tuple[Turn, str]]:
     if change.kind is Kind.ENUM_RENAMED and name in wanted.enums_there:
         names = f"{_quoted(change.was)} TO {_quoted(change.object)}"
         yield Turn.RENAME, _text(f"ALTER TYPE {{}} RENAME VALUE {_literally(names)}", name)
+    if change.kind is Kind.ATTRIBUTES:
+        has, wants = wanted.composites_there.get(name), wanted.composites.get(name)
+        if has is not None and wants is not None:
+            yield from ((Turn.RENAME, one) for one in altered(name, wants, has))
     if change.kind is not Kind.DOMAIN:
         return
     ours, theirs = wanted.domains.get(name), wanted.domains_there.get(name)
@@ -116,10 +123,16 @@ def _alter(
             )
         case Kind.NULLABLE_COLUMN if name in served:
             needed = change.now == "NOT NULL"
-            verb, turn = ("SET", Turn.LATER) if needed else ("DROP", Turn.ALTER)
-            yield turn, _text(f"ALTER TABLE {{}} ALTER COLUMN {{}} {verb} NOT NULL", table, name)
+            loosened_ = _text("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", table, name)
+            tightened_ = not_null_statement(table, name)
+            yield (Turn.LATER, tightened_) if needed else (Turn.ALTER, loosened_)
         case _:
             pass
+
+
+def not_null_statement(table: TableName, column: str) -> str:
+    """What holds when the stream has passed the change."""
+    return _text("ALTER TABLE {} ALTER COLUMN {} SET NOT NULL", table, column)
 
 
 def _added(change: Change, column: Column, wanted: Wanted, *, owned: bool) -> Iterator[str]:

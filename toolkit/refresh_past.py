@@ -19,6 +19,7 @@ from plans.evolution import Change, Kind, Numbers
 from plans.load import Plan
 from plans.routes import Route
 from toolkit.refresh_attached import Domain
+from toolkit.refresh_composites import Attributes
 from toolkit.refresh_seen import Noted, Seen, ignored_columns
 from toolkit.schema_numbers import read_numbers
 
@@ -38,6 +39,7 @@ class Facts:
     labels: Mapping[TableName, tuple[str, ...]]
     moved: frozenset[str]
     domains: Mapping[TableName, Domain]
+    composites: Mapping[TableName, Attributes]
 
 
 def fills_of(

@@ -7,49 +7,32 @@ has passed the change, what holds only from then on.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from psycopg import sql
 
 from cdc.connect import Connection, connect
-from cdc.copy_pace import Tally
-from cdc.copy_record import latest_horizon, routes_of_several_moments
-from cdc.copy_session import equipped
-from cdc.copy_sql import CopyTask, without_doubles
-from cdc.copying import Copying
 from cdc.crash import crash_point
-from cdc.crew import Crew
 from cdc.follow import Follower
 from cdc.lsn import LSN
-from cdc.slot import read_slot
-from cdc.throttle import Throttle
 from plans import names
-from plans.catalog import TableName
-from plans.errors import GateClosed, GivenUp, NotReady
-from plans.schema.ddl import TargetSchema
-from toolkit import fencing, migrations, state
+from plans.errors import GivenUp, NotReady
+from toolkit import fencing, state
+from toolkit import refresh_revisions as revisions
 from toolkit.fence import Fence
-from toolkit.giving_up import give_up, is_over_budget
-from toolkit.initial import copy_tasks
 from toolkit.links import forward_feed
 from toolkit.opened import Split, open_split
 from toolkit.prepare import create_staging_types
+from toolkit.refresh_copy import copied_until, copy_anew
 from toolkit.refresh_work import ServiceWork, Work
-from toolkit.revisions import further_script
 from toolkit.say import Say
-from toolkit.service_schema import render_line
 from toolkit.sides import source_fences, target_fences
 from toolkit.source_log import identify_rows, with_locks
 from toolkit.stored import stored
-from toolkit.throttling import throttled
 
-JOBS = 2
-SNAPSHOTS_MAX = 5
 POLL_S = 0.1
 FENCE_S_MAX = 60.0
 CATCH_UP_S_MAX = 24 * 3600.0
@@ -64,28 +47,29 @@ def carry_out(path: Path, work: Work, say: Say) -> None:
     split = open_split(path, with_targets=False, refreshing=True)
     with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
         _fence_source(split, source)
+        # Before they are published, which refuses deletes of rows that cannot be told.
+        identify_rows(split, source)
         _publish(split, source, work)
         crash_point("refresh.published")
         for service, one in work.services.items():
-            _first(split, service, work, one)
+            revisions.first(split, service, work, one)
             say("schema", {"service": service, "statements": len(one.revision.first)})
             crash_point("refresh.target")
         _note(split, source, work)
         crash_point("refresh.decided")
         split = open_split(path, refreshing=True)
-        identify_rows(split, source)
         create_staging_types(split, source)
         if work.copied:
-            _copy(split, source, work, say)
-            crash_point("refresh.copied")
-        for service, one in work.services.items():
-            _upgrade(split, service, work, "keys", one.revision.keys)
+            copy_anew(path, split, source, work, say)
+        else:
+            revisions.keys(split, work)
         split = open_split(path, refreshing=True)
         if work.copied or any(one.revision.rest for one in work.services.values()):
             _catch_up(split, work, say)
             crash_point("refresh.caught_up")
+        revisions.indexes(split, work)
         for service, one in work.services.items():
-            _upgrade(split, service, work, "rest", one.revision.rest)
+            revisions.rest(split, service, work, one)
             _note_made(split, service, one)
         _fence_fed(split, source)
         _end(split, source, work)
@@ -117,45 +101,6 @@ def _publish(split: Split, source: Connection, work: Work) -> None:
         )
 
 
-def _first(split: Split, service: str, work: Work, one: ServiceWork) -> None:
-    """The schema up to the data, and no word of routes that are copied anew."""
-    forgotten = [*one.routes, *one.forgotten]
-    forgetting = [
-        sql.SQL("DELETE FROM dbsplit.{} WHERE route = ANY ({})")
-        .format(sql.Identifier(table), sql.Literal(forgotten))
-        .as_string(None)
-        for table in ("copied", "copied_chunk", "dirty", "tracked")
-    ]
-    statements = (*one.revision.first, *(forgetting if forgotten else ()))
-    _upgrade(split, service, work, "first", statements)
-
-
-def _upgrade(
-    split: Split, service: str, work: Work, part: str, statements: tuple[str, ...] | list[str]
-) -> None:
-    """Run a revision, if there is something to run and it was not."""
-    if not statements:
-        return
-    revision = f"{work.id}_{part}"
-    noting = (
-        sql.SQL(
-            "UPDATE dbsplit.split SET settings = settings || jsonb_build_object('refreshes',"
-            " coalesce(settings -> 'refreshes', '[]') || to_jsonb({}::text)) WHERE split = {}"
-        )
-        .format(sql.Literal(revision), sql.Literal(split.name))
-        .as_string(None)
-    )
-    with tempfile.TemporaryDirectory(prefix="dbsplit-") as name:
-        directory = Path(name)
-        line = render_line(split, service, TargetSchema((), ()), directory)
-        if revision in line:
-            return
-        further_script(service, revision, line[-1], (*statements, noting), directory)
-        migrations.upgrade(
-            split.dsn(service), directory, revision, version_table_schema=names.CONTROL_SCHEMA
-        )
-
-
 def _note(split: Split, source: Connection, work: Work) -> None:
     """From here on the split is that of the new plan."""
     noted = {
@@ -173,59 +118,9 @@ def _note(split: Split, source: Connection, work: Work) -> None:
     )
 
 
-def _copy(split: Split, source: Connection, work: Work, say: Say) -> None:
-    tally = Tally(lambda _progress: None, workers=JOBS)
-    wanted = set(work.copied)
-    tasks = [task for task in copy_tasks(split, split.plan.services) if task.route.id in wanted]
-    with throttled(
-        split,
-        "copy",
-        tell=lambda now: say("throttle", {"reasons": now.reasons, "warnings": now.warnings}),
-        paused=tally.rested,
-        details=lambda: asdict(tally.pace()),
-    ) as throttle:
-        try:
-            _copy_all(split, tasks, tally, throttle)
-        except GateClosed:
-            retained = read_slot(source, names.slot(split.name)).retained_bytes
-            if is_over_budget(split, source, retained):
-                raise give_up(split, source, retained) from None
-            raise
-    for service in work.services:
-        with connect(split.dsn(service), name="dbsplit refresh") as target:
-            several = routes_of_several_moments(target)
-        for route in split.routes_of([service]):
-            if route.id in several & wanted and route.key:
-                with equipped(split.name) as worker:
-                    worker.target(split.dsn(service)).execute(without_doubles(route))
-    say("copied", {"routes": list(work.copied)})
-
-
-def _copy_all(split: Split, tasks: Sequence[CopyTask], tally: Tally, throttle: Throttle) -> None:
-    changed: frozenset[TableName] = frozenset()
-    for _ in range(SNAPSHOTS_MAX):
-        with Copying(
-            split.plan.source.dsn, split.name, tasks, workers=JOBS, pause=throttle.pause
-        ) as copying:
-            jobs = copying.jobs(tally)
-            tally.begin()
-            Crew(jobs).work(JOBS, copying.equip)
-        changed = copying.changed
-        if not changed:
-            return
-    raise NotReady(
-        f"{', '.join(map(str, sorted(changed)))} was rewritten or truncated each time "
-        "before it could be copied",
-        hint="stop whoever does that for a while, then run the same command again",
-    )
-
-
 def _catch_up(split: Split, work: Work, say: Say) -> None:
     """Let the stream pass the change, and every row that was copied."""
-    goal = LSN.parse(work.until)
-    for service in work.services:
-        with connect(split.dsn(service), name="dbsplit refresh") as target:
-            goal = max(goal, latest_horizon(target))
+    goal = max(LSN.parse(work.until), copied_until(split, work))
     with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
         # An idle source would not tell for a while that there is nothing more.
         source.execute("SELECT pg_logical_emit_message(true, 'dbsplit refresh', '')")

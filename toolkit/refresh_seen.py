@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from plans.evolution import Change, Kind, Numbers, changes, labels_changed
 from plans.load import Plan
 from toolkit import state
 from toolkit.refresh_attached import domain_changes, read_domains
+from toolkit.refresh_composites import Attributes, composite_changes, read_composites
 from toolkit.schema_numbers import read_labels, read_numbers
 
 
@@ -149,16 +150,21 @@ def _of_types(
     followed: Container[str],
     moved: frozenset[str],
 ) -> list[Change]:
-    """Enums and domains of the targets that are not as the source's; each change once.
+    """Types of the targets that are not as the source's; each change once.
 
     Raises PlanInvalid if it cannot be told how an enum has changed.
     """
-    labels, domains = read_labels(source), read_domains(source)
+    labels, domains, composites = (
+        read_labels(source),
+        read_domains(source),
+        read_composites(source),
+    )
     found: dict[Change, None] = {}
     for service in sorted(plan.services.keys() - moved):
         with connect(plan.services[service].dsn, name="dbsplit refresh") as target:
             theirs = read_labels(target)
             found |= dict.fromkeys(domain_changes(domains, read_domains(target)))
+            found |= dict.fromkeys(composite_changes(composites, read_composites(target)))
         for name in sorted(labels.keys() & theirs.keys()):
             some, unclear = labels_changed(name, labels[name], theirs[name])
             if unclear:
@@ -169,11 +175,29 @@ def _of_types(
                 )
             found |= dict.fromkeys(some)
     renamed = {change.table for change in found if change.kind is Kind.ENUM_RENAMED}
-    for table in sorted(catalog.tables) if renamed else ():
+    altered = holding(composites, {c.table for c in found if c.kind is Kind.ATTRIBUTES})
+    for table in sorted(catalog.tables) if renamed or altered else ():
         for column in catalog.tables[table].columns if str(table) in followed else ():
-            if any(is_of(column.type, one) for one in renamed):
-                found[Change(Kind.RELABELLED, table, column.name)] = None
+            for kind, types in ((Kind.RELABELLED, renamed), (Kind.RECOMPOSED, altered)):
+                if any(is_of(column.type, one) for one in types):
+                    found[Change(kind, table, column.name)] = None
     return list(found)
+
+
+def holding(
+    composites: Mapping[TableName, Attributes], changed: Set[TableName]
+) -> frozenset[TableName]:
+    """These types, and those with attributes of them."""
+    found = frozenset(changed)
+    while True:
+        more = {
+            name
+            for name, attributes in composites.items()
+            if any(is_of(type_, one) for _, type_ in attributes for one in found)
+        }
+        if more <= found:
+            return found
+        found |= more
 
 
 def is_of(type_: str, enum: TableName) -> bool:

@@ -1,6 +1,7 @@
 """What a refresh is to do, decided once and noted before the first step.
 
-Whoever finds the note, goes on from it: nothing is decided a second time.
+Whoever finds the note, goes on from it: nothing is decided a second time, unless the source
+has changed since.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from toolkit.opened import Split, schemas_of
 from toolkit.prepare import entries_of
 from toolkit.prepared import shape_of
 from toolkit.refresh_attached import read_domains
+from toolkit.refresh_composites import read_composites
 from toolkit.refresh_ddl import Revision, revision
 from toolkit.refresh_edits import require_expressions, require_labels
 from toolkit.refresh_in_place import Wanted
@@ -85,7 +87,7 @@ class Work:
     def is_something(self) -> bool:
         """Whether there is anything to do."""
         revisions = [one.revision for one in self.services.values()]
-        runs = any(one.first or one.keys or one.rest for one in revisions)
+        runs = any(one.statements for one in revisions)
         return bool(self.said or self.copied or self.repaired or runs)
 
     @property
@@ -134,6 +136,7 @@ def decide(
         labels=read_labels(source),
         moved=seen.moved,
         domains=read_domains(source),
+        composites=read_composites(source),
     )
     _require_not_led(routes, noted, seen.moved)
     services = {service: _service(split, source, service, facts) for service in plan.services}
@@ -269,6 +272,7 @@ def _service(split: Split, source: Connection, service: str, facts: Facts) -> Se
             [split.name],
         ).fetchone()
         domains_there = read_domains(target)
+        composites_there = read_composites(target)
         copied = [r for (r,) in target.execute("SELECT route FROM dbsplit.copied").fetchall()]
     schema = schema_of(split, source, service, ask_server(dsn))
     made_for_us = {route.target for route in mine if route.kind is not Kinds.DERIVED}
@@ -294,6 +298,8 @@ def _service(split: Split, source: Connection, service: str, facts: Facts) -> Se
         noted=tuple(d for part in row[1].values() for d in part) if row and row[1] else (),
         domains={} if leads else facts.domains,
         domains_there=domains_there,
+        composites={} if leads else facts.composites,
+        composites_there=composites_there,
     )
     ids = {route.id for route in split.routes_of([service])}
     statements = (*schema.before_data, *schema.after_data)

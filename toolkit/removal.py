@@ -53,16 +53,18 @@ def remove_streams(
     """Drop slots, publications and origins of both directions."""
     # First of all what fills the source's disk.
     yield from _drop_slot_if_there(source, names.slot(split.name), "source")
+    yield from _drop_slot_if_there(source, names.refresh_slot(split.name), "source")
     for service, target in targets.items():
         where = f"service {service}"
         yield from _drop_slot_if_there(target, names.back_slot(split.name, service), where)
         yield from _drop_publication(target, names.back_publication(split.name, service), where)
-        yield from _drop_origin(target, names.origin(split.name, service), where)
-        yield from _drop_origin(target, names.repair_origin(split.name, service), where)
+        yield from drop_origin(target, names.origin(split.name, service), where)
+        yield from drop_origin(target, names.repair_origin(split.name, service), where)
+        yield from drop_origin(target, names.refresh_origin(split.name, service), where)
     yield from _drop_publication(source, names.publication(split.name), "source")
     for service in split.plan.services:
-        yield from _drop_origin(source, names.back_origin(split.name, service), "source")
-        yield from _drop_origin(source, names.back_repair_origin(split.name, service), "source")
+        yield from drop_origin(source, names.back_origin(split.name, service), "source")
+        yield from drop_origin(source, names.back_repair_origin(split.name, service), "source")
 
 
 def _drop_slot_if_there(connection: Connection, slot: str, where: str) -> Iterator[Step]:
@@ -107,7 +109,8 @@ def _drop_publication(connection: Connection, publication: str, where: str) -> I
         )
 
 
-def _drop_origin(connection: Connection, origin: str, where: str) -> Iterator[Step]:
+def drop_origin(connection: Connection, origin: str, where: str) -> Iterator[Step]:
+    """Drop an origin under which nobody writes any more, if there is one."""
     row = connection.execute(
         "SELECT count(*) FROM pg_replication_origin WHERE roname = %s", [origin]
     ).fetchone()

@@ -51,13 +51,35 @@ class Room:
 
 def read_room(plan: Plan, connection: Connection, where: str, writers: int) -> Room:
     """What there is for this database and its neighbours."""
-    since = connection.info.server_version >= ORIGINS_SINCE
-    setting = "max_active_replication_origins" if since else _SLOTS
+    setting = _origins_setting(connection)
     row = connection.execute(
         _ROOM, {"ours": f"dbsplit_{plan.slug}%", "origins": setting}
     ).fetchone()
     assert row is not None  # noqa: S101
     return Room(where, writers, setting, *row)
+
+
+def has_slots_free(connection: Connection, wanted: int) -> bool:
+    """Whether so many slots can be made."""
+    row = connection.execute(
+        "SELECT current_setting(%s)::int - count(*) >= %s FROM pg_replication_slots",
+        [_SLOTS, wanted],
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def has_origin_free(connection: Connection) -> bool:
+    """Whether one more session can write under an origin of its own."""
+    row = connection.execute(
+        "SELECT current_setting(%s)::int > (SELECT count(*) FROM pg_replication_origin)",
+        [_origins_setting(connection)],
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _origins_setting(connection: Connection) -> str:
+    since = connection.info.server_version >= ORIGINS_SINCE
+    return "max_active_replication_origins" if since else _SLOTS
 
 
 def enough_room(rooms: Sequence[Room]) -> Iterator[Need]:

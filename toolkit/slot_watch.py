@@ -34,7 +34,7 @@ class SlotWatch:
     def look(self, moved: Iterable[str]) -> int | None:
         """Measure, if it was not done for a while.
 
-        Returns what the source's slot retains if that is over the plan's budget, and
+        Returns what the source's slots retain if that is over the plan's budget, and
         the split is to be given up.  Raises StreamBroken for a slot that is gone or lost.
         """
         now = time.monotonic()
@@ -42,6 +42,10 @@ class SlotWatch:
             return None
         self._look_at = now + LOOK_S
         found = [self._measure(self._source, SOURCE, names.slot(self._split.name))]
+        apart = names.refresh_slot(self._split.name)
+        if read_slot(self._source, apart).there:  # tables are copied anew beside the stream
+            found.append(self._measure(self._source, SOURCE, apart))
+        retained = max(one.retained_bytes for one in found)
         for service in moved:
             slot = names.back_slot(self._split.name, service)
             try:
@@ -60,7 +64,6 @@ class SlotWatch:
             ),
         )
         self._note()
-        retained = found[0].retained_bytes
         return retained if is_over_budget(self._split, self._source, retained) else None
 
     def _measure(self, connection: Connection, where: str, slot: str) -> SlotHealth:

@@ -117,11 +117,6 @@ def publication_statement(split: Split) -> sql.Composed:
     )
 
 
-def slot_statement(split: Split) -> sql.Composed:
-    """The slot that the stream will read."""
-    return new_slot(split, names.slot(split.name), split.catalog.server_version)
-
-
 def new_slot(split: Split, slot: str, version: int) -> sql.Composed:
     """A slot on a server of this version; standbys get it where the server can give it."""
     wanted = split.plan.slots.failover and version >= FAILOVER_SLOTS
@@ -146,10 +141,21 @@ def create_slot(split: Split, source: Connection) -> None:
     if row is not None or _is_relied_on(split, source):
         require_whole(source, slot)
         return
+    make_slot(split, source, slot)
+    state.note(source, split.name, "slot", {"slot": slot})
+
+
+def slot_statement(split: Split) -> sql.Composed:
+    """The slot that the stream will read."""
+    return new_slot(split, names.slot(split.name), split.catalog.server_version)
+
+
+def make_slot(split: Split, source: Connection, slot: str) -> None:
+    """Make a slot on the source; NotReady if it waits too long for transactions in progress."""
     try:
         with source.transaction():
             source.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(SLOT_WAIT_S * 1000))
-            source.execute(slot_statement(split))
+            source.execute(new_slot(split, slot, split.catalog.server_version))
     except psycopg.errors.QueryCanceled:
         raise NotReady(
             f"slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for every "
@@ -159,7 +165,6 @@ def create_slot(split: Split, source: Connection) -> None:
                 "end the oldest transactions (pg_stat_activity, xact_start) and repeat",
             ),
         ) from None
-    state.note(source, split.name, "slot", {"slot": slot})
 
 
 def _is_relied_on(split: Split, source: Connection) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -55,6 +55,9 @@ class StreamProgress:
     """Targets that are away, or for which changes wait on disk."""
 
 
+NOTHING_YET = StreamProgress(lag_bytes=0, position="0/0", connected=False, back=())
+
+
 def stream(
     split: Split,
     *,
@@ -72,9 +75,24 @@ def stream(
         require_not_given_up(split.name, source)
         require_source_slot(split, source)
         _require_publication(split, source)
-        supervisor = _Supervisor(split, source, stop, report)
         goal = _log_end(source) if until_caught_up else None
-        return supervisor.run(goal)
+        return supervise(split, source, stop=stop, goal=goal, report=report)
+
+
+def supervise(
+    split: Split,
+    source: Connection,
+    *,
+    stop: threading.Event,
+    goal: LSN | None,
+    report: Callable[[StreamProgress], None],
+    aside: Collection[str] = (),
+) -> StreamProgress:
+    """Follow until `stop` is set or `goal` is reached, without the routes that are `aside`.
+
+    Whoever calls has the role of the stream.
+    """
+    return _Supervisor(split, source, stop, report, aside).run(goal)
 
 
 class _Supervisor:
@@ -84,12 +102,13 @@ class _Supervisor:
         source: Connection,
         stop: threading.Event,
         report: Callable[[StreamProgress], None],
+        aside: Collection[str],
     ) -> None:
         self._split = split
         self._source = source
         self._stop = stop
         self._report = report
-        self._forward = Follower(forward_feed(split))
+        self._forward = Follower(forward_feed(split, aside=aside))
         self._back: dict[str, Follower] = {}
         self._trouble = ""
         self._rounds = 0

@@ -31,8 +31,8 @@ SELECT coalesce((SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn))
        (SELECT count(*) FROM pg_stat_activity
          WHERE state = 'active' AND backend_type = 'client backend'
            AND pid <> pg_backend_pid() AND application_name NOT LIKE 'dbsplit%%'),
-       coalesce((SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)
-                   FROM pg_replication_slots WHERE slot_name = %s), 0)::bigint
+       coalesce((SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))
+                   FROM pg_replication_slots WHERE slot_name = ANY (%s)), 0)::bigint
 """
 
 
@@ -61,7 +61,7 @@ def write_wish(source: Connection, split: str, wish: Wish) -> None:
 
 def look(source: Connection, split: str) -> Load:
     """How the source does.  Without pg_monitor, other users' sessions are not seen."""
-    row = source.execute(_LOOK, [names.slot(split)]).fetchone()
+    row = source.execute(_LOOK, [[names.slot(split), names.refresh_slot(split)]]).fetchone()
     assert row is not None  # noqa: S101
     return Load(standby_lag_bytes=row[0], active_sessions=row[1], retained_bytes=row[2])
 

@@ -11,6 +11,7 @@ import toolkit
 import validators
 from cdc.crash import POINTS
 from tests.crash.points import (
+    BESIDE,
     BUDGET,
     COPY,
     MOVE,
@@ -47,5 +48,16 @@ def test_each_point_stands_in_the_code_exactly_once() -> None:
 
 def test_each_point_is_one_that_a_test_dies_at() -> None:
     """The other files of this directory take their points from these lists."""
-    every = (*PREPARE, *COPY, *STREAM, *BUDGET, *VALIDATE, *POSITION, *REPAIR, *REFRESH, *MOVE)
+    every = (
+        *PREPARE,
+        *COPY,
+        *STREAM,
+        *BUDGET,
+        *VALIDATE,
+        *POSITION,
+        *REPAIR,
+        *REFRESH,
+        *BESIDE,
+        *MOVE,
+    )
     assert sorted(every) == sorted(POINTS)

@@ -44,6 +44,10 @@ INSERT INTO hues VALUES (1, 'red'), (2, 'blue');
 CREATE TYPE tint AS ENUM ('pale', 'dark');
 CREATE TABLE tints (id int PRIMARY KEY, t tint NOT NULL);
 INSERT INTO tints VALUES (1, 'pale'), (2, 'dark');
+CREATE TYPE spot AS (x int, y int);
+CREATE TYPE span AS (a spot, b spot);
+CREATE TABLE spots (id int PRIMARY KEY, s spot, more span[]);
+INSERT INTO spots VALUES (1, (1, 2), NULL), (2, (3, 4), ARRAY[((5, 6), (7, 8))]::span[]);
 CREATE DOMAIN short AS text CONSTRAINT short_check CHECK (length(VALUE) < 5);
 CREATE TABLE hung (id int PRIMARY KEY, s short, n int DEFAULT 4 CONSTRAINT positive CHECK (n > 0),
     code int CONSTRAINT one_code UNIQUE, CONSTRAINT bounded CHECK (n < 500));
@@ -76,6 +80,7 @@ tints:
     a: "t::text = 'pale'"
     b: "t::text <> 'pale'"
 hung: a
+spots: {owner: a, reference_in: [b]}
 parted: a
 halves:
   split_columns:
@@ -450,6 +455,34 @@ def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with
     assert begun == plan
     followed(databases)
     same(databases, "plain")
+
+
+def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
+    databases: Following,
+) -> None:
+    """A service's own table with the type keeps its rows."""
+    databases.execute_on("a", "CREATE TABLE own (s spot); INSERT INTO own VALUES ((1, 2))")
+    databases.execute(
+        "UPDATE spots SET s.x = 9 WHERE id = 1",
+        "ALTER TYPE spot ADD ATTRIBUTE z text",
+        "INSERT INTO spots VALUES (3, (1, 2, 'z'), ARRAY[((5, 6, 'a'), NULL)]::span[])",
+    )
+    stops(databases, "type public.spot has the attributes (x integer, y integer, z text)")
+    copied = ("a:public.spots", "b:public.spots:reference")
+    assert refreshed(databases).copied == copied
+    databases.execute("UPDATE spots SET s.z = 'after' WHERE id = 2")
+    followed(databases)
+    same(databases, "spots")
+    databases.execute("ALTER TYPE spot RENAME ATTRIBUTE x TO w")
+    assert refreshed(databases).copied == copied
+    databases.execute("INSERT INTO spots VALUES (4, (5, 6, 'last'), NULL)")
+    followed(databases)
+    for place in ("a", "b"):
+        same(databases, "spots", place)
+        same(databases, "spots", place, "id, (s).w, (s).z")
+    assert databases.rows("a", "SELECT (s).w, (s).z FROM own") == [(1, None)]
+    databases.execute_on("a", "DROP TABLE own")
+    assert refreshed(databases).changes == ()
 
 
 def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: Following) -> None:
