@@ -28,7 +28,7 @@ from cdc.connect import (
 )
 from cdc.holders import advice, in_progress
 from cdc.lsn import LSN
-from plans.errors import NotReady, StreamBroken
+from plans.errors import NotReady, StreamBroken, Unreachable
 
 if TYPE_CHECKING:
     from cdc.messages import Messages
@@ -151,12 +151,11 @@ class ReplicationConnection:
             reason = self._connection.get_error_message().strip()
             if self._connection.status != pq.ConnStatus.BAD:  # libpq would go on waiting
                 reason = "timeout expired"
-            self._connection.finish()
-            raise NotReady(
-                f"cannot open a replication connection to {describe(dsn)}: {reason}",
-                hint=_REFUSED if "FATAL" in reason else _SILENT,
-            )
-        self._unlimited()
+            raise self._not_open(reason)
+        try:
+            self._unlimited()
+        except ConnectionLost as error:
+            raise self._not_open(str(error)) from None
         self._busy = False
         self._alive: Keepalive | None = None
         self.exhausted = False
@@ -173,12 +172,18 @@ class ReplicationConnection:
         with contextlib.suppress(Exception):
             self._connection.finish()
 
+    def _not_open(self, reason: str) -> Unreachable:
+        self._connection.finish()
+        return Unreachable(
+            f"cannot open a replication connection to {describe(self._dsn)}: {reason}",
+            hint=_REFUSED if "FATAL" in reason else _SILENT,
+        )
+
     def _unlimited(self) -> None:
         """No limit to transactions: a snapshot that is exported is one, and what is decoded."""
         if self._connection.server_version >= _LIMITED_SINCE:
             self._connection.send_query(b"SET transaction_timeout = 0")
-            while self._connection.get_result():
-                pass
+            self._drain()
 
     def create_temporary_slot(
         self, slot: str, *, timeout_s: float, waiting: Callable[[float], None] | None = None
@@ -218,8 +223,7 @@ class ReplicationConnection:
                 hint="see max_replication_slots and max_wal_senders",
             )
         point, snapshot = result.get_value(0, 1), result.get_value(0, 2)
-        while self._connection.get_result():
-            pass
+        self._drain()
         return LSN.parse((point or b"").decode()), (snapshot or b"").decode()
 
     def _awaited(self) -> str:
@@ -251,6 +255,13 @@ class ReplicationConnection:
                 hint="if the slot is lost, what it had retained is gone: `dbsplit abort` and "
                 "start again",
             )
+
+    def _drain(self) -> None:
+        """Take what is left of an answer."""
+        while True:
+            self._await_answer()
+            if self._connection.get_result() is None:
+                return
 
     def _await_answer(self) -> None:
         """Wait until `get_result` will not: it would let no other thread run meanwhile."""
