@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Move
         if not isinstance(error, SplitError | psycopg.Error | KeyboardInterrupt):  # a bug
             give_up(moving, error)
             raise
-        return _gave_up(moving, error)
+        return _gave_up(moving, error, directory)
     try:
         return _finish(moving, directory)
     except KeyboardInterrupt:
@@ -206,8 +207,12 @@ class _Rehearsed(SplitError):
     exit_code = 0
 
 
-def _gave_up(moving: Move, error: BaseException) -> Moved:
-    give_up(moving, error)
+def _gave_up(moving: Move, error: BaseException, directory: Path) -> Moved:
+    try:
+        give_up(moving, error)
+    except Halted:
+        if not isinstance(error, KeyboardInterrupt) or not _gave_up_anew(moving, directory):
+            raise
     pause_ms = moving.pause_ms
     if isinstance(error, _Rehearsed):
         return Moved(
@@ -236,6 +241,28 @@ def _gave_up(moving: Move, error: BaseException) -> Moved:
         "steps_ms": moving.steps_ms,
     }
     raise given_up from None
+
+
+def _gave_up_anew(moving: Move, directory: Path) -> bool:
+    """Give up as whoever comes next would; False if that is not possible either.
+
+    An interruption that comes in the middle of an answer leaves a session of no more use.
+    """
+    split = moving.sides.split
+    moving.sides.source.close()
+    deadline = time.monotonic() + locks.RECOVERY_S_MAX
+    while True:
+        try:
+            with locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER) as control:
+                recover(split, control, directory=directory, say=moving.say, holding_lock=True)
+                return state.outcome(control, moving.attempt) == "aborted"
+        except locks.Held as held:
+            # The server ends the session that we have closed in a moment.
+            if not held.ours or time.monotonic() > deadline:
+                return False
+            time.sleep(locks.POLL_S)
+        except (psycopg.Error, SplitError):
+            return False
 
 
 def _choose(
