@@ -242,8 +242,11 @@ class Watch:
         rows = self._connection.execute(_PUBLISHED, [self._publication]).fetchall()
         missing = sorted(set(self._tables) - {TableName(*row) for row in rows})
         if missing:
+            (table, *_) = missing
+            if table not in self._read_columns():  # since it was looked at
+                _require_same(table, {n: t.written for n, t in self._columns[table].items()}, {})
             raise StreamBroken(
-                f"publication {self._publication} does not publish all of {missing[0]} any more",
+                f"publication {self._publication} does not publish all of {table} any more",
                 hint="what was changed since is unknown to the stream: `dbsplit abort` and start"
                 " the split again",
             )
