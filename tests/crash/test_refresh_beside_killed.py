@@ -114,6 +114,7 @@ def test_a_refresh_killed_while_the_stream_goes_on_beside_it(databases: Followin
         equal(databases, number, point)
 
 
+@pytest.mark.release
 def test_what_a_lost_slot_has_kept_is_copied_once_more(databases: Following) -> None:
     point = "refresh.brought_up"
     plan, slot = str(databases.path), names.refresh_slot("traps")

@@ -19,6 +19,8 @@ from toolkit.refresh_edits import Answers
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
 
+pytestmark = pytest.mark.long
+
 TABLES = """
 CREATE TABLE old (id int PRIMARY KEY, v text);
 INSERT INTO old SELECT n, 'old' FROM generate_series(1, 100) n;

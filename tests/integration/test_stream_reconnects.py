@@ -21,6 +21,8 @@ from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
 from toolkit.streaming import StreamProgress
 
+pytestmark = pytest.mark.long
+
 START_S_MAX = 60.0
 PLAN = """\
 split: traps
