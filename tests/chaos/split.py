@@ -49,7 +49,7 @@ CREATE INDEX ON wide (next);
 INSERT INTO sheet SELECT gen_random_uuid(), n, 'x' FROM generate_series(1, 300) AS n;
 INSERT INTO parted SELECT n, CASE n % 2 WHEN 0 THEN 'north' ELSE 'south' END, n
     FROM generate_series(1, 400) AS n;
-INSERT INTO wide SELECT n, -n, NULL, repeat(md5(n::text), 8) FROM generate_series(1, 6000) AS n;
+INSERT INTO wide SELECT n, -n, NULL, repeat(md5(n::text), 8) FROM generate_series(1, 15000) AS n;
 UPDATE wide SET next = id - 1 WHERE id % 5 = 0;
 ANALYZE;
 """
