@@ -38,7 +38,7 @@ from cdc.frames import (
     query_frame,
     silent,
 )
-from cdc.libpq import await_status, flush, put, rest_of_results, wait
+from cdc.libpq import await_status, drain, flush, put, wait
 
 BLOCK_BYTES = 1 << 20
 """How much is read at a time, and how often a pause may be taken."""
@@ -236,8 +236,7 @@ class _Libpq:
             )
             moved.append(Moved(read, written, size))
         for connection in (self._source, self._target):
-            for _ in rest_of_results(connection):
-                pass
+            drain(connection)
         return moved
 
     def _pump(self, number: int) -> int:

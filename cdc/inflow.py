@@ -18,7 +18,7 @@ from psycopg import pq, sql
 from psycopg.pq.abc import PGconn
 
 from cdc.connect import Connection
-from cdc.libpq import await_status, flush, next_result, put, rest_of_results
+from cdc.libpq import await_status, drain, flush, next_result, put
 
 BLOCK_BYTES = 1 << 18
 """Rows are joined to blocks of about this size: one call of libpq per row would cost more."""
@@ -58,8 +58,7 @@ def copy_in(connection: Connection, inflows: Sequence[Inflow]) -> list[int]:
         if getattr(error, "sqlstate", "") is not None:  # else nothing can be expected of it
             _give_up(target)
         raise
-    for _ in rest_of_results(target):
-        pass
+    drain(target)
     return copied
 
 

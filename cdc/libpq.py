@@ -6,7 +6,6 @@ No function here takes part in a pipeline.  Every wait ends after `SILENCE_S_MAX
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator
 
 import psycopg
 from psycopg import pq
@@ -38,10 +37,10 @@ def next_result(connection: PGconn) -> PGresult | None:
     return result
 
 
-def rest_of_results(connection: PGconn) -> Iterator[PGresult]:
-    """What is left, until the connection can be used for other things."""
-    while (result := next_result(connection)) is not None:
-        yield result
+def drain(connection: PGconn) -> None:
+    """Take what is left of an answer; then the connection can be used for other things."""
+    while next_result(connection) is not None:
+        pass
 
 
 def put(connection: PGconn, data: bytes | bytearray) -> None:
@@ -51,8 +50,7 @@ def put(connection: PGconn, data: bytes | bytearray) -> None:
             connection.put_copy_data(data)
             flush(connection)
     except psycopg.OperationalError:
-        for _ in rest_of_results(connection):  # they tell better
-            pass
+        drain(connection)  # it tells better
         raise
 
 

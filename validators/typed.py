@@ -53,12 +53,10 @@ _TIMESTAMPS = MappingProxyType(
     }
 )
 _BY_CAST = frozenset({"numeric", "interval", "json", "jsonb", "bytea", "time without time zone"})
-"""Whose text is ``::text``; a cast of a builtin type that somebody redefined is not for us."""
+"""Whose text is ``::text``, and never '' under the settings that are pinned.
 
-_NEVER_EMPTY = frozenset(
-    {"numeric", "interval", "json", "jsonb", "bytea", "time without time zone"}
-)
-"""The text of whose values is never '', under the settings that are pinned."""
+A cast of a builtin type that somebody redefined is not for us.
+"""
 
 _LINKS = MappingProxyType(
     {
@@ -97,7 +95,7 @@ def row_hash(values: Sequence[Value], seed: int, hash_text: HashText) -> sql.Com
         hashed = _link(link, hashed, hash_text)
     if not links:  # without it the whole would be linear
         return sql.SQL("hashtextextended('' COLLATE \"C\", {})").format(hashed)
-    if all(link.type in _NEVER_EMPTY for link in links):
+    if all(link.type in _BY_CAST for link in links):
         return hashed
     return sql.SQL("coalesce({}, {})").format(
         hashed, hash_text(_row_text(values), sql.Literal(seed))
@@ -114,18 +112,18 @@ def text_of(value: Value) -> sql.Composed:
 
 
 def _is_link_for_sure(value: Value) -> bool:
-    return value.type in _NEVER_EMPTY or (value.never_null and _is_link(value))
+    return value.type in _BY_CAST or (value.never_null and _is_link(value))
 
 
 def _is_link(value: Value) -> bool:
-    return value.type in _LINKS or value.type in _TEXTS or value.type in _NEVER_EMPTY
+    return value.type in _LINKS or value.type in _TEXTS or value.type in _BY_CAST
 
 
 def _link(value: Value, seed: sql.Composable, hash_text: HashText) -> sql.Composed:
     if form := _LINKS.get(value.type):
         return sql.SQL(form).format(v=value.value, seed=seed)
     text = text_of(value)
-    if value.type in _NEVER_EMPTY:
+    if value.type in _BY_CAST:
         text = sql.SQL("coalesce({}, '')").format(text)
     return hash_text(text, seed)
 
@@ -147,7 +145,7 @@ def _term(value: Value, number: int, hash_text: HashText) -> sql.Composed:
         return sql.SQL("CASE WHEN {v} THEN {yes} WHEN NOT {v} THEN {no} ELSE {null} END").format(
             v=value.value, yes=yes, no=no, null=null
         )
-    if value.type in _NEVER_EMPTY:
+    if value.type in _BY_CAST:
         return _link(value, seed, hash_text)
     by_text = hash_text(text_of(value), seed)
     return sql.SQL("coalesce({}, {})").format(_by_type(value, seed, by_text, hash_text), null)
