@@ -32,7 +32,7 @@ LOCK_S_MAX = 2.0
 
 _COLUMNS: Final[LiteralString] = """
 SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint, a.atttypmod,
-       format_type(a.atttypid, a.atttypmod)
+       format_type(a.atttypid, a.atttypmod), a.attnum
   FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
   JOIN pg_namespace n ON n.nspname = wanted.schema
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p')
@@ -66,11 +66,12 @@ SELECT n.nspname::text, c.relname::text
 
 
 class _Type(NamedTuple):
-    """A column's type, as announcements have it and as people write it."""
+    """A column's type, as announcements have it and as people write it, and its number."""
 
     oid: int
     mod: int
     written: str
+    number: int
 
 
 _Columns = dict[str, _Type]
@@ -143,6 +144,7 @@ class Watch:
         for name, table in sorted(self._tables.items()):
             then = {c.name: c.type for c in table.columns if c.generated is None}
             _require_same(name, then, {n: t.written for n, t in now.get(name, {}).items()})
+            _require_same_columns(name, self._columns.get(name, {}), now[name])
         self._check_published()
         self._check_partitions()
         self._check_at = time.monotonic() + CHECK_S
@@ -280,6 +282,16 @@ class Watch:
 
 def _numbers(columns: _Columns) -> dict[str, tuple[int, int]]:
     return {name: (type_.oid, type_.mod) for name, type_ in columns.items()}
+
+
+def _require_same_columns(table: TableName, then: _Columns, now: _Columns) -> None:
+    """Check that no name is another column's now, whose rows of before are other ones."""
+    others = [n for n in sorted(then.keys() & now.keys()) if then[n].number != now[n].number]
+    if others:
+        raise StreamBroken(
+            f"table {table} has another column {others[0]} than before, of the same type",
+            hint="`dbsplit plan refresh` copies the table anew; then start the stream again",
+        )
 
 
 def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -> None:

@@ -26,6 +26,7 @@ class Kind(Enum):
     ADDED_COLUMN = "added_columns"
     DROPPED_COLUMN = "dropped_columns"
     RENAMED_COLUMN = "changed_columns:renamed"
+    EXCHANGED_COLUMN = "changed_columns:exchanged"  # renamed to what another was called
     WIDENED_COLUMN = "changed_columns:widened"
     RETYPED_COLUMN = "changed_columns:retyped"
     NULLABLE_COLUMN = "changed_columns:null"
@@ -92,6 +93,8 @@ class Change:
             Kind.ADDED_COLUMN: f"has a new column {self.object} ({self.now})",
             Kind.DROPPED_COLUMN: f"has lost column {self.object}",
             Kind.RENAMED_COLUMN: f"has column {self.was} renamed to {self.object}",
+            Kind.EXCHANGED_COLUMN: f"has column {self.was} renamed to {self.object}, which was"
+            " another's name",
             Kind.WIDENED_COLUMN: f"has column {self.object} as {self.now} instead of {self.was}",
             Kind.RETYPED_COLUMN: f"has column {self.object} as {self.now} instead of {self.was}",
             Kind.NULLABLE_COLUMN: f"has column {self.object} {self.now}",
@@ -243,9 +246,10 @@ def _of_columns(
     renamed = dict(_renamed(before, now))
     old_names = {new: old for old, new in renamed.items()}
     for old, new in renamed.items():
-        yield Change(Kind.RENAMED_COLUMN, table.name, new, was=old)
+        kind = Kind.EXCHANGED_COLUMN if new in then else Kind.RENAMED_COLUMN
+        yield Change(kind, table.name, new, was=old)
     for name in then:
-        if name not in now.columns and name not in renamed:
+        if name not in renamed and (name not in now.columns or name in old_names):
             yield Change(Kind.DROPPED_COLUMN, table.name, name)
     for column in table.columns:
         old = old_names.get(column.name, column.name)

@@ -11,6 +11,7 @@ from cdc.connect import Connection
 from plans.catalog import Catalog, Table, TableName
 from plans.errors import GateClosed, NotReady, PlanInvalid
 from plans.load import Plan
+from toolkit.schema_numbers import read_numbers
 
 
 class Drifted(PlanInvalid):
@@ -147,12 +148,27 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
         for name, then in sorted(before.items())
         if (said := _change(then, now.get(name), name))
     ]
+    if noted is not None and noted.numbers:
+        changed += _other_columns(noted.numbers, catalog, source)
     if changed:
         raise Drifted(
             f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
             hint=f"nothing wrong was written: `dbsplit plan refresh {plan.path}` carries it over, "
             "and says how; then start the stream again",
         )
+
+
+def _other_columns(noted: dict[str, Any], catalog: Catalog, source: Connection) -> list[str]:
+    """Columns that are called as one was that is gone, or is called otherwise now, in words."""
+    now = read_numbers(source, catalog.schemas)
+    return [
+        f"table {name} has another column {column.name} than before"
+        for name, table in sorted(_named(catalog).items())
+        if name in noted and name in now
+        for column in table.columns
+        if (before := noted[name]["columns"].get(column.name)) is not None
+        if before[0] != now[name].columns[column.name].number
+    ]
 
 
 def shape_of(table: Table) -> dict[str, Any]:
@@ -193,6 +209,7 @@ class _Noted(NamedTuple):
     retiring: list[Any] | None  # what `complete` has begun to retire
     entries: dict[str, Any] | None  # of the plan, by table
     refreshing: dict[str, Any] | None  # the refresh that has begun
+    numbers: dict[str, Any] | None  # of the tables, see `plans.evolution.Numbers`
 
 
 def _noted(plan: Plan, source: Connection) -> _Noted | None:
@@ -200,7 +217,7 @@ def _noted(plan: Plan, source: Connection) -> _Noted | None:
         return None
     row = source.execute(
         "SELECT plan_digest, prepared_at, settings -> 'shapes', settings -> 'retiring',"
-        " settings -> 'entries', settings -> 'refreshing'"
+        " settings -> 'entries', settings -> 'refreshing', settings -> 'numbers'"
         " FROM dbsplit.split WHERE split = %s",
         [plan.split],
     ).fetchone()
