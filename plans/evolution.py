@@ -145,6 +145,8 @@ class Numbers:
     columns: Mapping[str, ColumnNumbers]
     leaves: Mapping[str, bool] = field(default_factory=dict)  # to: whether it was attached
     files: Mapping[str, int] = field(default_factory=dict)  # of itself and of its leaves
+    places: Mapping[str, str] = field(default_factory=dict)
+    """By leaf, the transactions that have put it and what it is in there."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; what only counts at the moment is left out."""
@@ -155,6 +157,7 @@ class Numbers:
             },
             "leaves": sorted(self.leaves),
             "files": dict(self.files),
+            "places": dict(self.places),
         }
 
     @classmethod
@@ -168,6 +171,7 @@ class Numbers:
             },
             leaves=dict.fromkeys(noted["leaves"], False),
             files=noted["files"],
+            places=noted.get("places", {}),
         )
 
 
@@ -324,6 +328,9 @@ def _of_partitions(table: Table, before: Numbers, now: Numbers) -> Iterator[Chan
         if leaf not in before.leaves:
             kind = Kind.ATTACHED_PARTITION if attached else Kind.NEW_PARTITION
             yield Change(kind, table.name, leaf)
+        elif before.places.get(leaf, now.places.get(leaf)) != now.places.get(leaf):
+            # What was written to it while it was detached is in no log that we follow.
+            yield Change(Kind.ATTACHED_PARTITION, table.name, leaf)
     for leaf in sorted(before.leaves):
         if leaf not in now.leaves:
             yield Change(Kind.LOST_PARTITION, table.name, leaf)

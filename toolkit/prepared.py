@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cdc.connect import Connection
 from plans.catalog import Catalog, Table, TableName
 from plans.errors import GateClosed, NotReady, PlanInvalid
+from plans.evolution import Numbers
 from plans.load import Plan
 from toolkit.schema_numbers import read_numbers
 
@@ -149,7 +150,7 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
         if (said := _change(then, now.get(name), name))
     ]
     if noted is not None and noted.numbers:
-        changed += _other_columns(noted.numbers, catalog, source)
+        changed += _others(noted.numbers, catalog, source)
     if changed:
         raise Drifted(
             f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
@@ -158,17 +159,19 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
         )
 
 
-def _other_columns(noted: dict[str, Any], catalog: Catalog, source: Connection) -> list[str]:
-    """Columns that are called as one was that is gone, or is called otherwise now, in words."""
+def _others(noted: dict[str, Any], catalog: Catalog, source: Connection) -> Iterator[str]:
+    """Columns and partitions that are called as before and are not what they were, in words."""
     now = read_numbers(source, catalog.schemas)
-    return [
-        f"table {name} has another column {column.name} than before"
-        for name, table in sorted(_named(catalog).items())
-        if name in noted and name in now
-        for column in table.columns
-        if (before := noted[name]["columns"].get(column.name)) is not None
-        if before[0] != now[name].columns[column.name].number
-    ]
+    for name, table in sorted(_named(catalog).items()):
+        if name not in noted or name not in now:
+            continue
+        then, is_ = Numbers.of(noted[name]), now[name]
+        for column in (one.name for one in table.columns):
+            if column in then.columns and then.columns[column].number != is_.columns[column].number:
+                yield f"table {name} has another column {column} than before"
+        for leaf in sorted(then.places.keys() & is_.places.keys()):
+            if then.places[leaf] != is_.places[leaf]:
+                yield f"table {name} has partition {leaf} detached and attached again"
 
 
 def shape_of(table: Table) -> dict[str, Any]:

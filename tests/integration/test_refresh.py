@@ -367,6 +367,19 @@ def test_an_attached_table_brings_its_rows(databases: Following) -> None:
     same(databases, "parted")
 
 
+def test_the_rows_of_a_partition_that_was_elsewhere_for_a_moment_are_copied(
+    databases: Following,
+) -> None:
+    """What is written to it meanwhile is in no log that the stream reads."""
+    databases.execute(
+        "ALTER TABLE parted DETACH PARTITION parted_1; UPDATE parted_1 SET v = 'elsewhere';"
+        " ALTER TABLE parted ATTACH PARTITION parted_1 FOR VALUES FROM (0) TO (10)"
+    )
+    followed(databases)
+    assert databases.rows("a", "SELECT DISTINCT v FROM parted_1") == [("elsewhere",)]
+    same(databases, "parted")
+
+
 def test_a_detached_partition_stops_and_a_refresh_drops_it(databases: Following) -> None:
     databases.execute(
         "UPDATE parted SET v = 'last' WHERE id = 12",
