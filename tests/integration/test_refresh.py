@@ -247,6 +247,7 @@ def test_another_type_is_a_new_copy_of_that_table(databases: Following) -> None:
     same(databases, "retyped")
 
 
+@pytest.mark.long
 def test_a_wider_type_with_other_values_is_a_new_copy(databases: Following) -> None:
     """And its copy waits as long as an operator wants it to."""
     databases.execute("ALTER TABLE retyped ALTER v TYPE text USING v || '!'")
@@ -457,6 +458,7 @@ def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with
     same(databases, "plain")
 
 
+@pytest.mark.long
 def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
     databases: Following,
 ) -> None:
@@ -485,6 +487,7 @@ def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
     assert refreshed(databases).changes == ()
 
 
+@pytest.mark.long
 def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: Following) -> None:
     """What would refuse rows of the source is dropped first, what is new comes last."""
     databases.execute(
@@ -571,6 +574,7 @@ def test_a_dropped_table_goes_with_its_entry(databases: Following) -> None:
     assert databases.rows("a", "SELECT to_regclass('doomed')") == [(None,)]
 
 
+@pytest.mark.long
 def test_a_table_that_was_made_again_is_copied_and_published(databases: Following) -> None:
     databases.execute(
         "UPDATE remade SET v = 'before'",
@@ -584,6 +588,7 @@ def test_a_table_that_was_made_again_is_copied_and_published(databases: Followin
     same(databases, "remade")
 
 
+@pytest.mark.long
 def test_a_renamed_table_is_copied_under_its_new_name(databases: Following) -> None:
     databases.execute(
         "UPDATE moved SET v = 'before'",
