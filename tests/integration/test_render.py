@@ -130,6 +130,7 @@ def nasty(source_server: Server, tmp_path: Path) -> Iterator[Rendered]:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_bundled_services_get_what_they_had_in_the_source(bundled: Rendered) -> None:
     empty = {service: bundled.made(service) for service in ("crm", "shop")}
     with psycopg.connect(bundled.dsns["crm"], autocommit=True) as connection:
