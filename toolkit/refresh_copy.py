@@ -170,3 +170,12 @@ def copied_until(split: Split, work: Work) -> LSN:
         with connect(split.dsn(service), name="dbsplit refresh") as target:
             found = max(found, latest_horizon(target))
     return found
+
+
+def are_of_several_moments(split: Split, work: Work) -> bool:
+    """Whether what was copied has chunks of several moments."""
+    for service in work.services:
+        with connect(split.dsn(service), name="dbsplit refresh") as target:
+            if not routes_of_several_moments(target).isdisjoint(work.copied):
+                return True
+    return False

@@ -295,6 +295,27 @@ def test_nothing_is_copied_for_a_slot_that_is_gone_nor_is_another_made_in_its_pl
     assert some.verbs.json("status")["phase"] == "copying"
 
 
+def test_a_stream_does_not_begin_before_the_copy_has_ended(
+    copied: Callable[..., Copied], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows may be there, of several moments, and nothing that tells them apart."""
+    some = copied(MOVING)
+
+    def end_here(at: str) -> None:
+        if at == "copy.built":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.after_data.crash_point", end_here)
+        some.verbs("copy", "--jobs", "1", code=130)
+    assert some.ask(some.target, "SELECT count(*) FROM dbsplit.copied") == [(3,)]
+    follow = ("stream", "--until-caught-up")
+    some.verbs.refused(*follow, code=4, says="not copied yet", hint="dbsplit copy")
+    some.verbs("copy")
+    some.verbs(*follow)
+    some.prove()
+
+
 def test_a_chunk_and_a_route_are_noted_once(copied: Callable[..., Copied]) -> None:
     """A process that was taken for dead, and commits late, finds that somebody was faster."""
     some = copied(MOVING)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
 import toolkit.refresh_beside
+import toolkit.refresh_copy
+from cdc.copying import Copying
 from plans import names
 from tests.following import DEADLINE_S, Following, following
 from tests.verbs import Verbs
@@ -170,6 +173,36 @@ def test_without_a_slot_the_stream_stands_while_tables_are_copied(
     databases.stream()
     same(databases)
     assert left(databases) == []
+
+
+def test_chunks_of_several_moments_become_one_table_where_the_stream_stands(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that came and went between and behind them is in none of them afterwards."""
+
+    class Killed(Exception):
+        pass
+
+    def die(at: str) -> None:
+        if at == "copy.chunk":
+            raise Killed
+
+    def delete(step: str, _details: object) -> None:
+        if step == "copied":
+            databases.execute("DELETE FROM fresh WHERE id = 5001")
+
+    small = partial(Copying, chunk_bytes=1 << 13)
+    monkeypatch.setattr(toolkit.refresh_copy, "Copying", small)
+    with monkeypatch.context() as patch:
+        patch.setattr("cdc.copy_load.crash_point", die)
+        with pytest.raises(Killed):
+            refresh(databases.path, Answers(owners=OWNERS), lambda _step, _details: None)
+    databases.execute("INSERT INTO fresh VALUES (5001, 1, 'w'), (5002, 1, 'w')")
+    refresh(databases.path, Answers(owners=OWNERS), delete)
+    several = "SELECT count(DISTINCT horizon) FROM dbsplit.copied_chunk WHERE route ~ 'fresh'"
+    assert databases.rows("a", several) == [(2,)]
+    databases.stream()
+    same(databases)
 
 
 @pytest.mark.parametrize("step", ["schema", "copied"])
