@@ -316,6 +316,30 @@ def test_a_stream_does_not_begin_before_the_copy_has_ended(
     some.prove()
 
 
+def test_rows_that_a_target_refuses_are_told_and_copied_once_they_are_mended(
+    copied: Callable[..., Copied],
+) -> None:
+    """A constraint that is not valid here is there for every row."""
+    some = copied(
+        "CREATE DOMAIN positive AS int; CREATE TABLE sums (id int PRIMARY KEY, of positive);"
+        "INSERT INTO sums VALUES (1, -1), (2, 2);"
+        "ALTER DOMAIN positive ADD CHECK (VALUE > 0) NOT VALID;"
+        "CREATE FUNCTION judged(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$BEGIN"
+        " IF $1 = 13 AND current_setting('session_replication_role') = 'replica' THEN"
+        " RAISE 'not thirteen'; END IF; RETURN $1; END$$;"
+        "CREATE TABLE judgements (id int PRIMARY KEY, said int GENERATED ALWAYS AS (judged(id))"
+        " STORED); INSERT INTO judgements (id) VALUES (13)"
+    )
+    refused = {"says": "cannot be copied", "hint": "mend the row"}
+    some.verbs.refused("copy", "--jobs", "1", code=4, **refused)
+    some.ask(some.source, "UPDATE sums SET of = 1 WHERE id = 1")
+    some.verbs.refused("copy", "--jobs", "1", code=4, **refused)
+    some.ask(some.source, "DELETE FROM judgements")
+    some.verbs("copy")
+    rows = "SELECT count(*) FROM sums WHERE of > 0"
+    assert some.ask(some.target, rows) == [(2,)]
+
+
 def test_a_chunk_and_a_route_are_noted_once(copied: Callable[..., Copied]) -> None:
     """A process that was taken for dead, and commits late, finds that somebody was faster."""
     some = copied(MOVING)
