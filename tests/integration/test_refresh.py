@@ -672,8 +672,22 @@ def test_an_ignored_column_stays_behind_until_it_is_carried(databases: Following
     databases.path.write_text(text)
 
 
-def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
+def test_with_carry_the_stream_goes_on_by_itself(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if somebody ends its sessions while it carries."""
     text = databases.path.read_text()
+    passed = []
+
+    def end_sessions(at: str) -> None:
+        passed.append(at)
+        if at == "refresh.decided" and passed.count(at) == 1:
+            databases.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE 'dbsplit%'"
+            )
+
+    monkeypatch.setattr("toolkit.refresh_run.crash_point", end_sessions)
     databases.path.write_text(
         text + "ddl: {added_columns: carry, dropped_columns: carry, changed_columns: carry}\n"
     )
@@ -685,6 +699,7 @@ def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
         "INSERT INTO plain VALUES (12, 'more', 5)",
     )
     Verbs(databases.path, {})("stream", "--until-caught-up")
+    assert "refresh.decided" in passed
     same(databases, "plain")
     databases.path.write_text(text)
 
