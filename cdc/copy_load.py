@@ -92,12 +92,13 @@ class Carrier:
         paid: list[int] = []
         try:
             moved = transfer(source, target, self._exchange(load, paid))
-        except psycopg.DataError as error:
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
             tables = ", ".join(sorted({str(piece.task.route.source.name) for piece in load}))
             raise NotReady(
                 f"a row of {tables} cannot be copied: {error}",
                 hint="mend the row, then run the same command again: it goes on with what is"
-                " missing; `dbsplit plan check` names rows whose text is in no encoding",
+                " missing; `dbsplit plan check` names rows whose text is in no encoding. The"
+                " source may have rows that its own constraint, NOT VALID, would refuse",
             ) from None
         crash_point("copy.data")
         self._note(target, load, moved)
