@@ -131,9 +131,10 @@ class Throttle:
     def set(self, verdict: Verdict) -> None:
         """From now on this holds, also for those who wait."""
         with self._changed:
-            if verdict != self._verdict:
-                self._verdict = verdict
+            before, self._verdict = self._verdict, verdict
+            if verdict.bytes_per_s != before.bytes_per_s:
                 self._due = self._clock()
+            if verdict != before:
                 self._changed.notify_all()
 
     def fail(self, error: SplitError) -> None:
@@ -165,10 +166,11 @@ class Throttle:
         with self._changed:
             verdict = self._verdict
             if verdict.share < 1.0 and began is not None and verdict.share:
-                self._rest(min(REST_S_MAX, (now - began) * (1 / verdict.share - 1)), verdict)
+                rest_s = min(REST_S_MAX, (now - began) * (1 / verdict.share - 1))
+                self._rest(rest_s, lambda now: now.share)
             if verdict.bytes_per_s is not None:
                 self._due = max(self._due, now) + moved / verdict.bytes_per_s
-                self._rest(self._due - now, verdict)
+                self._rest(self._due - now, lambda now: now.bytes_per_s)
             until = None if wait_s is None else self._clock() + wait_s
             while self._verdict.share == 0.0 and not self._ends:
                 left_s = WAIT_S if until is None else min(WAIT_S, until - self._clock())
@@ -183,8 +185,7 @@ class Throttle:
     def _ends(self) -> bool:
         return self._failure is not None or self._verdict.ends is not None
 
-    def _rest(self, seconds: float, verdict: Verdict) -> None:
-        """Wait, but no longer than this verdict holds."""
-        self._changed.wait_for(
-            lambda: self._verdict != verdict or self._failure is not None, max(0.0, seconds)
-        )
+    def _rest(self, seconds: float, of: Callable[[Verdict], object]) -> None:
+        """Wait, but no longer than this of the verdict holds."""
+        before = of(self._verdict)
+        self._changed.wait_for(lambda: of(self._verdict) != before or self._ends, max(0.0, seconds))

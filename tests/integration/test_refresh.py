@@ -13,6 +13,7 @@ from cdc.connect import connect
 from plans.errors import NotReady, PlanInvalid, StreamBroken
 from tests.following import DEADLINE_S, Following, following
 from tests.verbs import Verbs
+from toolkit import locks
 from toolkit.abort import abort
 from toolkit.evolving import follow
 from toolkit.gates import Gate
@@ -169,6 +170,20 @@ def test_an_added_column_stops_the_stream_and_a_refresh_carries_it(databases: Fo
     assert databases.rows("a", "SELECT extra FROM added WHERE id = 4") == [(1.5,)]
     databases.execute_on("a", "BEGIN; INSERT INTO added VALUES (9, 'own'); ROLLBACK")
     assert refreshed(databases) == Refreshed(statements={"a": [], "b": [], "hub": []})
+
+
+def test_no_refresh_begins_while_a_move_is_under_way(databases: Following) -> None:
+    """The move goes by the tables as they were, and proves keys that nobody would note."""
+    before = databases.path.read_text()
+    with (
+        locks.sole_runner(databases.source, "traps", locks.CUTOVER),
+        pytest.raises(NotReady, match="`dbsplit cutover`, `rollback` or repair of split traps"),
+    ):
+        refreshed(databases, Answers(anew=frozenset({"plain"})))
+    assert databases.path.read_text() == before
+    assert databases.rows("source", "SELECT settings ? 'refreshing' FROM dbsplit.split") == [
+        (False,)
+    ]
 
 
 def test_what_the_rows_of_before_hold_is_unknown_so_the_table_is_copied(

@@ -82,6 +82,28 @@ def test_an_operators_rate_holds_over_all_workers_together() -> None:
     assert time.monotonic() - began >= 0.45  # half a megabyte
 
 
+def test_a_rate_holds_while_what_else_makes_it_slower_is_another_each_time() -> None:
+    """It is looked at once a second, and the load is hardly ever the same."""
+    throttle, wish = Throttle(), Wish(bytes_per_s=1e6)
+    throttle.set(decide(Load(600, 0, 0), wish, CEILINGS))
+    began = time.monotonic()
+    stop = threading.Event()
+
+    def look() -> None:
+        for lag in range(600, 700):
+            if stop.wait(0.02):
+                return
+            throttle.set(decide(Load(lag, 0, 0), wish, CEILINGS))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(5):
+        throttle.pause(100_000)
+    stop.set()
+    looking.join()
+    assert time.monotonic() - began >= 0.45  # half a megabyte
+
+
 def test_a_pause_is_left_as_soon_as_it_is_taken_back() -> None:
     throttle = Throttle()
     throttle.set(Verdict(share=0.0, reasons=("paused",)))
