@@ -295,21 +295,6 @@ def test_nothing_is_copied_for_a_slot_that_is_gone_nor_is_another_made_in_its_pl
     assert some.verbs.json("status")["phase"] == "copying"
 
 
-def test_a_row_that_its_own_constraint_would_refuse_is_told(copied: Callable[..., Copied]) -> None:
-    some = copied(
-        "CREATE DOMAIN positive AS int; CREATE TABLE of_domain (id int PRIMARY KEY, n positive);"
-        " INSERT INTO of_domain VALUES (1, -1);"
-        " ALTER DOMAIN positive ADD CONSTRAINT above CHECK (VALUE > 0) NOT VALID"
-    )
-    refused = some.verbs("copy", code=4)
-    assert "a row of public.of_domain cannot be copied" in refused.err
-    assert "violates check constraint" in refused.err
-    assert "NOT VALID" in refused.err
-    some.ask(some.source, "UPDATE of_domain SET n = 1")
-    some.verbs("copy")
-    assert some.ask(some.target, "SELECT id, n FROM of_domain") == [(1, 1)]
-
-
 def test_a_stream_does_not_begin_before_the_copy_has_ended(
     copied: Callable[..., Copied], monkeypatch: pytest.MonkeyPatch
 ) -> None:
