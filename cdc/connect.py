@@ -24,6 +24,7 @@ PINNED_SETTINGS: dict[str, str] = {
     "bytea_output": "hex",
     "lc_monetary": "C",
     "xmlbinary": "base64",
+    "xmloption": "content",  # or text that is no document could not be written
     # And what a type's name looks like, or a NULL within an array's text is, and a
     # backslash within our own.
     "quote_all_identifiers": "off",

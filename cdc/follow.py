@@ -23,6 +23,7 @@ from cdc.link import Link
 from cdc.lsn import LSN, NEVER, confirmable
 from cdc.past import NO_PAST, Past
 from cdc.pull import Pull
+from cdc.pull_line import PullRefused
 from cdc.reader import Reader, Stream
 from cdc.replication import ReplicationConnection, unreadable
 from cdc.sink import TRANSIENT, Behind, Sink
@@ -86,6 +87,8 @@ class Follower(threading.Thread):
         self._reached: dict[str, LSN] = {}  # by stream, what its follower had when we last knew
         self._halt = threading.Event()
         self._sinks: Sequence[Sink] = ()
+        self._connected_at: float | None = None  # of time.monotonic(), in this try
+        self._pulls = True  # until the leader's server has refused it
 
     @property
     def behind(self) -> tuple[Behind, ...]:
@@ -100,13 +103,13 @@ class Follower(threading.Thread):
         """Follow; the thread's work."""
         broken_since: float | None = None
         while not self._halt.is_set():
-            started = time.monotonic()
+            self._connected_at = None
             try:
                 self._follow()
             except TRANSIENT as error:
                 self.connected.clear()
                 now = time.monotonic()
-                if broken_since is None or now - started > RETRY_S_MAX / 2:
+                if broken_since is None or self._has_followed(RETRY_S_MAX / 2):
                     broken_since = now
                 if now - broken_since > RETRY_S_MAX:
                     self.failure = StreamBroken(
@@ -130,6 +133,10 @@ class Follower(threading.Thread):
                 )
                 self.failure.__cause__ = error
                 return
+
+    def _has_followed(self, seconds: float) -> bool:
+        """Whether it was connected for so long, and did not wait in vain for its servers."""
+        return self._connected_at is not None and time.monotonic() - self._connected_at > seconds
 
     def _refused(self, error: psycopg.Error) -> StreamBroken:
         if isinstance(error, psycopg.errors.CharacterNotInRepertoire):
@@ -166,7 +173,8 @@ class Follower(threading.Thread):
                 for sink in sinks:
                     sink.start()
                 self.connected.set()
-                if lag > PULL_BYTES_MIN:
+                self._connected_at = time.monotonic()
+                if lag > PULL_BYTES_MIN and self._pulls:
                     self._catch_up(watch, sinks)
                 connection.start(self.feed.slot, self.feed.publication, binary=binary)
                 self._reader(connection, watch, sinks).run(self._halt)
@@ -201,7 +209,11 @@ class Follower(threading.Thread):
             return  # no slot is free, or we may not: the stream brings the same
         with pull:
             reader = self._reader(pull, watch, sinks)
-            reader.run(self._halt)
+            try:
+                reader.run(self._halt)
+            except PullRefused:
+                self._pulls = False  # the stream brings the same, or tells better why not
+                raise
             reader.drain()
             pull.advance(self.position)
 

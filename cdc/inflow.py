@@ -19,6 +19,7 @@ from psycopg.pq.abc import PGconn
 
 from cdc.connect import Connection
 from cdc.libpq import await_status, drain, flush, next_result, put
+from plans.errors import StreamBroken
 
 BLOCK_BYTES = 1 << 18
 """Rows are joined to blocks of about this size: one call of libpq per row would cost more."""
@@ -39,16 +40,18 @@ class Inflow:
 
     statement: bytes  # as `into` has it
     lines: Iterable[bytes]  # rows in COPY's binary format, many or one at a time
+    rows: int  # so many
 
 
-def copy_in(connection: Connection, inflows: Sequence[Inflow]) -> list[int]:
-    """Copy all of them, in their order; returns the rows of each.
+def copy_in(connection: Connection, inflows: Sequence[Inflow]) -> None:
+    """Copy all of them, in their order.
 
-    Not in a pipeline.  Raises what the server objects to; then none of the rows is to be
-    kept, so a transaction has to be open.
+    Not in a pipeline.  Raises what the server objects to, StreamBroken if a table took more
+    or less than it was to get; then none of the rows is to be kept, so a transaction has to
+    be open.
     """
     if not inflows:
-        return []
+        return
     target = connection.pgconn
     target.send_query(b"; ".join(one.statement for one in inflows))
     flush(target)
@@ -59,7 +62,13 @@ def copy_in(connection: Connection, inflows: Sequence[Inflow]) -> list[int]:
             _give_up(target)
         raise
     drain(target)
-    return copied
+    for one, rows in zip(inflows, copied, strict=True):
+        if rows != one.rows:
+            raise StreamBroken(
+                f"{one.rows} rows were sent and {rows} taken: {one.statement.decode()}",
+                hint="nothing of that batch was written; a trigger that is enabled ALWAYS or "
+                "REPLICA may leave rows out, otherwise this is a bug",
+            )
 
 
 def _copy(target: PGconn, lines: Iterable[bytes]) -> int:

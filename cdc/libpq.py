@@ -46,12 +46,13 @@ def drain(connection: PGconn) -> None:
 def put(connection: PGconn, data: bytes | bytearray) -> None:
     """Send data of a copy."""
     try:
-        if data:
-            connection.put_copy_data(data)
-            flush(connection)
+        is_taken = not data or connection.put_copy_data(data) > 0
+        flush(connection)
     except psycopg.OperationalError:
         drain(connection)  # it tells better
         raise
+    if not is_taken:  # libpq has no memory for it, and says no more
+        raise psycopg.OperationalError(f"there is no memory to send {len(data):,} bytes")
 
 
 def flush(connection: PGconn) -> None:

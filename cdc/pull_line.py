@@ -16,6 +16,7 @@ import uuid
 import numpy as np
 import psycopg
 from psycopg import pq, sql
+from psycopg.pq.abc import PGresult
 
 from cdc.connect import Connection, connect
 from cdc.frames import (
@@ -40,6 +41,11 @@ NAP_S = 0.001
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
 _FIELD = 2 + 4  # how many fields a row has, and the length of the only one
 _END = b"\xff\xff"
+_SERVER_ENDS = "57"  # operator intervention
+
+
+class PullRefused(ConnectionLost):
+    """The server has refused to pull: its temporary files are limited, or a row is unreadable."""
 
 
 class Line:
@@ -186,7 +192,7 @@ class Line:
     def _take_in(self, kind: int, body: bytes) -> None:
         """Take in a message of the protocol that holds no row."""
         if kind == ERROR:
-            raise ConnectionLost(str(error_of(body)))
+            raise _told(error_of(body))
         if kind == DONE:
             self._ended = True
         elif kind == READY:
@@ -239,8 +245,7 @@ class Line:
             return False
         result = pgconn.get_result()
         if result is None or result.status != pq.ExecStatus.COPY_OUT:
-            said = result.get_error_message() if result else ""
-            raise ConnectionLost(said.strip() or "the server ended the connection")
+            raise _failed(result)
         self._copying = True
         return True
 
@@ -248,7 +253,7 @@ class Line:
         pgconn = self.connection.pgconn
         while (result := pgconn.get_result()) is not None:
             if result.status != pq.ExecStatus.COMMAND_OK:
-                raise ConnectionLost(result.get_error_message().strip())
+                raise _failed(result)
         self._ended = True
         self._end()
 
@@ -256,3 +261,16 @@ class Line:
         if not self._ended:
             raise ConnectionLost("the server did not send a result to its end")
         self.running = False
+
+
+def _failed(result: PGresult | None) -> ConnectionLost:
+    if result is None or result.error_field(pq.DiagnosticField.SQLSTATE) is None:
+        said = result.get_error_message() if result else ""
+        return ConnectionLost(said.strip() or "the server ended the connection")
+    return _told(psycopg.errors.error_from_result(result))
+
+
+def _told(error: psycopg.Error) -> ConnectionLost:
+    """The error for what the server has said; one that shuts down may pull when it is back."""
+    ended = (error.sqlstate or "").startswith(_SERVER_ENDS)
+    return (ConnectionLost if ended else PullRefused)(str(error).strip())

@@ -178,7 +178,10 @@ class Reader:
         """Raise what an applier met, unless it may pass and others can go on meanwhile."""
         for sink in self._sinks:
             if sink.returned.is_set():
-                raise ConnectionLost(f"{sink.link.stream} is back: all begin again where it was")
+                raise ConnectionLost(
+                    f"{sink.link.stream} is back, all begin again where it was; it was away, as "
+                    f"{sink.why}"
+                )
             if sink.away and time.monotonic() - sink.away_since > AWAY_S_MAX:
                 raise _gone(sink)
             if sink.failure is None or sink.away:

@@ -86,10 +86,14 @@ class Sink(threading.Thread):
         if self.away:
             # What had been spilled was given up: it comes again from the slot.
             away_s = round(time.monotonic() - self.away_since, 1)
-            said = str(self.failure).strip().partition("\n")[0]
-            return Behind(self.link.service, away_s, said, 0)
+            return Behind(self.link.service, away_s, self.why, 0)
         spilled = self._spool.spilled_bytes
         return Behind(self.link.service, None, "", spilled) if spilled else None
+
+    @property
+    def why(self) -> str:
+        """What has ended it, in one line."""
+        return str(self.failure).strip().partition("\n")[0]
 
     def open(self) -> None:
         """Connect; a follower that cannot be reached now is away."""

@@ -3,12 +3,13 @@
 Theory of operation.  Blocks wait in memory as long as there is space.  Where several
 followers share a reader, a slow one must not hold up the others: what does not fit goes
 to the end of a temporary file, without a name, and from then on everything does until
-the file has been read.  The file is bounded, too; when it is full, there is no space,
-and the reader waits.
+the file has been read.  The file is bounded, too; when it is full, or the disk is, there
+is no space, and the reader waits.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import threading
@@ -45,6 +46,7 @@ class Spool:
         self._messages = 0
         self._unwritten = 0  # messages that were taken out last
         self._file: IO[bytes] | None = None
+        self._sizes: deque[int] = deque()  # of the blocks in it
         self._written_to = 0
         self._read_to = 0
         self._closed = False
@@ -73,7 +75,9 @@ class Spool:
             if self._closed:
                 return True  # nobody takes it out any more
             if self.spilled_bytes or not self._fits():
-                self._spill(block)
+                if not self._spill(block):
+                    self._changed.wait(timeout_s)
+                    return False
             else:
                 self._blocks.append(block)
                 self._bytes += size_of(block)
@@ -119,20 +123,30 @@ class Spool:
             return self._written_to < self._spill_bytes_max
         return True
 
-    def _spill(self, block: Block) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="dbsplit-spill-")  # noqa: SIM115 (see close)
-        self._file.seek(self._written_to)
-        pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
-        self._written_to = self._file.tell()
+    def _spill(self, block: Block) -> bool:
+        """Put it into the file; False if there is no space on the disk."""
+        left = memoryview(pickle.dumps(block, pickle.HIGHEST_PROTOCOL))
+        size, at = len(left), self._written_to
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="dbsplit-spill-", buffering=0)  # noqa: SIM115 (see close)
+            while left:
+                written = os.pwrite(self._file.fileno(), left, at)
+                left, at = left[written:], at + written
+        except OSError:  # what is there of it is written over
+            return False
+        self._sizes.append(size)
+        self._written_to = at
+        return True
 
     def _fetch(self) -> Block:
         assert self._file is not None  # noqa: S101
-        self._file.seek(self._read_to)
-        block: Block = pickle.load(self._file)  # noqa: S301 (nobody else has this file)
-        self._read_to = self._file.tell()
+        text, size = bytearray(), self._sizes.popleft()
+        while len(text) < size:
+            text += os.pread(self._file.fileno(), size - len(text), self._read_to + len(text))
+        block: Block = pickle.loads(text)  # noqa: S301 (nobody else has this file)
+        self._read_to += size
         if self._read_to == self._written_to:
             self._read_to = self._written_to = 0
-            self._file.seek(0)
-            self._file.truncate()
+            self._file.truncate(0)
         return block

@@ -21,7 +21,7 @@ class Staged:
     """What of a batch lies in its stage, and what does not."""
 
     batch: TableBatch
-    rows: int
+    rows: int  # that lie in it
     present: bool
     removed: bool  # rows that are gone, or old images by which others are
     partial: bool  # some of the present rows lack values
@@ -29,6 +29,7 @@ class Staged:
     changing: Mapping[Unchanged, int] = field(default_factory=dict)
     """How many rows are to be updated, if direct, by the values that they lack."""
     appearing: Sequence[bytes] = ()  # rows to be copied straight into the table, in its format
+    appear: int = 0  # so many, whichever way they come there
     inserting: bool = False  # rows are to be inserted as they lie in the stage
 
 
@@ -37,10 +38,13 @@ def of_net(batch: TableBatch, net: Net, tracked: Collection[str]) -> tuple[Stage
     stage = batch.to.stage
     gone, changing = list(batch.gone()), net.rows(net.change)
     lines = [stage.lines(b"g", gone), stage.lines(b"u", changing)]
+    rows = len(gone) + len(changing)
     if net.appearing and (op := _staged_as(batch, tracked)):
         lines.append(stage.lines(op, net.rows(net.appear)))
+        rows += net.appearing
     return _direct(
         batch,
+        rows,
         removed=bool(gone),
         changing={(): len(changing)} if changing else {},
         appearing=net.appearing,
@@ -57,6 +61,7 @@ def of_plain(
     gone = [*batch.gone(), *(old for old, _ in changes.renamed())]
     # An old row may be an update that came in part.
     lines: list[Iterator[bytes]] = [map(stage.partial_writer(b"g"), gone)]
+    rows = len(gone) + sum(map(len, changing.values()))
     for lacking, some in changing.items():
         if lacking:
             write = stage.blank_writer(b"p", batch.to.parts.get(lacking, 0), lacking)
@@ -65,8 +70,10 @@ def of_plain(
             lines.append(stage.lines(b"u", some))
     if appearing and (op := _staged_as(batch, tracked)):
         lines.append(stage.lines(op, appearing))
+        rows += len(appearing)
     return _direct(
         batch,
+        rows,
         removed=bool(gone),
         changing={lacking: len(some) for lacking, some in changing.items()},
         appearing=len(appearing),
@@ -83,6 +90,7 @@ def _staged_as(batch: TableBatch, tracked: Collection[str]) -> bytes | None:
 
 def _direct(
     batch: TableBatch,
+    rows: int,
     *,
     removed: bool,
     changing: Mapping[Unchanged, int],
@@ -93,12 +101,13 @@ def _direct(
     binary = batch.to.stage.binary
     return Staged(
         batch,
-        0,
+        rows,
         present=False,
         removed=removed,
         partial=False,
         changing=changing,
         appearing=copied() if appearing and binary else (),
+        appear=appearing,
         inserting=bool(appearing) and not binary,
     )
 
@@ -126,7 +135,7 @@ def of_keyed(batch: TableBatch, changes: NetChanges) -> tuple[Staged, Iterator[b
             rows.append(new(row) if is_new else whole(row))
     staged = Staged(
         batch,
-        0,
+        len(rows),
         present=bool(present),
         removed=is_removed,
         partial=bool(partial),
@@ -141,7 +150,7 @@ def of_multiset(batch: TableBatch, changes: NetRows) -> tuple[Staged, Iterator[b
     rows = list(changes.rows())
     staged = Staged(
         batch,
-        0,
+        len(rows),
         present=any(count > 0 for _, count in rows),
         removed=any(count < 0 for _, count in rows),
         partial=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import chain
 from typing import Any
 
 from psycopg import Cursor
@@ -90,7 +89,7 @@ class BatchWriter:
         for staged in every:
             self._clear(staged)
         appearing = [
-            Inflow(flow.direct.into, staged.appearing)
+            Inflow(flow.direct.into, staged.appearing, staged.appear)
             for staged, flow in flows
             if flow.direct and staged.appearing
         ]
@@ -119,16 +118,14 @@ class BatchWriter:
                 raise Unexpected(str(staged.batch.to.leader.name))
 
     def _stage(self, batches: Sequence[TableBatch], manner: Manner) -> list[Staged]:
-        every, places, inflows = [], [], []
-        for place, batch in enumerate(batches):
+        every, inflows = [], []
+        for batch in batches:
             staged, lines = self._lines(batch, manner)
             every.append(staged)
-            if (first := next(lines, None)) is not None:
-                places.append(place)
-                inflows.append(Inflow(batch.to.stage.into, chain((first,), lines)))
-        for place, rows in zip(places, copy_in(self._connection, inflows), strict=True):
-            every[place] = replace(every[place], rows=rows)
-            batches[place].to.staged += rows
+            if staged.rows:
+                inflows.append(Inflow(batch.to.stage.into, lines, staged.rows))
+                batch.to.staged += staged.rows
+        copy_in(self._connection, inflows)
         return every
 
     def _lines(self, batch: TableBatch, manner: Manner) -> tuple[Staged, Iterator[bytes]]:

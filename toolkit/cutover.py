@@ -211,19 +211,14 @@ def _gave_up(moving: Move, error: BaseException, directory: Path) -> Moved:
     try:
         give_up(moving, error)
     except Halted:
-        if not isinstance(error, KeyboardInterrupt) or not _gave_up_anew(moving, directory):
+        ended = _ended_anew(moving, directory)
+        if ended is None:
             raise
+        if ended.outcome != "aborted":  # the decision was made, and its answer cut off
+            return ended
     pause_ms = moving.pause_ms
     if isinstance(error, _Rehearsed):
-        return Moved(
-            "aborted",
-            moving.sides.services,
-            pause_ms,
-            None,
-            moving.steps_ms,
-            tuple(moving.gates),
-            str(error),
-        )
+        return _aborted(moving, str(error))
     if isinstance(error, GateClosed | NotReady) and not moving.paused_at:
         raise error
     hint = error.hint if isinstance(error, SplitError) else "repeat the command"
@@ -243,26 +238,42 @@ def _gave_up(moving: Move, error: BaseException, directory: Path) -> Moved:
     raise given_up from None
 
 
-def _gave_up_anew(moving: Move, directory: Path) -> bool:
-    """Give up as whoever comes next would; False if that is not possible either.
+def _ended_anew(moving: Move, directory: Path) -> Moved | None:
+    """End the attempt as whoever comes next would; None if that is not possible either.
 
-    An interruption that comes in the middle of an answer leaves a session of no more use.
+    An interruption in the middle of an answer, or whoever ends sessions, leaves one of no
+    more use.
     """
-    split = moving.sides.split
+    split, direction = moving.sides.split, moving.sides.direction
     moving.sides.source.close()
     deadline = time.monotonic() + locks.RECOVERY_S_MAX
     while True:
         try:
             with locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER) as control:
                 recover(split, control, directory=directory, say=moving.say, holding_lock=True)
-                return state.outcome(control, moving.attempt) == "aborted"
+                outcome = state.outcome(control, moving.attempt)
+                if outcome == direction.outcome:
+                    return _already(split, control, direction, moving.sides.services)
+                return _aborted(moving) if outcome == "aborted" else None
         except locks.Held as held:
             # The server ends the session that we have closed in a moment.
             if not held.ours or time.monotonic() > deadline:
-                return False
+                return None
             time.sleep(locks.POLL_S)
         except (psycopg.Error, SplitError):
-            return False
+            return None
+
+
+def _aborted(moving: Move, reason: str = "") -> Moved:
+    return Moved(
+        "aborted",
+        moving.sides.services,
+        moving.pause_ms,
+        None,
+        moving.steps_ms,
+        tuple(moving.gates),
+        reason,
+    )
 
 
 def _choose(

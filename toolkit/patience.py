@@ -26,17 +26,19 @@ class Patience:
 
     def __init__(self) -> None:
         self._has_followed = False
-        self._began = 0.0
+        self._follows_since: float | None = None
         self._broken_since: float | None = None
         self._pause_s = PAUSE_S_MIN
 
     def begin(self) -> None:
         """Another try begins."""
-        self._began = time.monotonic()
+        self._follows_since = None
 
     def follows(self) -> None:
         """It has come so far that something is followed."""
         self._has_followed = True
+        if self._follows_since is None:
+            self._follows_since = time.monotonic()
 
     def pause_s(self, error: Exception) -> float:
         """How long to wait before the next try.
@@ -47,7 +49,9 @@ class Patience:
         if not (self._has_followed and may_pass(error)):
             raise error
         now = time.monotonic()
-        if self._broken_since is None or now - self._began > PATIENT_S_MAX / 2:
+        # A try that waits in vain for one server after the other may take as long.
+        since = self._follows_since
+        if self._broken_since is None or (since is not None and now - since > PATIENT_S_MAX / 2):
             self._broken_since, self._pause_s = now, PAUSE_S_MIN
         if now - self._broken_since > PATIENT_S_MAX:
             hint = "see to the server named, then start `dbsplit stream` again; nothing is lost"

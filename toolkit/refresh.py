@@ -91,7 +91,12 @@ def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) ->
                 _finish(path, source, work, say)
             return _told(work)
         require_agreement(plan, source, noted, moved_services(plan, source))
-        return _begin(path, plan, source, answers, say, dry_run=dry_run)
+        # A move that is under way goes by the tables as they were; the next one finds the note.
+        with locks.sole_runner(dsn, plan.split, locks.CUTOVER):
+            told, begun = _begin(path, plan, source, answers, dry_run=dry_run)
+        if begun is None:
+            return told
+        return replace(told, copied=_finish(path, source, begun, say))
 
 
 def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work) -> Work:
@@ -129,8 +134,9 @@ def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work) -> Work
 
 
 def _begin(
-    path: Path, plan: Plan, source: Connection, answers: Answers, say: Say, *, dry_run: bool
-) -> Refreshed:
+    path: Path, plan: Plan, source: Connection, answers: Answers, *, dry_run: bool
+) -> tuple[Refreshed, Work | None]:
+    """What is decided, and what is to be carried out, which is noted then; None if nothing is."""
     noted = read_noted(plan, source)
     seen = see(plan, source, noted)
     edits, anew = edits_of(plan, noted, seen, answers), _anew(plan, seen, answers)
@@ -155,10 +161,10 @@ def _begin(
     told = _told(work, edits=tuple(str(edit) for edit in edits), unassigned=unassigned)
     same = work.digest == noted.digest and work.past == noted.past
     if dry_run or (same and not work.is_something):
-        return told
+        return told, None
     _note_work(plan.split, source, work)
     crash_point("refresh.noted")
-    return replace(told, copied=_finish(path, source, work, say))
+    return told, work
 
 
 def _require_same(plan: Plan, work: Work) -> None:

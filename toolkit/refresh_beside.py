@@ -92,8 +92,9 @@ def manner_of(split: Split, source: Connection, aside: Collection[str]) -> Manne
 
     If their slot was lost with what it kept, their copies are forgotten.
     """
-    if read_slot(source, names.refresh_slot(split.name)).there:
+    if keeps_slot(split, source):
         return Manner.BESIDE
+    drop_slot(source, names.refresh_slot(split.name))
     there = {service: _standing(split, service, aside) for service in _services(split, aside)}
     if not any(one.horizons or one.is_followed for one in there.values()):
         return Manner.STANDING if _is_small(split, aside) else Manner.NEW
@@ -102,6 +103,12 @@ def manner_of(split: Split, source: Connection, aside: Collection[str]) -> Manne
     for service in there:
         _forget(split, service, aside)
     return Manner.NEW
+
+
+def keeps_slot(split: Split, source: Connection) -> bool:
+    """Whether there is a slot that has kept what was written to the tables."""
+    slot = read_slot(source, names.refresh_slot(split.name))
+    return slot.there and slot.wal_status != "lost"
 
 
 def _is_small(split: Split, aside: Collection[str]) -> bool:

@@ -29,6 +29,7 @@ from toolkit.refresh_beside import (
     bring_up,
     clear,
     join,
+    keeps_slot,
     made_slot,
     manner_of,
     not_joined,
@@ -50,9 +51,15 @@ def copy_anew(path: Path, split: Split, source: Connection, work: Work, say: Say
         try:
             if manner is Manner.STANDING or not _beside(path, split, source, work, aside, say):
                 _standing(split, source, work, aside, say)
-        except StreamBroken:
+        except StreamBroken as error:
             require_not_given_up(split.name, source)  # what is left of its slots goes
-            raise
+            if manner is Manner.STANDING or keeps_slot(split, source):
+                raise
+            raise StreamBroken(
+                f"the log that was kept for tables which are copied anew is lost: {error}",
+                hint="run the same command again, which copies them once more; if the server has "
+                "removed it, raise its max_slot_wal_keep_size",
+            ) from None
     clear(split, source, work.services)
 
 
@@ -170,3 +177,12 @@ def copied_until(split: Split, work: Work) -> LSN:
         with connect(split.dsn(service), name="dbsplit refresh") as target:
             found = max(found, latest_horizon(target))
     return found
+
+
+def are_of_several_moments(split: Split, work: Work) -> bool:
+    """Whether what was copied has chunks of several moments."""
+    for service in work.services:
+        with connect(split.dsn(service), name="dbsplit refresh") as target:
+            if not routes_of_several_moments(target).isdisjoint(work.copied):
+                return True
+    return False

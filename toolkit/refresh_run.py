@@ -26,7 +26,7 @@ from toolkit.fence import Fence
 from toolkit.links import forward_feed
 from toolkit.opened import Split, open_split
 from toolkit.prepare import create_staging_types
-from toolkit.refresh_copy import copied_until, copy_anew
+from toolkit.refresh_copy import are_of_several_moments, copied_until, copy_anew
 from toolkit.refresh_work import ServiceWork, Work
 from toolkit.say import Say
 from toolkit.sides import source_fences, target_fences
@@ -121,10 +121,12 @@ def _note(split: Split, source: Connection, work: Work) -> None:
 def _catch_up(split: Split, work: Work, say: Say) -> None:
     """Let the stream pass the change, and every row that was copied."""
     goal = max(LSN.parse(work.until), copied_until(split, work))
+    # Chunks that were copied before and after a crash; beside the stream, `join` has seen to it.
+    several = are_of_several_moments(split, work)
     with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
         # An idle source would not tell for a while that there is nothing more.
         source.execute("SELECT pg_logical_emit_message(true, 'dbsplit refresh', '')")
-    follower = Follower(forward_feed(split))
+    follower = Follower(forward_feed(split, of_several_moments=several))
     follower.start()
     deadline = time.monotonic() + CATCH_UP_S_MAX
     try:

@@ -296,7 +296,8 @@ def _service(split: Split, source: Connection, service: str, facts: Facts) -> Se
         routes=mine,
         changes=changes,
         anew=facts.anew & made_for_us,
-        only=frozenset(made_for_us & {c.table for c in changes}) if leads else None,
+        # What was begun is made once more, though a later look does not find it changed.
+        only=frozenset(made_for_us & ({c.table for c in changes} | facts.anew)) if leads else None,
         gone=gone,
         schema=schema,
         there=there,

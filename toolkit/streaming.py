@@ -73,6 +73,7 @@ def stream(
     with locks.sole_runner(split.plan.source.dsn, split.name, locks.STREAM) as source:
         require_prepared(split.plan, split.catalog, source)
         require_not_given_up(split.name, source)
+        _require_copied(split, source)
         require_source_slot(split, source)
         _require_publication(split, source)
         goal = _log_end(source) if until_caught_up else None
@@ -238,6 +239,17 @@ class _Supervisor:
 
 def _away(one: Behind) -> str:
     return f"service {one.service} is away for {duration(one.away_s or 0)}: {one.why}"
+
+
+def _require_copied(split: Split, source: Connection) -> None:
+    """Check that no copy has yet to bring its rows to one moment, and to make their keys."""
+    now = state.phases(source, split.name)
+    copying = sorted(service for service, phase in now.items() if phase is state.Phase.COPYING)
+    if copying:
+        raise NotReady(
+            f"service {copying[0]} is not copied yet: its copy was begun and has not ended",
+            hint=f"run `dbsplit copy {split.plan.path}`: it goes on where it stopped",
+        )
 
 
 def _require_publication(split: Split, source: Connection) -> None:

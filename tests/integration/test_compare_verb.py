@@ -115,6 +115,9 @@ def test_a_part_that_a_table_cannot_have_is_a_usage_error(both: Bench) -> None:
     code, result, _ = compare(both, "--within", "no_such:2d")
     assert (code, "has no column 'no_such'" in result["error"]) == (2, True)
     assert compare(both, "--tables", "orders", "--within", "state:2d")[0] == 2
+    for option in ("--from", "--below"):
+        code, result, _ = compare(both, "--tables", "orders", option, "x")
+        assert (code, f"{option} 'x' is no " in result["error"]) == (2, True)
 
 
 @pytest.fixture

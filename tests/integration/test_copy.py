@@ -281,16 +281,39 @@ def test_nothing_is_copied_for_a_slot_that_is_gone_nor_is_another_made_in_its_pl
     for verb in ("prepare", "stream"):
         one = some.verbs(verb, code=7)
         assert "does not exist any more" in one.err
+    (lost,) = [n for n in some.verbs.json("doctor", code=4)["needs"] if not n["ok"]]
+    assert "does not exist any more" in lost["observed"]
+    assert "dbsplit abort" in lost["remedy"]
     some.verbs("abort", "--yes")
     some.verbs("prepare")
     some.verbs("throttle", "--pause")
     with some.copying() as process:
         assert wait_until(lambda: waits_paused(some), timeout_s=30)
-        some.ask(some.source, drop)
-        some.verbs("throttle", "--clear")
+        some.ask(some.source, drop)  # paused as it is: what is left to copy would be for nothing
         _, err = process.communicate(timeout=30)
     assert process.returncode == 7, err
     assert some.verbs.json("status")["phase"] == "copying"
+
+
+def test_a_stream_does_not_begin_before_the_copy_has_ended(
+    copied: Callable[..., Copied], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows may be there, of several moments, and nothing that tells them apart."""
+    some = copied(MOVING)
+
+    def end_here(at: str) -> None:
+        if at == "copy.built":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.after_data.crash_point", end_here)
+        some.verbs("copy", "--jobs", "1", code=130)
+    assert some.ask(some.target, "SELECT count(*) FROM dbsplit.copied") == [(3,)]
+    follow = ("stream", "--until-caught-up")
+    some.verbs.refused(*follow, code=4, says="not copied yet", hint="dbsplit copy")
+    some.verbs("copy")
+    some.verbs(*follow)
+    some.prove()
 
 
 def test_rows_that_a_target_refuses_are_told_and_copied_once_they_are_mended(

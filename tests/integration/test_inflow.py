@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from struct import pack
 
 import psycopg
 import pytest
-from psycopg import sql
+from psycopg import pq, sql
 
 from cdc.inflow import BLOCK_BYTES, Inflow, copy_in, into
+from cdc.libpq import await_status, flush, put
+from plans.errors import StreamBroken
 from tests.conftest import fresh_database
 from toolkit.servers import Server
 
 TABLES = ("one", "Two", "three")
 LARGE = BLOCK_BYTES * 3
+HEAD = pack("!hi", 2, 4)  # of each row
 
 
 @pytest.fixture
@@ -35,7 +41,8 @@ def line(number: int, size: int = 1) -> bytes:
 
 def inflow(table: str, *lines: bytes) -> Inflow:
     columns = [sql.Identifier("id"), sql.Identifier("body")]
-    return Inflow(into(sql.Identifier(table), columns), lines)
+    rows = sum(1 for one in lines for _ in range(one.count(HEAD)))
+    return Inflow(into(sql.Identifier(table), columns), lines, rows)
 
 
 def counts(target: psycopg.Connection) -> list[int]:
@@ -45,13 +52,13 @@ def counts(target: psycopg.Connection) -> list[int]:
 
 
 def test_each_table_gets_its_rows(target: psycopg.Connection) -> None:
-    assert copy_in(target, []) == []
+    copy_in(target, [])
     given = [
         inflow("one", line(1), line(2) + line(3)),
         inflow("Two"),
         inflow("three", *(line(n, LARGE) for n in range(20))),
     ]
-    assert copy_in(target, given) == [3, 0, 20]
+    copy_in(target, given)
     assert counts(target) == [3, 0, 20]
 
 
@@ -78,10 +85,42 @@ def test_rows_that_cannot_be_made_leave_nothing(target: psycopg.Connection, befo
         yield line(1, before)
         raise ValueError("cannot be made")
 
-    broken = Inflow(inflow("Two").statement, lines())
+    broken = Inflow(inflow("Two").statement, lines(), 1)
     with pytest.raises(ValueError, match="cannot be made"):
         copy_in(target, [inflow("one", line(1)), broken, inflow("three", line(1))])
     assert counts(target) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("place", range(len(TABLES)))
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_table_that_takes_more_or_less_than_it_was_to_get_is_told(
+    target: psycopg.Connection, place: int, rows: int
+) -> None:
+    given = [inflow(name, line(1), line(2)) for name in TABLES]
+    given[place] = replace(given[place], rows=rows)
+    with target.transaction(force_rollback=True), pytest.raises(StreamBroken) as told:
+        copy_in(target, given)
+    assert f"{rows} rows were sent and 2 taken" in str(told.value)
+    assert TABLES[place] in str(told.value)
+    assert counts(target) == [0, 0, 0]
+
+
+def test_rows_for_which_there_is_no_memory_are_not_left_out(target: psycopg.Connection) -> None:
+    """libpq says no more than that it has taken nothing, and would go on with what follows."""
+    large = bytes(300 << 20)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    target.pgconn.send_query(inflow("one").statement)
+    flush(target.pgconn)
+    await_status(target.pgconn, pq.ExecStatus.COPY_IN)
+    at_most = pages * resource.getpagesize() + len(large) // 2
+    resource.setrlimit(resource.RLIMIT_AS, (at_most, hard))
+    try:
+        with pytest.raises(psycopg.OperationalError, match="no memory to send 314,572,800 bytes"):
+            put(target.pgconn, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        target.close()  # it is in the middle of a copy
 
 
 def test_a_session_that_is_ended_meanwhile_does_not_hang(
@@ -95,5 +134,5 @@ def test_a_session_that_is_ended_meanwhile_does_not_hang(
             yield line(number, LARGE)
 
     with pytest.raises(psycopg.OperationalError):
-        copy_in(target, [Inflow(inflow("one").statement, lines()), inflow("Two", line(1))])
+        copy_in(target, [Inflow(inflow("one").statement, lines(), 49), inflow("Two", line(1))])
     assert target.broken

@@ -84,6 +84,48 @@ def test_a_move_that_is_interrupted_within_the_pause_is_given_up(
         assert shop.verbs.json("status")["phase"] == "following"
 
 
+@pytest.mark.long
+def test_a_move_whose_session_is_ended_within_the_pause_is_given_up_with_another(
+    shop: SmallShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writers need not wait until somebody else finds the fences."""
+
+    def end_session(at: str) -> None:
+        if at == "cutover.fenced":
+            ended = shop.ask(
+                "source",
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name LIKE 'dbsplit cutover of %%'",
+            )
+            assert ended == [(True,)]
+
+    with shop.verbs.stream(shop.source):
+        monkeypatch.setattr("toolkit.write_pause.crash_point", end_session)
+        told = shop.verbs.json("cutover", "--yes", code=8)
+        assert "the source takes writes again" in told["error"]
+        shop.ask("source", "UPDATE orders SET state = state WHERE id = 1")
+        assert shop.verbs.json("status")["phase"] == "following"
+
+
+@pytest.mark.long
+def test_a_move_that_is_interrupted_while_it_is_decided_is_made(
+    shop: SmallShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(at: str) -> None:
+        if at == "cutover.owns":  # committed, and nobody was told
+            raise KeyboardInterrupt
+
+    with shop.verbs.stream(shop.source):
+        with monkeypatch.context() as patch:
+            patch.setattr("toolkit.write_pause.crash_point", interrupt)
+            moved = shop.verbs.json("cutover", "--yes", "--service", "billing")
+        assert (moved["outcome"], moved["services"]) == ("moved", ["billing"])
+        assert moved["write_pause_ms"] > 0
+        shop.ask("billing", "UPDATE billing.invoices SET paid = paid WHERE id = 1")
+        back = shop.verbs.json("rollback", "--yes", "--service", "billing")
+        assert back["outcome"] == "returned"
+
+
 def test_after_the_decision_a_move_is_halted_or_made_and_never_given_up(shop: SmallShop) -> None:
     verbs, directory = shop.verbs, shop.verbs.plan.parent
     with verbs.stream(shop.source):

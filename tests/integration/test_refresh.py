@@ -13,6 +13,7 @@ from cdc.connect import connect
 from plans.errors import NotReady, PlanInvalid, StreamBroken
 from tests.following import DEADLINE_S, Following, following
 from tests.verbs import Verbs
+from toolkit import locks
 from toolkit.abort import abort
 from toolkit.evolving import follow
 from toolkit.gates import Gate
@@ -177,6 +178,20 @@ def test_an_added_column_stops_the_stream_and_a_refresh_carries_it(databases: Fo
     assert refreshed(databases) == Refreshed(statements={"a": [], "b": [], "hub": []})
 
 
+def test_no_refresh_begins_while_a_move_is_under_way(databases: Following) -> None:
+    """The move goes by the tables as they were, and proves keys that nobody would note."""
+    before = databases.path.read_text()
+    with (
+        locks.sole_runner(databases.source, "traps", locks.CUTOVER),
+        pytest.raises(NotReady, match="`dbsplit cutover`, `rollback` or repair of split traps"),
+    ):
+        refreshed(databases, Answers(anew=frozenset({"plain"})))
+    assert databases.path.read_text() == before
+    assert databases.rows("source", "SELECT settings ? 'refreshing' FROM dbsplit.split") == [
+        (False,)
+    ]
+
+
 def test_what_the_rows_of_before_hold_is_unknown_so_the_table_is_copied(
     databases: Following,
 ) -> None:
@@ -253,6 +268,7 @@ def test_another_type_is_a_new_copy_of_that_table(databases: Following) -> None:
     same(databases, "retyped")
 
 
+@pytest.mark.long
 def test_a_wider_type_with_other_values_is_a_new_copy(databases: Following) -> None:
     """And its copy waits as long as an operator wants it to."""
     databases.execute("ALTER TABLE retyped ALTER v TYPE text USING v || '!'")
@@ -476,6 +492,7 @@ def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with
     same(databases, "plain")
 
 
+@pytest.mark.long
 def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
     databases: Following,
 ) -> None:
@@ -504,6 +521,7 @@ def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
     assert refreshed(databases).changes == ()
 
 
+@pytest.mark.long
 def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: Following) -> None:
     """What would refuse rows of the source is dropped first, what is new comes last."""
     databases.execute(
@@ -596,6 +614,7 @@ def test_a_dropped_table_goes_with_its_entry(databases: Following) -> None:
     assert databases.rows("a", "SELECT to_regclass('doomed')") == [(None,)]
 
 
+@pytest.mark.long
 def test_a_table_that_was_made_again_is_copied_and_published(databases: Following) -> None:
     databases.execute(
         "UPDATE remade SET v = 'before'",
@@ -609,6 +628,7 @@ def test_a_table_that_was_made_again_is_copied_and_published(databases: Followin
     same(databases, "remade")
 
 
+@pytest.mark.long
 def test_a_renamed_table_is_copied_under_its_new_name(databases: Following) -> None:
     databases.execute(
         "UPDATE moved SET v = 'before'",
@@ -720,8 +740,22 @@ def test_an_ignored_column_stays_behind_until_it_is_carried(databases: Following
     databases.path.write_text(text)
 
 
-def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
+def test_with_carry_the_stream_goes_on_by_itself(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if somebody ends its sessions while it carries."""
     text = databases.path.read_text()
+    passed = []
+
+    def end_sessions(at: str) -> None:
+        passed.append(at)
+        if at == "refresh.decided" and passed.count(at) == 1:
+            databases.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE 'dbsplit%'"
+            )
+
+    monkeypatch.setattr("toolkit.refresh_run.crash_point", end_sessions)
     databases.path.write_text(
         text + "ddl: {added_columns: carry, dropped_columns: carry, changed_columns: carry}\n"
     )
@@ -733,6 +767,7 @@ def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
         "INSERT INTO plain VALUES (12, 'more', 5)",
     )
     Verbs(databases.path, {})("stream", "--until-caught-up")
+    assert "refresh.decided" in passed
     same(databases, "plain")
     databases.path.write_text(text)
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
 import toolkit.refresh_beside
+import toolkit.refresh_copy
+from cdc.copying import Copying
 from plans import names
+from plans.errors import StreamBroken
 from tests.following import DEADLINE_S, Following, following
 from tests.verbs import Verbs
 from toolkit.refresh import Refreshed, refresh
 from toolkit.refresh_edits import Answers
-from toolkit.servers import Server
+from toolkit.servers import Server, running_server
 from toolkit.servers_watchdog import wait_until
 
 pytestmark = pytest.mark.long
@@ -51,6 +55,7 @@ SNAPSHOT = (
     "SELECT count(*) FROM pg_replication_slots WHERE temporary AND database = current_database()"
 )
 COPIED = {"a:public.fresh", "b:public.bag", "a:public.keyed"}
+SMALL_LOG = {"max_slot_wal_keep_size": "48MB", "min_wal_size": "32MB", "max_wal_size": "64MB"}
 
 
 @pytest.fixture
@@ -170,6 +175,81 @@ def test_without_a_slot_the_stream_stands_while_tables_are_copied(
     databases.stream()
     same(databases)
     assert left(databases) == []
+
+
+def test_chunks_of_several_moments_become_one_table_where_the_stream_stands(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that came and went between and behind them is in none of them afterwards."""
+
+    class Killed(Exception):
+        pass
+
+    def die(at: str) -> None:
+        if at == "copy.chunk":
+            raise Killed
+
+    def delete(step: str, _details: object) -> None:
+        if step == "copied":
+            databases.execute("DELETE FROM fresh WHERE id = 5001")
+
+    small = partial(Copying, chunk_bytes=1 << 13)
+    monkeypatch.setattr(toolkit.refresh_copy, "Copying", small)
+    with monkeypatch.context() as patch:
+        patch.setattr("cdc.copy_load.crash_point", die)
+        with pytest.raises(Killed):
+            refresh(databases.path, Answers(owners=OWNERS), lambda _step, _details: None)
+    databases.execute("INSERT INTO fresh VALUES (5001, 1, 'w'), (5002, 1, 'w')")
+    refresh(databases.path, Answers(owners=OWNERS), delete)
+    several = "SELECT count(DISTINCT horizon) FROM dbsplit.copied_chunk WHERE route ~ 'fresh'"
+    assert databases.rows("a", several) == [(2,)]
+    databases.stream()
+    same(databases)
+
+
+def test_tables_whose_log_was_removed_meanwhile_are_copied_once_more(
+    target_server: Server, tmp_path: Path, pg_version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their slot is invalidated, and that of all others is not."""
+    monkeypatch.setattr(toolkit.refresh_beside, "SMALL_BYTES", 0)
+    plan = "old: a\nother: b\nkeyed: a\n"
+
+    with (
+        running_server(version=pg_version, settings=SMALL_LOG) as source,
+        following(source, target_server, tmp_path, tables=plan) as one,
+    ):
+
+        def write(at: str, _details: object) -> None:
+            if at == "copied":
+                one.execute(WRITES)
+                assert wait_until(lambda: is_removed(one), timeout_s=60)
+
+        one.execute("CREATE SCHEMA odd", TABLES)
+        one.prepare()
+        one.copy()
+        one.stream()
+        one.execute(NEW)
+        with pytest.raises(StreamBroken, match="invalidated") as told:
+            refresh(one.path, Answers(owners=OWNERS), write)
+        assert "copies them once more" in told.value.hint
+        refresh(one.path, Answers(owners=OWNERS), lambda _step, _details: None)
+        one.stream()
+        same(one)
+        assert left(one) == []
+
+
+def is_removed(databases: Following) -> bool:
+    """Write, as far as the others follow, and see whether what the refresh's slot keeps is gone."""
+    rows = databases.rows(
+        "source",
+        "SELECT slot_name, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) < 2e7"
+        " FROM pg_replication_slots WHERE NOT temporary AND database = current_database()",
+    )
+    slots = {name: (status, near) for name, status, near in rows}
+    noise = "SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1000000))"
+    more = " FROM generate_series(1, 10)" if slots[names.slot("traps")][1] else ""
+    databases.execute(noise + more, "CHECKPOINT")
+    return bool(slots[_SLOT][0] == "lost")
 
 
 @pytest.mark.parametrize("step", ["schema", "copied"])

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import cdc.spool
 from plans.errors import StreamBroken
 from tests.following import Following, following
 from tests.verbs import Verbs
+from toolkit.links import forward_feed
 from toolkit.servers import Server
 
 PLAN = "slow: a\nfast: b\n"
@@ -182,6 +185,43 @@ def test_nobody_is_away_for_ever(databases: Following, monkeypatch: pytest.Monke
     assert "could not be written to for 1 s" in str(error)
     databases.stream()
     is_equal(databases)
+
+
+@pytest.mark.long
+def test_what_keeps_a_follower_from_going_on_is_told_when_it_does_not_pass(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be reached, and fails again each time."""
+    monkeypatch.setattr(cdc.follow, "RETRY_S_MAX", 2.0)
+    databases.execute_on("a", "CREATE INDEX ON slow (v)")
+    with databases.live() as live:
+        databases.execute(
+            "INSERT INTO slow SELECT 1, string_agg(md5(n::text), '') FROM generate_series(1, 300) n"
+        )
+        error = live.broken()
+    assert "could not be continued for 2 s" in str(error)
+    assert "index row" in str(error)
+    databases.execute_on("a", "DROP INDEX slow_v_idx")
+    databases.stream()
+    is_equal(databases)
+
+
+@pytest.mark.long
+def test_servers_that_do_not_answer_end_the_stream_however_long_each_try_takes(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cdc.follow, "RETRY_S_MAX", 2.0)
+    feed = forward_feed(databases.open())
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        dsn = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=2"
+        links = tuple(replace(link, follower_dsn=dsn) for link in feed.links)
+        follower = cdc.follow.Follower(replace(feed, links=links))
+        follower.start()
+        follower.join(WAIT_S)
+        follower.stop()
+    assert "could not be continued for 2 s" in str(follower.failure)
 
 
 def test_a_backlog_is_not_applied_twice_while_another_follower_is_away(

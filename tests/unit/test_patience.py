@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
@@ -41,6 +43,30 @@ def test_pauses_grow_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses = [patience.pause_s(Unreachable("cannot connect")) for _ in range(6)]
     assert pauses == sorted(pauses)
     assert (pauses[0], pauses[-1]) == (PAUSE_S_MIN, PAUSE_S_MAX)
+    patience.begin()
     monkeypatch.setattr(toolkit.patience, "PATIENT_S_MAX", -1.0)
     with pytest.raises(StreamBroken, match="could not be continued"):
         patience.pause_s(Unreachable("cannot connect"))
+
+
+def test_tries_that_take_long_and_follow_nothing_are_as_many_as_short_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Several servers that do not answer make each try take longer than half of the patience."""
+    monkeypatch.setattr(toolkit.patience, "PATIENT_S_MAX", 0.2)
+    patience = Patience()
+    patience.begin()
+    patience.follows()
+    time.sleep(0.15)
+    assert patience.pause_s(Unreachable("cannot connect")) == PAUSE_S_MIN
+    patience.begin()
+    time.sleep(0.15)
+    assert patience.pause_s(Unreachable("cannot connect")) > PAUSE_S_MIN
+    patience.begin()
+    time.sleep(0.15)
+    with pytest.raises(StreamBroken, match="could not be continued"):
+        patience.pause_s(Unreachable("cannot connect"))
+    patience.begin()
+    patience.follows()
+    time.sleep(0.15)
+    assert patience.pause_s(Unreachable("cannot connect")) == PAUSE_S_MIN

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import resource
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
@@ -35,6 +36,17 @@ def spool_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
 def block(number: int, size: int = 50) -> Block:
     rows = Messages.of([number.to_bytes(4, "big").ljust(size, b"x")])
     return [Part(rows, rows.relations, ())]
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """For this process, as on a disk that is full then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def told(some: Block) -> list[tuple[list[bytes], list[int], list[object]]]:
@@ -102,6 +114,19 @@ def test_a_full_file_takes_nothing_until_it_was_read(spool_with: Open) -> None:
     assert len(take_all(spool)) == put
     assert spool.put(block(put), 0)
     assert all_told(take_all(spool)) == all_told([block(put)])
+
+
+def test_a_full_disk_takes_nothing_until_it_was_read(spool_with: Open) -> None:
+    """It is no failure: the reader waits, as if the file were full."""
+    spool, put = spool_with(1 << 20), 0
+    with no_file_larger_than(5_000):
+        while spool.put(block(put), 0):
+            put += 1
+        assert 0 < spool.spilled_bytes <= 5_000
+        assert told(spool.get(0)) == told(block(0))
+        assert not spool.put(block(put), 0)
+    assert spool.put(block(put), 0)
+    assert all_told(take_all(spool)) == all_told([block(n) for n in range(1, put + 1)])
 
 
 def test_after_the_file_was_read_memory_is_used_again(spool_with: Open) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.throttle import Ceilings, Load, Throttle, Verdict, Wish, decide
-from plans.errors import GateClosed
+from plans.errors import GateClosed, StreamBroken
 
 CALM = Load(standby_lag_bytes=0, active_sessions=0, retained_bytes=0)
 CEILINGS = Ceilings(standby_lag_bytes=1000, active_sessions=10, retained_bytes=100_000)
@@ -82,6 +82,28 @@ def test_an_operators_rate_holds_over_all_workers_together() -> None:
     assert time.monotonic() - began >= 0.45  # half a megabyte
 
 
+def test_a_rate_holds_while_what_else_makes_it_slower_is_another_each_time() -> None:
+    """It is looked at once a second, and the load is hardly ever the same."""
+    throttle, wish = Throttle(), Wish(bytes_per_s=1e6)
+    throttle.set(decide(Load(600, 0, 0), wish, CEILINGS))
+    began = time.monotonic()
+    stop = threading.Event()
+
+    def look() -> None:
+        for lag in range(600, 700):
+            if stop.wait(0.02):
+                return
+            throttle.set(decide(Load(lag, 0, 0), wish, CEILINGS))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(5):
+        throttle.pause(100_000)
+    stop.set()
+    looking.join()
+    assert time.monotonic() - began >= 0.45  # half a megabyte
+
+
 def test_a_pause_is_left_as_soon_as_it_is_taken_back() -> None:
     throttle = Throttle()
     throttle.set(Verdict(share=0.0, reasons=("paused",)))
@@ -121,3 +143,22 @@ def test_half_of_the_time_is_rested_if_half_may_be_worked() -> None:
         time.sleep(0.05)
         throttle.pause(1)
     assert time.monotonic() - began >= 0.38
+
+
+def test_whoever_waits_hears_that_it_is_for_nothing() -> None:
+    throttle = Throttle()
+    throttle.set(Verdict(share=0.0, reasons=("paused",)))
+    heard: list[Exception] = []
+
+    def work() -> None:
+        try:
+            throttle.pause(0)
+        except StreamBroken as error:
+            heard.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    broken = StreamBroken("the slot is gone")
+    throttle.fail(broken)
+    worker.join(2)
+    assert heard == [broken]
