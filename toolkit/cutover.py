@@ -97,7 +97,8 @@ def move(
         if not locks.is_held(control, split.name, locks.STREAM):
             raise NotReady(
                 "no stream process is running, and without it nothing follows",
-                hint=f"start it, in a process of its own: dbsplit stream {split.plan.path}",
+                hint=f"start it, in a process of its own: dbsplit stream {split.plan.path}; if one"
+                " is reconnecting, repeat this when it is back, within seconds",
             )
         with open_sides(split, direction, chosen, now, source=control) as sides:
             return _attempt(sides, directory=directory, say=say, rehearse=rehearse)
