@@ -248,7 +248,9 @@ def destinations(
         together.setdefault((flow.leader.name, horizon, is_part), []).append(flow)
     for number, ((_, horizon, _), group) in enumerate(together.items()):
         leader = group[0].leader
-        stage = Stage(number, leader, types, binary)
+        # What divides rows is decided as the source does; keys are compared as the follower does.
+        dividing = (flow.where_reads for flow in group if flow.kind is Kind.ROWS)
+        stage = Stage(number, leader, types, binary, frozenset[str]().union(*dividing))
         needed = frozenset[str]().union(*(flow.needs_complete_rows for flow in group))
         yield Destination(
             leader=leader,

@@ -27,6 +27,12 @@ SMALL_BYTES = 1 << 20
 """Tables below this size are copied several at a time, as waiting takes longer than copying."""
 
 _BEFORE_LOAD = sql.Identifier("dbsplit_load")
+_REFUSED_ROW = (
+    psycopg.DataError,
+    psycopg.IntegrityError,  # such as of a domain's constraint, NOT VALID for older rows
+    psycopg.NotSupportedError,  # XML, by a server that was built without it
+    psycopg.errors.RaiseException,  # by a function that a generated column or a domain calls
+)
 
 Pause = Callable[[int], None]
 """Called with the bytes that were moved since it was called last; it may wait."""
@@ -92,13 +98,13 @@ class Carrier:
         paid: list[int] = []
         try:
             moved = transfer(source, target, self._exchange(load, paid))
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
+        except _REFUSED_ROW as error:
             tables = ", ".join(sorted({str(piece.task.route.source.name) for piece in load}))
             raise NotReady(
                 f"a row of {tables} cannot be copied: {error}",
-                hint="mend the row, then run the same command again: it goes on with what is"
-                " missing; `dbsplit plan check` names rows whose text is in no encoding. The"
-                " source may have rows that its own constraint, NOT VALID, would refuse",
+                hint="mend the row, or what refuses it, then run the same command again: it goes on"
+                " with what is missing; `dbsplit plan check` names rows whose text is in no"
+                " encoding",
             ) from None
         crash_point("copy.data")
         self._note(target, load, moved)

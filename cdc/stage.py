@@ -48,6 +48,8 @@ class Stage:
     leader: Table
     types: Mapping[str, str]  # the leader's type names → those to use here
     binary: bool = True
+    collated: frozenset[str] = frozenset()
+    """The columns that have the leader's collation here, because conditions read them."""
     columns: tuple[str, ...] = field(init=False)
     """The leader's columns, as the values of a row follow each other."""
     into: bytes = field(init=False)
@@ -142,7 +144,10 @@ class Stage:
         return [column for column in self.leader.columns if column.generated is None]
 
     def _type(self, column: Column) -> str:
-        return self.types.get(column.type, column.type)
+        type_ = self.types.get(column.type, column.type)
+        if column.collation is None or column.name not in self.collated:
+            return type_
+        return f"{type_} COLLATE {column.collation}"
 
 
 def plain_writer(width: int) -> Callable[[Row], bytes]:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from plans.errors import GateClosed
+from plans.errors import GateClosed, SplitError
 
 WAL_WARN_SHARE = 0.8
 """From which part of the budget on it is told."""
@@ -123,6 +123,7 @@ class Throttle:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._verdict = Verdict()
+        self._failure: SplitError | None = None
         self._changed = threading.Condition()
         self._due = clock()  # when the bytes that were moved may have been moved
         self._worker = threading.local()
@@ -136,8 +137,16 @@ class Throttle:
             if verdict != before:
                 self._changed.notify_all()
 
+    def fail(self, error: SplitError) -> None:
+        """What is done is for nothing: from now on `check` raises this."""
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
     def check(self) -> None:
-        """Raises GateClosed if it has to be given up."""
+        """Raises GateClosed if it has to be given up, or what it failed with."""
+        if self._failure is not None:
+            raise self._failure
         if self._verdict.ends is not None:
             raise GateClosed(
                 f"{self._verdict.ends}: the copy was stopped before the source's disk is full",
@@ -163,7 +172,7 @@ class Throttle:
                 self._due = max(self._due, now) + moved / verdict.bytes_per_s
                 self._rest(self._due - now, lambda now: now.bytes_per_s)
             until = None if wait_s is None else self._clock() + wait_s
-            while self._verdict.share == 0.0 and self._verdict.ends is None:
+            while self._verdict.share == 0.0 and not self._ends:
                 left_s = WAIT_S if until is None else min(WAIT_S, until - self._clock())
                 if left_s <= 0:
                     return False
@@ -172,10 +181,11 @@ class Throttle:
         self._worker.began = self._clock()
         return True
 
+    @property
+    def _ends(self) -> bool:
+        return self._failure is not None or self._verdict.ends is not None
+
     def _rest(self, seconds: float, of: Callable[[Verdict], object]) -> None:
         """Wait, but no longer than this of the verdict holds."""
         before = of(self._verdict)
-        self._changed.wait_for(
-            lambda: of(self._verdict) != before or self._verdict.ends is not None,
-            max(0.0, seconds),
-        )
+        self._changed.wait_for(lambda: of(self._verdict) != before or self._ends, max(0.0, seconds))

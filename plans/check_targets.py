@@ -8,73 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from plans.catalog import TableName
 from plans.catalog_first import CATALOG_FIRST
+from plans.check_collations import check_collations
 from plans.check_left_out import check_left_out, not_told
-from plans.check_subject import Subject, some
+from plans.check_subject import Subject
 from plans.findings import Finding, Severity
-from plans.routes import Route
 from plans.schema.ddl import Target
+from plans.target_facts import Facts, read_facts, rows
 
 Connection = psycopg.Connection[Any]
 
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT: Final[LiteralString] = "SET statement_timeout = '10s'"
 
-# datlocale was daticulocale before 17.  Our own sessions pin lc_monetary; what others get is asked.
-DATABASE: Final[LiteralString] = """
-SELECT current_setting('server_version_num')::int AS version,
-       j ->> 'datlocprovider' AS provider, j ->> 'datcollversion' AS collation_version,
-       coalesce(j ->> 'datlocale', j ->> 'daticulocale', j ->> 'datcollate') AS locale,
-       (SELECT replace(reset_val, 'POSIX', 'C') FROM pg_settings WHERE name = 'lc_monetary')
-         AS money,
-       current_user::text AS role, r.rolsuper OR r.rolbypassrls AS sees_all
-  FROM pg_database d CROSS JOIN to_jsonb(d) j
-  JOIN pg_roles r ON r.rolname = current_user
- WHERE d.datname = current_database()
-"""
-
-AVAILABLE: Final[LiteralString] = """
-SELECT a.name::text AS name, coalesce(e.extversion, a.default_version)::text AS version
-  FROM pg_available_extensions a LEFT JOIN pg_extension e ON e.extname = a.name
-"""
-
 INSTALLED: Final[LiteralString] = """
 SELECT extname::text AS name, extversion::text AS version FROM pg_extension WHERE oid >= 16384
-"""
-
-# Of ICU's, `unicode` is in every catalog from 16 on, whether the server is built with ICU or not.
-COLLATIONS: Final[LiteralString] = """
-SELECT quote_ident(n.nspname) || '.' || quote_ident(c.collname) AS name,
-       c.collprovider = 'i' AND c.collname <> 'unicode' AS is_icu
-  FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
 """
 
 FORCED: Final[LiteralString] = """
 SELECT h.schema, h.name FROM held h JOIN pg_class c ON c.oid = h.oid
  WHERE c.relrowsecurity AND c.relforcerowsecurity ORDER BY h.schema, h.name
 """
-
-ROLES: Final[LiteralString] = "SELECT rolname::text AS name FROM pg_roles"
-
-_TEXT = ("text", "character", "name", "citext", "public.citext")
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a target's server says about itself."""
-
-    database: Mapping[str, Any]
-    extensions: Mapping[str, str]  # that it offers -> version
-    collations: Mapping[str, bool]  # -> whether ICU provides it
-    roles: frozenset[str]
 
 
 def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]) -> list[Finding]:
@@ -86,7 +46,7 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
     with ThreadPoolExecutor(max_workers=max(1, len(services))) as pool:
         facts = dict(zip(services, pool.map(_ask, _dsns(subject)), strict=True))
     ours = read_facts(source)
-    installed = {row["name"]: row["version"] for row in _rows(source, INSTALLED)}
+    installed = {row["name"]: row["version"] for row in rows(source, INSTALLED)}
     forced = [TableName(row["schema"], row["name"]) for row in subject.held(source, FORCED)]
     findings: list[Finding] = []
     for service, theirs in facts.items():
@@ -97,7 +57,7 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
         else:
             findings += _check_roles(subject, service, theirs)
             findings += _check_extensions(subject, service, theirs, installed)
-            findings += _check_collations(subject, service, ours, theirs)
+            findings += check_collations(subject, service, ours, theirs)
             findings += _check_row_security(subject, service, theirs, forced)
             findings += _check_money(subject, service, ours, theirs)
     targets = [_target(subject, service, theirs or ours) for service, theirs in facts.items()]
@@ -126,22 +86,6 @@ def _ask(dsn: str | None) -> Facts | None:
             return read_facts(conn)
     except psycopg.Error:
         return None  # doctor says why
-
-
-def read_facts(conn: Connection) -> Facts:
-    """Read them; `conn` may be the source's as well."""
-    (database,) = _rows(conn, DATABASE)
-    return Facts(
-        database,
-        {row["name"]: row["version"] for row in _rows(conn, AVAILABLE)},
-        {row["name"]: row["is_icu"] for row in _rows(conn, COLLATIONS)},
-        frozenset(row["name"] for row in _rows(conn, ROLES)),
-    )
-
-
-def _rows(conn: Connection, query: LiteralString) -> list[dict[str, Any]]:
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query).fetchall()
 
 
 def _target(subject: Subject, service: str, facts: Facts) -> Target:
@@ -217,62 +161,6 @@ def _check_extensions(
                 f"{service} would have version {other} of the extension, the source has {version}",
                 remedy="see in its release notes whether values or functions have changed",
             )  # fmt: skip
-
-
-def _check_collations(
-    subject: Subject, service: str, ours: Facts, theirs: Facts
-) -> Iterator[Finding]:
-    routes = [route for route in subject.routes if route.service == service and route.kind.owned]
-    for route in routes:
-        for column in route.source.columns:
-            if column.collation and _lacks(column.collation, ours, theirs):
-                yield subject.finding(
-                    Severity.BLOCKER, "collation-absent", f"{route.source.name}.{column.name}",
-                    route.source.name,
-                    f"the server of {service} cannot have its collation {column.collation}",
-                    why="the table cannot be made there",
-                    remedy="use a server that is built with ICU and has the locale, or another"
-                    " collation for the column",
-                )  # fmt: skip
-    here, there = (
-        (one.database["provider"], one.database["locale"], one.database["collation_version"])
-        for one in (ours, theirs)
-    )
-    if here == there:
-        return
-    keys = [str(route.source.name) for route in routes if _has_text_key(route)]
-    differs = here[:2] != there[:2]
-    yield subject.finding(
-        Severity.WARNING if differs and keys else Severity.NOTE,
-        "collation-differs", service, ("services", service),
-        f"text is sorted by {_named(there)} there, and by {_named(here)} on the source",
-        why="ORDER BY, ranges of text and partitions by text give other results"
-        + (f"; of the keys those of {some(keys)} are text" if keys else ""),
-        remedy="create the database with the source's locale (TEMPLATE template0 LOCALE …), or see"
-        " that no application relies on the order",
-    )  # fmt: skip
-
-
-def _lacks(collation: str, ours: Facts, theirs: Facts) -> bool:
-    """Whether the target has neither the collation nor what it would be made of."""
-    if collation in theirs.collations:
-        return False
-    if collation.startswith("pg_catalog."):
-        return True
-    return ours.collations.get(collation, False) and not any(theirs.collations.values())
-
-
-def _named(collation: tuple[str | None, ...]) -> str:
-    provider, locale, version = collation
-    kind = {"c": "libc", "i": "ICU", "b": "builtin"}.get(provider or "", provider)
-    return f"{kind} {locale}" + (f" ({version})" if version else "")
-
-
-def _has_text_key(route: Route) -> bool:
-    return any(
-        column.name in route.key and column.collation is None and column.type.startswith(_TEXT)
-        for column in route.source.columns
-    )
 
 
 def _check_row_security(

@@ -34,6 +34,7 @@ CODES: Final[Mapping[str, Code]] = {
     "encoding-narrow": Code("The source's encoding has fewer characters than the targets'; others cannot come back after a cutover.", "Create the targets with the source's encoding, or write no others until `complete`."),
     "encoding-unchecked": Code("The source is SQL_ASCII: nobody checks what is written, and what isn't UTF8 stops copy or stream.", "See that all applications write UTF8."),
     "event-trigger": Code("A function runs at DDL, and so at every fence.", "See that it lets the split pass, or disable it for the time."),
+    "expression-collation": Code("An expression's value depends on a collation that the stream does not compute it with.", "`COLLATE` in the expression, or the source's locale for the target."),
     "expression-refused": Code("The source doesn't accept an expression of the plan.", "Correct it; the message is the server's."),
     "extension-absent": Code("A target's server doesn't offer an extension of the source.", "Install its package there, if the service needs it."),
     "extension-version": Code("A target would have another version of an extension.", "Read its release notes."),

@@ -651,6 +651,20 @@ VALUES = (
 
 ROUTES = (
     Trap(
+        "a predicate on text of another collation than the targets' databases",
+        # Only the databases' C.UTF-8 knows a capital É.
+        """CREATE TABLE folded (code text COLLATE "C" PRIMARY KEY, v int)""",
+        """folded: {split_rows: {a: "lower(code) = code", b: "lower(code) <> code"}}\n""",
+        rows="INSERT INTO folded SELECT (ARRAY['É', 'E'])[1 + n % 2] || n, n"
+        " FROM generate_series(1, 8) n",
+        changes=(
+            "UPDATE folded SET v = v + 10 WHERE v < 5",
+            "UPDATE folded SET code = 'É0' WHERE code = 'E5'",
+            "INSERT INTO folded VALUES ('É9', 9), ('E9', 9)",
+            "DELETE FROM folded WHERE code IN ('É8', 'E7')",
+        ),
+    ),
+    Trap(
         "rows enter and leave predicates, NULL is not true",
         "CREATE TABLE halves (id int PRIMARY KEY, kind text, v int)",
         """halves: {split_rows: {a: "kind = 'a'", b: "kind = 'b'",

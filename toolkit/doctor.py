@@ -8,12 +8,15 @@ from importlib.metadata import packages_distributions
 from typing import Final
 
 from cdc.connect import Connection, connect
+from cdc.slot import judge, read_slot
 from plans import names
 from plans.errors import NotReady
 from plans.load import Plan
+from toolkit import state
 from toolkit.journal import verify_chain
 from toolkit.need import Need
 from toolkit.ready import check_servers
+from toolkit.state import Phase
 
 PACKAGES: Final = ("cdc", "plans", "toolkit", "validators")
 
@@ -26,7 +29,8 @@ def examine(plan: Plan) -> list[Need]:
     needs = [check_installation(), *check_servers(plan)]
     try:
         with connect(plan.source.dsn, name="dbsplit doctor") as source:
-            needs += [_names(plan, source), _budget(plan, source), *_journal(plan, source)]
+            needs += [_names(plan, source), _budget(plan, source)]
+            needs += [*_slots(plan, source), *_journal(plan, source)]
     except NotReady:
         pass  # is told already
     return needs
@@ -101,6 +105,32 @@ def _free_bytes(source: Connection) -> int | None:
     except OSError:
         return None
     return disk.f_bavail * disk.f_frsize
+
+
+def _slots(plan: Plan, source: Connection) -> Iterator[Need]:
+    """Whether the streams can go on from their slots; nothing where none is needed."""
+    row = source.execute("SELECT to_regclass('dbsplit.service') IS NOT NULL").fetchone()
+    now = state.phases(source, plan.split) if row and row[0] else {}
+    if all(phase in (Phase.PLANNED, Phase.COMPLETED) for phase in now.values()):
+        return
+    yield _slot(source, "source", names.slot(plan.split))
+    for service, phase in now.items():
+        if phase is Phase.MOVED:
+            try:
+                with connect(plan.services[service].dsn, name="dbsplit doctor") as target:
+                    yield _slot(target, f"service {service}", names.back_slot(plan.split, service))
+            except NotReady:
+                continue  # is told already
+
+
+def _slot(connection: Connection, where: str, slot: str) -> Need:
+    broken = judge(read_slot(connection, slot), None, {}, None)
+    return Need(
+        f"{where}: the stream's slot",
+        broken is None,
+        str(broken) if broken else f"{slot} has all that it needs",
+        broken.hint if broken else "",
+    )
 
 
 def _journal(plan: Plan, source: Connection) -> Iterator[Need]:

@@ -24,7 +24,7 @@ from toolkit.leading import require_agreement
 from toolkit.opened import Split, open_split
 from toolkit.patience import Patience
 from toolkit.prepared import Drifted, NoOwner, require_begun
-from toolkit.refresh import refresh
+from toolkit.refresh import Refreshed, refresh
 from toolkit.refresh_edits import Answers
 from toolkit.refresh_seen import read_noted, see
 from toolkit.say import Say
@@ -66,7 +66,7 @@ def follow(
             return stream(split, stop=stop, until_caught_up=until_caught_up, report=reported)
         except (Drifted, StreamBroken) as error:
             refreshes += 1
-            carry(path, error, say)
+            carry(path, error, say, stop)
         except (NotReady, psycopg.Error) as error:
             pause_s = patience.pause_s(error)
             why = str(error).strip().partition("\n")[0]
@@ -96,7 +96,7 @@ def _require_agreement(path: Path) -> None:
             raise StreamBroken(str(disagreement), hint=disagreement.hint) from None
 
 
-def carry(path: Path, error: SplitError, say: Say) -> None:
+def carry(path: Path, error: SplitError, say: Say, stop: threading.Event) -> None:
     """Carry the changes that a stream has met; raises what ends it."""
     plan = load_plan(path, os.environ)
     met, phases = _met(plan, error)
@@ -113,12 +113,28 @@ def carry(path: Path, error: SplitError, say: Say) -> None:
         raise stopped(plan, stopping or met) from error
     say("schema changed", {"changes": [str(change) for change in met]})
     try:
-        done = refresh(path, Answers(anew=anew), say)
+        done = _refreshed(path, Answers(anew=anew), say, stop)
     except (PlanInvalid, NotReady, GateClosed) as refused:
         raise StreamBroken(str(refused), hint=refused.hint) from error
     if done.to_repair:
         by = f"dbsplit validate {plan.path} --repair --direction source"
         say("to repair", {"routes": list(done.to_repair), "by": by})
+
+
+def _refreshed(path: Path, answers: Answers, say: Say, stop: threading.Event) -> Refreshed:
+    """Refresh; what a broken connection has interrupted goes on where it stopped."""
+    patience = Patience()
+    patience.follows()
+    while True:
+        patience.begin()
+        try:
+            return refresh(path, answers, say)
+        except (NotReady, psycopg.Error) as error:
+            pause_s = patience.pause_s(error)
+            why = str(error).strip().partition("\n")[0]
+            say("reconnecting", {"why": why, "in_s": pause_s})
+            if stop.wait(pause_s):
+                raise
 
 
 def _met(plan: Plan, error: SplitError) -> tuple[tuple[Change, ...], frozenset[Phase]]:

@@ -83,10 +83,14 @@ def difference_text(one: Difference) -> str:
     """A difference in a line."""
     key = ", ".join("NULL" if part is None else part for part in one.key) or "no key"
     columns = "; ".join(
-        f"{c.column}: {c.leader!r} where it leads, {c.follower!r} where it follows"
+        f"{c.column}: {_shown(c.leader)} where it leads, {_shown(c.follower)} where it follows"
         for c in one.columns
     )
     return f"({key}) {one.how}: {columns}" + f" [{CAUSES[one.cause]}]"
+
+
+def _shown(value: str | None) -> str:
+    return "NULL" if value is None else repr(value)
 
 
 def _text(text: str) -> str:

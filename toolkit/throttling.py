@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from cdc.connect import Connection, connect
+from cdc.slot import judge, read_slot
 from cdc.throttle import Ceilings, Load, Throttle, Verdict, Wish, decide
 from plans import names
 from plans.errors import SplitError
@@ -145,6 +146,9 @@ class _Watcher(threading.Thread):
         source, name = self._source, self._split.name
         now = decide(look(source, name), read_wish(source, name), ceilings(self._split))
         self.throttle.set(now)
+        # What takes hours need not come to its end if the stream cannot follow it.
+        if (broken := judge(read_slot(source, names.slot(name)), None, {}, None)) is not None:
+            self.throttle.fail(broken)
         if now.kind != self._verdict.kind:
             self._tell(now)
         self._verdict = now

@@ -67,9 +67,13 @@ def value(expression: sql.Composable, type_: str) -> sql.Composed:
 def text_of(value_: sql.Composable) -> sql.Composed:
     """A value as its output function writes it; NULL stays NULL.
 
-    Not ``::text``, which is a cast that may have been redefined for the type.
+    Not ``::text``, which is a cast that may have been redefined for the type.  Of the
+    collation "C", or the texts of two columns could neither be compared nor grouped
+    where the columns' own collations are not the same.
     """
-    return sql.SQL("CASE WHEN num_nulls({v}) = 0 THEN format('%s', {v}) END").format(v=value_)
+    return sql.SQL("CASE WHEN num_nulls({v}) = 0 THEN format('%s', {v}) COLLATE \"C\" END").format(
+        v=value_
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,10 +85,17 @@ def place(both: Servers) -> Iterator[Place]:
             ("source", both.source, both.anywhere),
             ("target", both.target, both.disk),
         ):
+            stack.callback(_drop_origins, server)
             dsn = stack.enter_context(fresh_database(server))
             proxy = stack.enter_context(Proxy(server.port))
             sides.append(Side(name, server, its_disk, proxy, dsn, proxy.dsn(dsn)))
         yield Place(*sides)
+
+
+def _drop_origins(server: Server) -> None:
+    """They are the server's, and outlive the database that a run has left as it was."""
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute("SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin")
 
 
 Fault = Callable[[Place, Random], str]

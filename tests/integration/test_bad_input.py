@@ -305,6 +305,7 @@ def test_verbs_before_their_turn(shop: SmallShop) -> None:
         assert verbs.json("stream", "--until-caught-up")["outcome"] == "caught_up"
 
 
+@pytest.mark.long
 def test_two_at_once_and_a_table_that_somebody_locks(shop: SmallShop) -> None:
     shop.follow()
     for role, calls in {

@@ -66,6 +66,16 @@ def test_equal_differing_and_unreadable_are_three_results(both: Bench) -> None:
     assert "Hint" in talk
 
 
+def test_rows_are_told_whatever_their_columns_collations_are(both: Bench) -> None:
+    both.both(
+        'CREATE TABLE public.leads (mail text COLLATE "POSIX" PRIMARY KEY, name text COLLATE "C")',
+        "INSERT INTO public.leads SELECT 'm' || i, 'é' FROM generate_series(1, 50) AS i",
+    )
+    both.target("UPDATE public.leads SET name = 'E' WHERE mail IN ('m7', 'm8')")
+    code, result, talk = compare(both, "--tables", "leads")
+    assert (code, result["tables"][0]["state"]) == (5, "different"), talk
+
+
 def test_no_rows_prove_nothing(both: Bench) -> None:
     code, result, _ = compare(both, "--tables", "crm.leads", "--schema", "crm")
     assert (code, result["consistent"], result["rows"]) == (4, False, 0)
@@ -105,6 +115,9 @@ def test_a_part_that_a_table_cannot_have_is_a_usage_error(both: Bench) -> None:
     code, result, _ = compare(both, "--within", "no_such:2d")
     assert (code, "has no column 'no_such'" in result["error"]) == (2, True)
     assert compare(both, "--tables", "orders", "--within", "state:2d")[0] == 2
+    for option in ("--from", "--below"):
+        code, result, _ = compare(both, "--tables", "orders", option, "x")
+        assert (code, f"{option} 'x' is no " in result["error"]) == (2, True)
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ def spoil(shop: SmallShop, subject: str) -> None:
         target.execute("UPDATE tickets SET subject = %s WHERE id = 77", [subject])
 
 
+@pytest.mark.long
 def test_a_difference_is_told_once_and_closed_once(shop: SmallShop) -> None:
     (right,) = shop.ask("source", "SELECT subject FROM tickets WHERE id = 77")
     with shop.verbs.stream(shop.source), watching(shop) as watch:

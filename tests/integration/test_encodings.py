@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -121,6 +122,7 @@ def test_latin1_is_carried_and_what_it_lacks_stops_on_its_way_back(
             one.ask("a", "UPDATE notes SET body = '5 Euro' WHERE k = 'ä31'")
 
 
+@pytest.mark.long
 def test_bytes_of_no_encoding_are_named_and_stop_copy_and_stream(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

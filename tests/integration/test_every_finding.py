@@ -247,11 +247,17 @@ lists:
     ),
     Case(
         "another server's text",
-        "CREATE TABLE prices (id text PRIMARY KEY, price money, others money[]);",
-        "  prices: crm\n",
+        """
+        CREATE TABLE prices (id text PRIMARY KEY, price money, others money[]);
+        CREATE TABLE names (name text PRIMARY KEY);
+        """,
+        """
+  prices: crm
+  names: {split_rows: {crm: "lower(name) = name", shop: "lower(name) <> name"}}
+""",
         frozenset({
             ("money-locale", "public.prices.price"), ("money-locale", "public.prices.others"),
-            ("collation-differs", "crm"),
+            ("collation-differs", "crm"), ("expression-collation", "crm:public.names: name"),
         }),
         target="LC_COLLATE 'POSIX' LC_CTYPE 'POSIX'",
         settings="ALTER DATABASE {} SET lc_monetary = 'C'",

@@ -27,6 +27,7 @@ def with_more(plan: str) -> str:
     return plan.replace("tables:\n", "tables:\n  parcels: shop\n  hints: crm\n", 1)
 
 
+@pytest.mark.long
 def test_a_dry_run_tells_what_is_refused_of_those_who_stay(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

@@ -343,6 +343,7 @@ def test_a_line_that_is_run_in_one_goes_back_and_leaves_nothing(shop: SmallShop)
     shows_phase(shop, "planned")
 
 
+@pytest.mark.long
 def test_one_service_moves_while_the_others_stay(shop: SmallShop) -> None:
     """The crm's parts leave the tables that it shares with the shop, and come back."""
     shop.follow()

@@ -31,6 +31,7 @@ def with_more(plan: str) -> str:
     return plan.replace("tables:\n", tables, 1)
 
 
+@pytest.mark.long
 def test_codes_and_receipts_go_on(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_what_is_planted_is_found_and_nothing_else_under_writes(shop: SmallShop)
     assert shop.ask("source", "SELECT FROM dbsplit.stop") == []
 
 
+@pytest.mark.long
 def test_a_service_that_has_moved_leads_at_a_position_of_its_own(shop: SmallShop) -> None:
     with shop.verbs.stream(shop.source):
         shop.verbs("cutover", "--yes", "--service", "crm", "--service", "shop")

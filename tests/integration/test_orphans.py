@@ -38,6 +38,7 @@ def shop(source_server: Server, target_server: Server, tmp_path: Path) -> Iterat
         yield shop
 
 
+@pytest.mark.long
 def test_orphans_are_told_whichever_side_leads(shop: SmallShop) -> None:
     shop.ask(
         "source",

@@ -61,6 +61,7 @@ def test_a_slot_that_waits_for_one_names_it(
     shop.verbs("prepare")
 
 
+@pytest.mark.long
 def test_a_move_names_what_it_waits_for_and_loses_nothing(
     shop: SmallShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

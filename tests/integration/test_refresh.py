@@ -262,6 +262,7 @@ def test_another_type_is_a_new_copy_of_that_table(databases: Following) -> None:
     same(databases, "retyped")
 
 
+@pytest.mark.long
 def test_a_wider_type_with_other_values_is_a_new_copy(databases: Following) -> None:
     """And its copy waits as long as an operator wants it to."""
     databases.execute("ALTER TABLE retyped ALTER v TYPE text USING v || '!'")
@@ -472,6 +473,7 @@ def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with
     same(databases, "plain")
 
 
+@pytest.mark.long
 def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
     databases: Following,
 ) -> None:
@@ -500,6 +502,7 @@ def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
     assert refreshed(databases).changes == ()
 
 
+@pytest.mark.long
 def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: Following) -> None:
     """What would refuse rows of the source is dropped first, what is new comes last."""
     databases.execute(
@@ -586,6 +589,7 @@ def test_a_dropped_table_goes_with_its_entry(databases: Following) -> None:
     assert databases.rows("a", "SELECT to_regclass('doomed')") == [(None,)]
 
 
+@pytest.mark.long
 def test_a_table_that_was_made_again_is_copied_and_published(databases: Following) -> None:
     databases.execute(
         "UPDATE remade SET v = 'before'",
@@ -599,6 +603,7 @@ def test_a_table_that_was_made_again_is_copied_and_published(databases: Followin
     same(databases, "remade")
 
 
+@pytest.mark.long
 def test_a_renamed_table_is_copied_under_its_new_name(databases: Following) -> None:
     databases.execute(
         "UPDATE moved SET v = 'before'",
@@ -682,8 +687,22 @@ def test_an_ignored_column_stays_behind_until_it_is_carried(databases: Following
     databases.path.write_text(text)
 
 
-def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
+def test_with_carry_the_stream_goes_on_by_itself(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if somebody ends its sessions while it carries."""
     text = databases.path.read_text()
+    passed = []
+
+    def end_sessions(at: str) -> None:
+        passed.append(at)
+        if at == "refresh.decided" and passed.count(at) == 1:
+            databases.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE 'dbsplit%'"
+            )
+
+    monkeypatch.setattr("toolkit.refresh_run.crash_point", end_sessions)
     databases.path.write_text(
         text + "ddl: {added_columns: carry, dropped_columns: carry, changed_columns: carry}\n"
     )
@@ -695,6 +714,7 @@ def test_with_carry_the_stream_goes_on_by_itself(databases: Following) -> None:
         "INSERT INTO plain VALUES (12, 'more', 5)",
     )
     Verbs(databases.path, {})("stream", "--until-caught-up")
+    assert "refresh.decided" in passed
     same(databases, "plain")
     databases.path.write_text(text)
 

@@ -129,6 +129,8 @@ def nasty(source_server: Server, tmp_path: Path) -> Iterator[Rendered]:
         yield one
 
 
+@pytest.mark.long
+@pytest.mark.release
 def test_the_bundled_services_get_what_they_had_in_the_source(bundled: Rendered) -> None:
     empty = {service: bundled.made(service) for service in ("crm", "shop")}
     with psycopg.connect(bundled.dsns["crm"], autocommit=True) as connection:

@@ -69,6 +69,7 @@ def writing(dsn: str) -> Iterator[Counter[str]]:
     assert done.total() > 10
 
 
+@pytest.mark.long
 def test_every_kind_of_difference_is_repaired_under_writers(shop: SmallShop) -> None:
     shop.follow()
     with shop.verbs.stream(shop.source), writing(shop.source):

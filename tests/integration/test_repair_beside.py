@@ -76,6 +76,7 @@ def test_unique_values_that_changed_hands_are_repaired(shop: SmallShop) -> None:
     assert result["consistent"] is True
 
 
+@pytest.mark.long
 def test_after_a_move_the_source_is_repaired_only_if_that_is_said(shop: SmallShop) -> None:
     shop.verbs("cutover", "--yes")
     with psycopg.connect(shop.source) as connection:  # as nobody's own change

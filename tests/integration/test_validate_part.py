@@ -60,6 +60,10 @@ def test_a_part_that_no_table_has_is_refused_before_anything_is_read(shop: Small
     shop.verbs.refused(
         "validate", "--within", "often", code=2, says="is no column with an age", hint="--help"
     )
+    shop.verbs.refused(
+        "validate", "--table", "tickets", "--from", "first",
+        code=2, says="--from 'first' is no integer", hint="of that type",
+    )  # fmt: skip
     everything = shop.verbs.json("validate", "--sample", "50")
     assert everything["scope"] == "a sample of 50 % of the keys"
 

@@ -196,6 +196,7 @@ def test_documents_load_nothing_and_hold_no_secret(told: Told, shop: SmallShop) 
             assert PASSWORD.encode() not in page.read_bytes(), page
 
 
+@pytest.mark.release
 def test_a_second_run_adds_to_the_documents_and_foreign_ones_are_left_alone(
     told: Told, shop: SmallShop
 ) -> None:

@@ -99,6 +99,7 @@ def test_no_rule_is_broken_by_what_is_committed_at_once(shop: SmallShop) -> None
         assert {rule["outcome"] for rule in told(shop)} == {"passed"}
 
 
+@pytest.mark.release
 def test_what_is_committed_bit_by_bit_breaks_it(shop: SmallShop) -> None:
     """Or the test above would show nothing."""
     with written(shop, 200_000, at_once=False):

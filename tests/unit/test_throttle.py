@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.throttle import Ceilings, Load, Throttle, Verdict, Wish, decide
-from plans.errors import GateClosed
+from plans.errors import GateClosed, StreamBroken
 
 CALM = Load(standby_lag_bytes=0, active_sessions=0, retained_bytes=0)
 CEILINGS = Ceilings(standby_lag_bytes=1000, active_sessions=10, retained_bytes=100_000)
@@ -143,3 +143,22 @@ def test_half_of_the_time_is_rested_if_half_may_be_worked() -> None:
         time.sleep(0.05)
         throttle.pause(1)
     assert time.monotonic() - began >= 0.38
+
+
+def test_whoever_waits_hears_that_it_is_for_nothing() -> None:
+    throttle = Throttle()
+    throttle.set(Verdict(share=0.0, reasons=("paused",)))
+    heard: list[Exception] = []
+
+    def work() -> None:
+        try:
+            throttle.pause(0)
+        except StreamBroken as error:
+            heard.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    broken = StreamBroken("the slot is gone")
+    throttle.fail(broken)
+    worker.join(2)
+    assert heard == [broken]

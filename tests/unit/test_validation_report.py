@@ -94,7 +94,7 @@ def test_junit_has_a_case_for_each_table_and_rule_and_is_xml_whatever_rows_hold(
     tmp_path: Path,
 ) -> None:
     validated = invented()
-    nasty = Difference(("\x00\x1b]]>",), "different", (ColumnDifference("a", "\ud800", "<&"),))
+    nasty = Difference(("\x00\x1b]]>",), "different", (ColumnDifference("a", "\ud800", None),))
     broken = replace(validated.results[0], examples=(nasty, *DIFFERENCES))
     path = tmp_path / "deep" / "rows.xml"
     write_junit((broken, *validated.results[1:]), path, rules=validated.rules)
@@ -107,6 +107,7 @@ def test_junit_has_a_case_for_each_table_and_rule_and_is_xml_whatever_rows_hold(
     assert failure is not None
     assert "1 missing, 1 extra, 1204 different" in str(failure.get("message"))
     assert "\\x00\\x1b]]>" in str(failure.text)
+    assert "where it leads, NULL where it follows" in str(failure.text)
     assert HOSTILE in str(failure.text)
 
 
