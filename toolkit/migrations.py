@@ -175,14 +175,18 @@ def scripts(directory: Path) -> ScriptDirectory:
 
 @contextmanager
 def _connection(dsn: str) -> Iterator[Connection]:
-    """The same for Alembic."""
+    """The same for Alembic; what the server says comes as psycopg has it."""
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
     with _alone(dsn) as raw:
         engine = create_engine("postgresql+psycopg://", creator=lambda: raw, poolclass=NullPool)
-        with engine.connect() as connection:
-            yield connection
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:  # also of the rollback that ends it
+            raise (error.orig or error) from None
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from plans.errors import NotReady
 from plans.schema.ddl import Statement, TargetSchema
@@ -167,6 +168,23 @@ def test_a_revision_that_fails_is_undone_and_says_where(ready_db: str, tmp_path:
         _up(ready_db, tmp_path)
     assert current(ready_db, version_table_schema="dbsplit") == (before,)
     assert _relations(ready_db) == {"one", "dbsplit.alembic_version"}
+
+
+def test_a_server_that_goes_away_at_the_end_is_no_bug(
+    ready_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor at the rollback that ends the connection."""
+
+    def heads(connection: Connection, _table: object) -> tuple[str, ...]:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        with psycopg.connect(ready_db, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid])
+        return ()
+
+    render("shop", _schema(), DIGEST, tmp_path)
+    monkeypatch.setattr(migrations, "_heads", heads)
+    with pytest.raises(psycopg.OperationalError):
+        _up(ready_db, tmp_path)
 
 
 def test_a_database_that_was_made_by_other_revisions_is_refused(
