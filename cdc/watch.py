@@ -32,7 +32,7 @@ LOCK_S_MAX = 2.0
 
 _COLUMNS: Final[LiteralString] = """
 SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint, a.atttypmod,
-       format_type(a.atttypid, a.atttypmod)
+       format_type(a.atttypid, a.atttypmod), a.attnum
   FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
   JOIN pg_namespace n ON n.nspname = wanted.schema
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p')
@@ -43,15 +43,16 @@ SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint, a.
 # Not pg_partition_tree(), which waits for DDL.
 _LEAVES: Final[LiteralString] = """
 WITH RECURSIVE below AS (
-    SELECT n.nspname AS schema, c.relname AS name, c.oid
+    SELECT n.nspname AS schema, c.relname AS name, c.oid, '' AS places
       FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
       JOIN pg_namespace n ON n.nspname = wanted.schema
       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'p'
      UNION ALL
-    SELECT b.schema, b.name, i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
+    SELECT b.schema, b.name, i.inhrelid, b.places || '/' || i.xmin::text
+      FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
      WHERE NOT i.inhdetachpending
 )
-SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text
+SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text, b.places
   FROM below b JOIN pg_class l ON l.oid = b.oid JOIN pg_namespace ln ON ln.oid = l.relnamespace
  WHERE l.relispartition
 """
@@ -66,11 +67,12 @@ SELECT n.nspname::text, c.relname::text
 
 
 class _Type(NamedTuple):
-    """A column's type, as announcements have it and as people write it."""
+    """A column's type, as announcements have it and as people write it, and its number."""
 
     oid: int
     mod: int
     written: str
+    number: int
 
 
 _Columns = dict[str, _Type]
@@ -122,7 +124,8 @@ class Watch:
             self._connection.execute("SET search_path = ''")
             self._connection.execute("SET statement_timeout = '10s'")
             self._columns = self._read_columns()
-            self._roots = self._read_roots()
+            self._leaves = self._read_leaves()
+            self._roots = {leaf: root for leaf, (root, _) in self._leaves.items()}
             self.check()
         except BaseException:
             self.close()
@@ -143,6 +146,7 @@ class Watch:
         for name, table in sorted(self._tables.items()):
             then = {c.name: c.type for c in table.columns if c.generated is None}
             _require_same(name, then, {n: t.written for n, t in now.get(name, {}).items()})
+            _require_same_columns(name, self._columns.get(name, {}), now[name])
         self._check_published()
         self._check_partitions()
         self._check_at = time.monotonic() + CHECK_S
@@ -252,7 +256,7 @@ class Watch:
             )
 
     def _check_partitions(self) -> None:
-        now = set(self._read_roots())
+        now = self._read_leaves()
         lost = sorted(
             leaf for table in self._tables.values() for leaf in table.leaves if leaf not in now
         )
@@ -260,6 +264,13 @@ class Watch:
             raise StreamBroken(
                 f"partition {lost[0]} was detached or dropped, and its rows are gone with it",
                 hint="`dbsplit plan refresh` drops it in the targets, too",
+            )
+        again = sorted(leaf for leaf in now if self._leaves.get(leaf, now[leaf]) != now[leaf])
+        if again:
+            raise StreamBroken(
+                f"partition {again[0]} was detached and attached again, and what was written to it"
+                " meanwhile did not come",
+                hint="`dbsplit plan refresh` copies its table anew; then start the stream again",
             )
 
     def _read_columns(self) -> dict[TableName, _Columns]:
@@ -271,8 +282,12 @@ class Watch:
         return found
 
     def _read_roots(self) -> dict[TableName, TableName]:
+        return {leaf: root for leaf, (root, _) in self._read_leaves().items()}
+
+    def _read_leaves(self) -> dict[TableName, tuple[TableName, str]]:
+        """Partitions, the tables that they belong to, and by which transactions."""
         rows = self._connection.execute(_LEAVES, self._names()).fetchall()
-        return {TableName(*row[:2]): TableName(*row[2:]) for row in rows}
+        return {TableName(*row[:2]): (TableName(*row[2:4]), row[4]) for row in rows}
 
     def _names(self) -> list[list[str]]:
         return [[t.schema for t in self._tables], [t.name for t in self._tables]]
@@ -280,6 +295,16 @@ class Watch:
 
 def _numbers(columns: _Columns) -> dict[str, tuple[int, int]]:
     return {name: (type_.oid, type_.mod) for name, type_ in columns.items()}
+
+
+def _require_same_columns(table: TableName, then: _Columns, now: _Columns) -> None:
+    """Check that no name is another column's now, whose rows of before are other ones."""
+    others = [n for n in sorted(then.keys() & now.keys()) if then[n].number != now[n].number]
+    if others:
+        raise StreamBroken(
+            f"table {table} has another column {others[0]} than before, of the same type",
+            hint="`dbsplit plan refresh` copies the table anew; then start the stream again",
+        )
 
 
 def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -> None:

@@ -60,6 +60,7 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
             findings += check_collations(subject, service, ours, theirs)
             findings += _check_row_security(subject, service, theirs, forced)
             findings += _check_money(subject, service, ours, theirs)
+            findings += _check_xml(subject, service, ours, theirs)
     targets = [_target(subject, service, theirs or ours) for service, theirs in facts.items()]
     left_out = list(check_left_out(subject, source, targets))
     return [*findings, *not_told(left_out, found)]
@@ -195,3 +196,18 @@ def _check_money(subject: Subject, service: str, ours: Facts, theirs: Facts) -> 
                         why="money is read and written by it: stored amounts mean others there",
                         remedy="set lc_monetary alike on both, or make the column numeric",
                     )  # fmt: skip
+
+
+def _check_xml(subject: Subject, service: str, ours: Facts, theirs: Facts) -> Iterator[Finding]:
+    if theirs.has_xml or not ours.has_xml:
+        return
+    for route in subject.routes:
+        for column in route.source.columns if route.service == service else ():
+            if column.type.removesuffix("[]") == "xml":
+                yield subject.finding(
+                    Severity.BLOCKER, "xml-absent", f"{route.source.name}.{column.name}",
+                    route.source.name,
+                    f"the server of {service} is built without XML",
+                    why="it makes the column and refuses each value",
+                    remedy="use a server that is built with libxml, or make the column text",
+                )  # fmt: skip

@@ -26,6 +26,7 @@ class Kind(Enum):
     ADDED_COLUMN = "added_columns"
     DROPPED_COLUMN = "dropped_columns"
     RENAMED_COLUMN = "changed_columns:renamed"
+    EXCHANGED_COLUMN = "changed_columns:exchanged"  # renamed to what another was called
     WIDENED_COLUMN = "changed_columns:widened"
     RETYPED_COLUMN = "changed_columns:retyped"
     NULLABLE_COLUMN = "changed_columns:null"
@@ -92,6 +93,8 @@ class Change:
             Kind.ADDED_COLUMN: f"has a new column {self.object} ({self.now})",
             Kind.DROPPED_COLUMN: f"has lost column {self.object}",
             Kind.RENAMED_COLUMN: f"has column {self.was} renamed to {self.object}",
+            Kind.EXCHANGED_COLUMN: f"has column {self.was} renamed to {self.object}, which was"
+            " another's name",
             Kind.WIDENED_COLUMN: f"has column {self.object} as {self.now} instead of {self.was}",
             Kind.RETYPED_COLUMN: f"has column {self.object} as {self.now} instead of {self.was}",
             Kind.NULLABLE_COLUMN: f"has column {self.object} {self.now}",
@@ -142,6 +145,8 @@ class Numbers:
     columns: Mapping[str, ColumnNumbers]
     leaves: Mapping[str, bool] = field(default_factory=dict)  # to: whether it was attached
     files: Mapping[str, int] = field(default_factory=dict)  # of itself and of its leaves
+    places: Mapping[str, str] = field(default_factory=dict)
+    """By leaf, the transactions that have put it and what it is in there."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; what only counts at the moment is left out."""
@@ -152,6 +157,7 @@ class Numbers:
             },
             "leaves": sorted(self.leaves),
             "files": dict(self.files),
+            "places": dict(self.places),
         }
 
     @classmethod
@@ -165,6 +171,7 @@ class Numbers:
             },
             leaves=dict.fromkeys(noted["leaves"], False),
             files=noted["files"],
+            places=noted.get("places", {}),
         )
 
 
@@ -243,9 +250,10 @@ def _of_columns(
     renamed = dict(_renamed(before, now))
     old_names = {new: old for old, new in renamed.items()}
     for old, new in renamed.items():
-        yield Change(Kind.RENAMED_COLUMN, table.name, new, was=old)
+        kind = Kind.EXCHANGED_COLUMN if new in then else Kind.RENAMED_COLUMN
+        yield Change(kind, table.name, new, was=old)
     for name in then:
-        if name not in now.columns and name not in renamed:
+        if name not in renamed and (name not in now.columns or name in old_names):
             yield Change(Kind.DROPPED_COLUMN, table.name, name)
     for column in table.columns:
         old = old_names.get(column.name, column.name)
@@ -320,6 +328,9 @@ def _of_partitions(table: Table, before: Numbers, now: Numbers) -> Iterator[Chan
         if leaf not in before.leaves:
             kind = Kind.ATTACHED_PARTITION if attached else Kind.NEW_PARTITION
             yield Change(kind, table.name, leaf)
+        elif before.places.get(leaf, now.places.get(leaf)) != now.places.get(leaf):
+            # What was written to it while it was detached is in no log that we follow.
+            yield Change(Kind.ATTACHED_PARTITION, table.name, leaf)
     for leaf in sorted(before.leaves):
         if leaf not in now.leaves:
             yield Change(Kind.LOST_PARTITION, table.name, leaf)

@@ -104,6 +104,7 @@ CODES: Final[Mapping[str, Code]] = {
     "writer-elsewhere": Code("A service's role may write tables of other services.", "`REVOKE` now, and see who misses it."),
     "writer-unclaimed": Code("A role that no service names may write tables that move.", "Add it to a service's `roles`, or `REVOKE`."),
     "writers-unnamed": Code("No service names its roles.", "Name them: `roles: [...]`."),
+    "xml-absent": Code("A target's server is built without XML, and refuses each value.", "A server with libxml, or make the column text."),
 }  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class Facts:
     collations: Mapping[str, bool]  # -> whether ICU provides it
     loose: frozenset[str]  # of these collations, those for which unlike texts may be equal
     roles: frozenset[str]
+    has_xml: bool  # a server may be built without
 
 
 def read_facts(conn: Connection) -> Facts:
@@ -61,7 +62,16 @@ def read_facts(conn: Connection) -> Facts:
         {row["name"]: row["is_icu"] for row in collations},
         frozenset(row["name"] for row in collations if row["is_loose"]),
         frozenset(row["name"] for row in rows(conn, ROLES)),
+        _has_xml(conn),
     )
+
+
+def _has_xml(conn: Connection) -> bool:
+    try:
+        conn.execute("SELECT xmlparse(CONTENT '')")
+    except psycopg.NotSupportedError:
+        return False
+    return True
 
 
 def rows(conn: Connection, query: LiteralString) -> list[dict[str, Any]]:

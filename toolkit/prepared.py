@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from cdc.connect import Connection
 from plans.catalog import Catalog, Table, TableName
 from plans.errors import GateClosed, NotReady, PlanInvalid
+from plans.evolution import Numbers
 from plans.load import Plan
+from toolkit.schema_numbers import read_numbers
 
 
 class Drifted(PlanInvalid):
@@ -147,12 +149,29 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
         for name, then in sorted(before.items())
         if (said := _change(then, now.get(name), name))
     ]
+    if noted is not None and noted.numbers:
+        changed += _others(noted.numbers, catalog, source)
     if changed:
         raise Drifted(
             f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
             hint=f"nothing wrong was written: `dbsplit plan refresh {plan.path}` carries it over, "
             "and says how; then start the stream again",
         )
+
+
+def _others(noted: dict[str, Any], catalog: Catalog, source: Connection) -> Iterator[str]:
+    """Columns and partitions that are called as before and are not what they were, in words."""
+    now = read_numbers(source, catalog.schemas)
+    for name, table in sorted(_named(catalog).items()):
+        if name not in noted or name not in now:
+            continue
+        then, is_ = Numbers.of(noted[name]), now[name]
+        for column in (one.name for one in table.columns):
+            if column in then.columns and then.columns[column].number != is_.columns[column].number:
+                yield f"table {name} has another column {column} than before"
+        for leaf in sorted(then.places.keys() & is_.places.keys()):
+            if then.places[leaf] != is_.places[leaf]:
+                yield f"table {name} has partition {leaf} detached and attached again"
 
 
 def shape_of(table: Table) -> dict[str, Any]:
@@ -193,6 +212,7 @@ class _Noted(NamedTuple):
     retiring: list[Any] | None  # what `complete` has begun to retire
     entries: dict[str, Any] | None  # of the plan, by table
     refreshing: dict[str, Any] | None  # the refresh that has begun
+    numbers: dict[str, Any] | None  # of the tables, see `plans.evolution.Numbers`
 
 
 def _noted(plan: Plan, source: Connection) -> _Noted | None:
@@ -200,7 +220,7 @@ def _noted(plan: Plan, source: Connection) -> _Noted | None:
         return None
     row = source.execute(
         "SELECT plan_digest, prepared_at, settings -> 'shapes', settings -> 'retiring',"
-        " settings -> 'entries', settings -> 'refreshing'"
+        " settings -> 'entries', settings -> 'refreshing', settings -> 'numbers'"
         " FROM dbsplit.split WHERE split = %s",
         [plan.split],
     ).fetchone()

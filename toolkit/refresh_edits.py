@@ -43,7 +43,7 @@ def edits_of(plan: Plan, noted: Noted, seen: Seen, answers: Answers) -> list[Edi
     Raises PlanInvalid with all that a person has to decide first.
     """
     open_questions: list[str] = []
-    edits = list(_edits(plan, seen, answers, open_questions))
+    edits = [*_edits(plan, seen, answers, open_questions), *_names_taken(plan, seen)]
     _check_entries(plan, noted, seen, open_questions)
     if open_questions:
         raise PlanInvalid(
@@ -174,10 +174,23 @@ def _of_entry(plan: Plan, key: str, change: Change, is_there: bool) -> Iterator[
                 yield GoneEntry(key)
         case Kind.DROPPED_COLUMN if change.object in listed:
             yield GoneColumn(key, change.object)
-        case Kind.RENAMED_COLUMN if change.was in listed:
-            yield RenamedColumn(key, change.was, change.object)
+        case Kind.RENAMED_COLUMN | Kind.EXCHANGED_COLUMN if change.was in listed:
+            yield RenamedColumn(key, change.was, _free_name(change))
         case _:
             pass
+
+
+def _names_taken(plan: Plan, seen: Seen) -> Iterator[Edit]:
+    """What gives columns the names that others had, once nobody is called so any more."""
+    for change in seen.changes:
+        key = entry_key(plan, change.table) if change.kind is Kind.EXCHANGED_COLUMN else None
+        if key is not None and change.was in _listed(plan, key):
+            yield RenamedColumn(key, _free_name(change), change.object)
+
+
+def _free_name(change: Change) -> str:
+    """The new name of a column, or one that no column can have while it is still another's."""
+    return change.object if change.kind is Kind.RENAMED_COLUMN else f"\0{change.object}"
 
 
 def _added(

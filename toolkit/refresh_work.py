@@ -181,6 +181,7 @@ _SHAPE = frozenset(
         Kind.ADDED_COLUMN,
         Kind.DROPPED_COLUMN,
         Kind.RENAMED_COLUMN,
+        Kind.EXCHANGED_COLUMN,
         Kind.WIDENED_COLUMN,
         Kind.RETYPED_COLUMN,
         Kind.GENERATED_COLUMN,
@@ -192,7 +193,15 @@ _SHAPE = frozenset(
 """What changes how rows are told in the log."""
 
 
-_OTHERWISE = frozenset({Kind.RENAMED_COLUMN, Kind.RETYPED_COLUMN, Kind.GENERATED_COLUMN, Kind.KEY})
+_OTHERWISE = frozenset(
+    {
+        Kind.RENAMED_COLUMN,
+        Kind.EXCHANGED_COLUMN,
+        Kind.RETYPED_COLUMN,
+        Kind.GENERATED_COLUMN,
+        Kind.KEY,
+    }
+)
 """What cannot be read in the shape of before."""
 
 

@@ -21,17 +21,18 @@ SELECT n.nspname::text, c.relname::text, c.oid::bigint, a.attname::text, a.attnu
 # A partition that was made as one has its row type, and its place, from one transaction.
 _FILES: Final[LiteralString] = """
 WITH RECURSIVE below AS (
-    SELECT c.oid AS root, c.oid, false AS attached
+    SELECT c.oid AS root, c.oid, false AS attached, '' AS places
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = ANY (%s)
      UNION ALL
-    SELECT b.root, i.inhrelid, b.attached OR t.xmin::text <> i.xmin::text
+    SELECT b.root, i.inhrelid, b.attached OR t.xmin::text <> i.xmin::text,
+           b.places || '/' || i.xmin::text
       FROM below b JOIN pg_inherits i ON i.inhparent = b.oid AND NOT i.inhdetachpending
       JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
       JOIN pg_type t ON t.oid = c.reltype
 )
 SELECT b.root::bigint, n.nspname::text, c.relname::text, pg_relation_filenode(c.oid)::bigint,
-       c.oid <> b.root AS is_leaf, b.attached
+       c.oid <> b.root AS is_leaf, b.attached, b.places
   FROM below b JOIN pg_class c ON c.oid = b.oid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r'
 """
@@ -63,13 +64,21 @@ def read_numbers(connection: Connection, schemas: Iterable[str]) -> dict[str, Nu
         )
     leaves: dict[int, dict[str, bool]] = defaultdict(dict)
     files: dict[int, dict[str, int]] = defaultdict(dict)
-    for root, schema, name, file, is_leaf, attached in connection.execute(_FILES, [wanted]):
+    places: dict[int, dict[str, str]] = defaultdict(dict)
+    for root, schema, name, file, is_leaf, attached, place in connection.execute(_FILES, [wanted]):
         relation = str(TableName(schema, name))
         files[root][relation] = file or 0
         if is_leaf:
             leaves[root][relation] = attached
+            places[root][relation] = place
     return {
-        name: Numbers(oid=oid, columns=columns[oid], leaves=leaves[oid], files=files[oid])
+        name: Numbers(
+            oid=oid,
+            columns=columns[oid],
+            leaves=leaves[oid],
+            files=files[oid],
+            places=places[oid],
+        )
         for oid, name in names.items()
     }
 

@@ -321,12 +321,13 @@ lists:
         CREATE EXTENSION citext VERSION '1.5';
         CREATE COLLATION german (provider = icu, locale = 'de-u-ks-level2');
         CREATE TABLE names (id int PRIMARY KEY, name text COLLATE german);
-        CREATE TABLE sorted (id int PRIMARY KEY, name text COLLATE "de-x-icu");
+        CREATE TABLE sorted (id int PRIMARY KEY, name text COLLATE "de-x-icu", page xml);
         """,
         "  names: crm\n  sorted: crm\n",
         frozenset({
             ("collation-absent", "public.names.name"), ("collation-absent", "public.sorted.name"),
             ("extension-absent", "pg_trgm"), ("extension-version", "citext"),
+            ("xml-absent", "public.sorted.page"),
         }),
         contrib=True,
     ),

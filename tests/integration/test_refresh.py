@@ -60,6 +60,8 @@ CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (10) TO (20);
 INSERT INTO parted SELECT n, 'v' FROM generate_series(1, 19) n;
 CREATE TABLE halves (id int PRIMARY KEY, one text, two text);
 INSERT INTO halves VALUES (1, 'left', 'right');
+CREATE TABLE traded (id int PRIMARY KEY, one text, two text);
+INSERT INTO traded VALUES (1, 'left', 'right'), (2, 'l', 'r');
 CREATE TABLE wandering (id int PRIMARY KEY);
 CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);
 CREATE TABLE children (id int PRIMARY KEY, parent int REFERENCES parents);
@@ -87,6 +89,10 @@ halves:
   split_columns:
     a: [id, one]
     b: [id, two]  # the right one
+traded:
+  split_columns:
+    a: [id, one]
+    b: [id, two]
 parents: {owner: a, reference_in: [b]}
 children: a
 """
@@ -377,6 +383,19 @@ def test_an_attached_table_brings_its_rows(databases: Following) -> None:
     same(databases, "parted")
 
 
+def test_the_rows_of_a_partition_that_was_elsewhere_for_a_moment_are_copied(
+    databases: Following,
+) -> None:
+    """What is written to it meanwhile is in no log that the stream reads."""
+    databases.execute(
+        "ALTER TABLE parted DETACH PARTITION parted_1; UPDATE parted_1 SET v = 'elsewhere';"
+        " ALTER TABLE parted ATTACH PARTITION parted_1 FOR VALUES FROM (0) TO (10)"
+    )
+    followed(databases)
+    assert databases.rows("a", "SELECT DISTINCT v FROM parted_1") == [("elsewhere",)]
+    same(databases, "parted")
+
+
 def test_a_detached_partition_stops_and_a_refresh_drops_it(databases: Following) -> None:
     databases.execute(
         "UPDATE parted SET v = 'last' WHERE id = 12",
@@ -527,6 +546,12 @@ def test_a_domain_and_what_hangs_on_tables_is_made_as_on_the_source(databases: F
     assert databases.rows("a", "SELECT to_regclass('hung_s')::text") == [("hung_s",)]
     again = refreshed(databases)
     assert again == Refreshed(statements={"a": [], "b": [], "hub": []})
+    databases.execute(  # nothing else is written: no savepoint may be set then
+        "ALTER DOMAIN short DROP CONSTRAINT other;"
+        " ALTER DOMAIN short ADD CONSTRAINT third CHECK (VALUE <> 'worse')"
+    )
+    assert refreshed(databases).copied == ()
+    assert databases.rows("a", CONSTRAINTS) == databases.rows("source", CONSTRAINTS)
 
 
 CONSTRAINTS = (
@@ -665,6 +690,34 @@ def test_a_column_of_a_split_table_needs_an_owner(databases: Following) -> None:
     followed(databases)
     same(databases, "halves", "a", "id, one")
     same(databases, "halves", "b", "id, two, three")
+
+
+def test_columns_that_take_names_of_others_stop_the_stream_and_need_a_copy(
+    databases: Following,
+) -> None:
+    """The names and types are those of before, and the rows are not."""
+    databases.execute(
+        "ALTER TABLE traded RENAME one TO x; ALTER TABLE traded RENAME two TO one;"
+        " ALTER TABLE traded RENAME x TO two",
+        "UPDATE traded SET one = 'after' WHERE id = 1",
+    )
+    stops(databases, "column one renamed to two, which was another's name")
+    done = refreshed(databases)
+    assert set(done.copied) == {"a:public.traded", "b:public.traded"}
+    text = databases.path.read_text()
+    assert ("a: [id, two]" in text, "b: [id, one]" in text) == (True, True)
+    followed(databases)
+    same(databases, "traded", "a", "id, two")
+    same(databases, "traded", "b", "id, one")
+
+
+def test_a_column_that_is_made_anew_stops_a_stream_that_runs(databases: Following) -> None:
+    with databases.live() as live:
+        databases.execute("ALTER TABLE widened DROP n; ALTER TABLE widened ADD n int DEFAULT 5")
+        assert "has another column n than before" in str(live.broken())
+    refreshed(databases)
+    followed(databases)
+    same(databases, "widened")
 
 
 def test_an_ignored_column_stays_behind_until_it_is_carried(databases: Following) -> None:

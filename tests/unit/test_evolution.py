@@ -101,6 +101,21 @@ def test_a_renamed_column_is_not_one_that_went_while_another_came() -> None:
     assert {one.kind for one in found(table, other)} == {Kind.DROPPED_COLUMN, Kind.ADDED_COLUMN}
 
 
+def test_a_column_that_has_another_s_name_needs_a_copy() -> None:
+    """Nobody may rename it in place: the other is still called so in the target."""
+    exchanged = replace(BEFORE, columns={"id": numbers(2, TEXT), "v": numbers(1)})
+    some = found(TABLE, exchanged)
+    assert {(c.was, c.object) for c in some if c.kind is Kind.EXCHANGED_COLUMN} == {
+        ("id", "v"), ("v", "id"),
+    }  # fmt: skip
+    assert not all(change.in_place for change in some)
+    taken = replace(BEFORE, columns={"v": numbers(1)})
+    some = found(replace(TABLE, columns=(column("v"),)), taken)
+    assert {(c.kind, c.object) for c in some} >= {
+        (Kind.EXCHANGED_COLUMN, "v"), (Kind.DROPPED_COLUMN, "v"),
+    }  # fmt: skip
+
+
 def test_a_column_that_was_dropped_and_made_anew_is_noticed() -> None:
     now = replace(BEFORE, columns={"id": numbers(1), "v": numbers(3, TEXT)})
     (change,) = found(TABLE, now)
