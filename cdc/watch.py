@@ -146,7 +146,7 @@ class Watch:
         for name, table in sorted(self._tables.items()):
             then = {c.name: c.type for c in table.columns if c.generated is None}
             _require_same(name, then, {n: t.written for n, t in now.get(name, {}).items()})
-            _require_same_columns(name, self._columns.get(name, {}), now[name])
+            _require_same_columns(name, self._columns.get(name, {}), now.get(name, {}))
         self._check_published()
         self._check_partitions()
         self._check_at = time.monotonic() + CHECK_S

@@ -97,7 +97,8 @@ def move(
         if not locks.is_held(control, split.name, locks.STREAM):
             raise NotReady(
                 "no stream process is running, and without it nothing follows",
-                hint=f"start it, in a process of its own: dbsplit stream {split.plan.path}",
+                hint=f"start it, in a process of its own: dbsplit stream {split.plan.path}; if one"
+                " is reconnecting, repeat this when it is back, within seconds",
             )
         with open_sides(split, direction, chosen, now, source=control) as sides:
             return _attempt(sides, directory=directory, say=say, rehearse=rehearse)
@@ -241,6 +242,7 @@ def _gave_up(moving: Move, error: BaseException, directory: Path) -> Moved:
 def _ended_anew(moving: Move, directory: Path) -> Moved | None:
     """End the attempt as whoever comes next would; None if that is not possible either.
 
+    None, too, if another one has moved the services since: who leads is not ours to tell.
     An interruption in the middle of an answer, or whoever ends sessions, leaves one of no
     more use.
     """
@@ -252,9 +254,13 @@ def _ended_anew(moving: Move, directory: Path) -> Moved | None:
             with locks.sole_runner(split.plan.source.dsn, split.name, locks.CUTOVER) as control:
                 recover(split, control, directory=directory, say=moving.say, holding_lock=True)
                 outcome = state.outcome(control, moving.attempt)
-                if outcome == direction.outcome:
-                    return _already(split, control, direction, moving.sides.services)
-                return _aborted(moving) if outcome == "aborted" else None
+                now = state.phases(control, split.name)
+                there = direction.before if outcome == "aborted" else direction.after
+                if any(now.get(service) is not there for service in moving.sides.services):
+                    return None
+                if outcome == "aborted":
+                    return _aborted(moving)
+                return _already(split, control, direction, moving.sides.services)
         except locks.Held as held:
             # The server ends the session that we have closed in a moment.
             if not held.ours or time.monotonic() > deadline:

@@ -212,7 +212,11 @@ def held(ends: Ends, pair: Pair) -> Iterator[Held]:
         row = connection.execute("SELECT pg_export_snapshot()").fetchone()
         return str(row[0]) if row else None
 
-    leader, follower = ends.both(begin, pair)
+    try:
+        leader, follower = ends.both(begin, pair)
+    except BaseException:
+        ends.cancel()  # one may have its snapshot, and would show what is compared next as of then
+        raise
     both = Held(pair, (leader, follower) if leader and follower else None, [ends])
     try:
         yield both

@@ -197,6 +197,7 @@ class ChaosSplit:
             query = (
                 "SELECT 1 FROM dbsplit.heartbeat WHERE role = 'stream'"
                 f" AND pid = {self._stream.pid} AND (details ->> 'connected')::boolean"
+                " AND beat_at > clock_timestamp() - interval '2 s'"  # it does not reconnect now
             )
             return bool(ask(self.place.source.dsn, query))
 

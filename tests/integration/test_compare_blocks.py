@@ -7,15 +7,20 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from tests.integration.test_compare import Bench, counts
 from tests.integration.test_compare_ranges import expected
 from validators.results import Progress, TableResult
 from validators.scans import Course
-from validators.session import LOCK_S_MAX, Held
+from validators.session import LOCK_S_MAX, Held, connected, held
+from validators.sides import Pair
 from validators.units import Sizes
 
 ROWS = 6_000
@@ -240,6 +245,25 @@ def test_a_table_whose_snapshot_is_held_too_long_is_unverified(bench: Bench, lat
     assert "limits.snapshot_s_max" in result.reason
     assert watched.begun <= RANGES
     assert counts(watched.result(bench)) == ("different", 1, 0, 0)
+
+
+def test_connections_of_which_one_could_not_take_its_snapshot_are_not_used_again(
+    source_db: str, target_db: str
+) -> None:
+    """The other would show as of then whatever is compared next."""
+    role = "no_snapshots"
+    dsn = make_conninfo(target_db, user=role)
+    pair = cast("Pair", SimpleNamespace(leader=None, follower=None))
+    with psycopg.connect(target_db, autocommit=True) as target:
+        target.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        try:
+            target.execute("REVOKE EXECUTE ON FUNCTION pg_export_snapshot() FROM PUBLIC")
+            with connected(source_db, dsn) as ends:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege), held(ends, pair):
+                    pass
+                assert ends.lost
+        finally:
+            target.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
 def test_ranges_are_read_by_their_blocks_alone(bench: Bench) -> None:
