@@ -48,7 +48,7 @@ RUNS = [
     pytest.param(form, way, id=f"{way}, {form}", marks=marks)
     for form in FORMS
     for way in WAYS
-    for marks in [[] if (form, way) in BY_DEFAULT else [pytest.mark.long]]
+    for marks in [() if (form, way) in BY_DEFAULT else (pytest.mark.long, pytest.mark.release)]
 ]
 
 
