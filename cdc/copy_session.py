@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection, connect
 from cdc.frames import without_gss
 from cdc.replication import ReplicationConnection
+from plans.errors import Unreachable
 from plans.names import APPLIER_SETTING
 
 SNAPSHOT_WAIT_S = 60.0
@@ -27,6 +29,11 @@ _LIMITS = {
     "client_min_messages": "error",
 }
 _SOURCE_SETTINGS = _LIMITS | {"row_security": "off", "max_parallel_workers_per_gather": "0"}
+_GONE = (
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.InvalidParameterValue,  # the same before PostgreSQL 17
+    psycopg.errors.ObjectNotInPrerequisiteState,  # it is just going
+)
 _TARGET_SETTINGS = _LIMITS | {
     "session_replication_role": "replica",
     "synchronous_commit": "off",
@@ -104,13 +111,22 @@ class Snapshot:
             raise
 
     def session(self) -> Connection:
-        """A session of the source that sees the snapshot."""
+        """A session of the source that sees the snapshot.
+
+        Raises Unreachable if the snapshot is gone with the connection that holds it.
+        """
         session = connect(without_gss(self._dsn), name="dbsplit copy", autocommit=False)
         try:
             _set(session, _SOURCE_SETTINGS)
             session.commit()
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             session.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._name)))
+        except _GONE as error:
+            session.close()
+            raise Unreachable(
+                f"the copy's snapshot is gone, as the connection that held it was ended: {error}",
+                hint="run the same command again: it goes on under another one",
+            ) from None
         except BaseException:
             session.close()
             raise

@@ -17,11 +17,13 @@ import psycopg
 import pytest
 
 from benchmarks.contest import encrypt
+from cdc.copy_session import Snapshot
 from cdc.copy_transfer import Exchange, Moved, transfer
-from plans.errors import NotReady
+from plans.errors import NotReady, Unreachable
 from tests.conftest import fresh_database
 from toolkit.binaries import find_binaries
 from toolkit.servers import Server, running_server
+from toolkit.servers_watchdog import wait_until
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -190,6 +192,7 @@ ROW_MB = 48
 CHILD = """
 import resource, sys
 import psycopg
+from cdc.copy_session import Snapshot
 from cdc.copy_transfer import Exchange, transfer
 with psycopg.connect(sys.argv[1], autocommit=True) as source, \\
         psycopg.connect(sys.argv[2], autocommit=True) as target:
@@ -216,3 +219,13 @@ def test_huge_rows_do_not_need_huge_memory(pair: Pair, way: str) -> None:
     assert done.returncode == 0, done.stderr
     # By way of libpq a row is there two or three times; from socket to socket never in full.
     assert int(done.stdout) < (16 if way == "sockets" else 4.5 * ROW_MB)
+
+
+def test_a_snapshot_that_went_with_its_connection_is_told_and_no_bug(source_db: str) -> None:
+    snapshot = Snapshot(source_db, 2)
+    snapshot.close()
+    with psycopg.connect(source_db, autocommit=True) as source:
+        query = "SELECT count(*) FROM pg_replication_slots WHERE slot_name ~ '^dbsplit_copy_'"
+        assert wait_until(lambda: source.execute(query).fetchone() == (0,), timeout_s=10)
+    with pytest.raises(Unreachable, match="snapshot is gone"):
+        snapshot.session()
