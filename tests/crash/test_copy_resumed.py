@@ -229,6 +229,7 @@ def test_chunks_of_several_moments_become_one_table(
     chunked.prove()
 
 
+@pytest.mark.release
 def test_a_table_that_was_rewritten_in_between_is_copied_from_the_start(chunked: Chunked) -> None:
     chunked.copy("copy.chunk:2")
     files = "SELECT DISTINCT file FROM dbsplit.copied_chunk WHERE route = 'one:public.big'"

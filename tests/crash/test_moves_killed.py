@@ -184,6 +184,7 @@ def test_a_move_of_one_service_killed_while_the_other_stays(following: Line) -> 
     line.prove()
 
 
+@pytest.mark.release
 def test_moves_killed_at_random_times(following: Line) -> None:
     line = following
     took_s = line.done("cutover").took_s

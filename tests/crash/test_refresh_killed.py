@@ -135,6 +135,7 @@ ON_SHEETS = (
 )
 
 
+@pytest.mark.release
 def test_a_refresh_while_one_service_has_moved(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

@@ -333,6 +333,7 @@ Change = Callable[[SmallShop], object]
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_tables_that_change_while_they_are_followed(shop: SmallShop) -> None:
     shop.follow()
     with shop.verbs.stream(shop.source, code=7) as stream:

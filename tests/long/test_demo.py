@@ -188,6 +188,7 @@ def test_a_stream_that_loses_rows_fails_the_demo_before_anything_is_moved(
     assert (directory / "log/stream.log").exists()  # it is needed to find out why
 
 
+@pytest.mark.release
 def test_ctrl_c_ends_the_demo_with_all_that_it_has_started(tmp_path: Path, pg_version: str) -> None:
     directory = tmp_path / "demo"
     with demo(directory, pg_version) as run:
