@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+import pytest
 
 from plans.crm_shop.workload.check import check_history
 from plans.crm_shop.workload.history import Outcome, RowEffect, read_histories
