@@ -167,7 +167,8 @@ def _others(noted: dict[str, Any], catalog: Catalog, source: Connection) -> Iter
             continue
         then, is_ = Numbers.of(noted[name]), now[name]
         for column in (one.name for one in table.columns):
-            if column in then.columns and then.columns[column].number != is_.columns[column].number:
+            was, found = then.columns.get(column), is_.columns.get(column)
+            if was is not None and found is not None and was.number != found.number:
                 yield f"table {name} has another column {column} than before"
         for leaf in sorted(then.places.keys() & is_.places.keys()):
             if then.places[leaf] != is_.places[leaf]:
