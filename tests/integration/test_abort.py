@@ -64,6 +64,7 @@ def _whats(result: dict[str, Any]) -> list[str]:
     return [step["what"] for step in result["steps"] if "fences" not in step["what"]]
 
 
+@pytest.mark.long
 def test_of_a_prepare_that_died(shop: SmallShop, before: Catalogs) -> None:
     dies_at(shop, "prepare.publication", "prepare")
     abort_leaves_nothing(shop, before)

@@ -268,6 +268,7 @@ def test_missing_privileges(untouched: SmallShop, source_server: Server) -> None
             admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
+@pytest.mark.long
 def test_verbs_before_their_turn(shop: SmallShop) -> None:
     verbs, before = shop.verbs, shop.everything()
     for verb in ("copy", "stream", "validate", "cutover", "rollback", "complete"):

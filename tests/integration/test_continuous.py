@@ -145,6 +145,7 @@ def test_one_that_is_killed_time_and_again_tells_all_the_same(shop: SmallShop) -
     assert shop.value("source", "SELECT count(*) FROM dbsplit.difference") == 0
 
 
+@pytest.mark.long
 def test_a_cutover_goes_its_way_and_what_follows_then_is_compared(shop: SmallShop) -> None:
     with shop.verbs.stream(shop.source), watching(shop) as watch:
         watch.rounds(1)

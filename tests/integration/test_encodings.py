@@ -97,6 +97,7 @@ def _drop_origins(dsn: str) -> None:
         )
 
 
+@pytest.mark.long
 def test_latin1_is_carried_and_what_it_lacks_stops_on_its_way_back(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

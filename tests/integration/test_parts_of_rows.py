@@ -160,6 +160,7 @@ def test_unique_values_that_change_hands_leave_the_other_part_alone(moved: Small
         assert moved.verbs.json("validate")["consistent"] is True
 
 
+@pytest.mark.long
 def test_a_service_does_not_make_rows_that_are_anothers(moved: SmallShop) -> None:
     for place, statement in (
         ("crm", "UPDATE notes SET channel = 'web' WHERE id = 1"),

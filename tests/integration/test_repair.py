@@ -179,6 +179,7 @@ def test_masked_values_are_in_no_output(
         assert shop.value("crm", "SELECT phone FROM customers WHERE id = 5") == "s3cret 1"
 
 
+@pytest.mark.long
 def test_who_wrote_a_row_is_told_where_the_server_keeps_commit_times(
     source_server: Server, pg_version: str, tmp_path: Path
 ) -> None:
