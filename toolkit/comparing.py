@@ -67,9 +67,7 @@ def compare_databases(
             hint="name others with --schema",
         )
     pairs = [_pair(route, left_dsn, right_dsn, wish) for route in routes]
-    if wish.scope.words:
-        with connect(left_dsn, name="dbsplit compare") as connection:
-            wish.scope.require_bounds(pairs, connection)
+    wish.scope.require_bounds(pairs)
 
     def wait(timeout_s: float) -> bool:
         time.sleep(min(wish.settle_s, timeout_s))

@@ -8,9 +8,9 @@ from importlib.metadata import packages_distributions
 from typing import Final
 
 from cdc.connect import Connection, connect
-from cdc.slot import judge, read_slot
+from cdc.slot import require_whole
 from plans import names
-from plans.errors import NotReady
+from plans.errors import NotReady, StreamBroken
 from plans.load import Plan
 from toolkit import state
 from toolkit.journal import verify_chain
@@ -109,8 +109,7 @@ def _free_bytes(source: Connection) -> int | None:
 
 def _slots(plan: Plan, source: Connection) -> Iterator[Need]:
     """Whether the streams can go on from their slots; nothing where none is needed."""
-    row = source.execute("SELECT to_regclass('dbsplit.service') IS NOT NULL").fetchone()
-    now = state.phases(source, plan.split) if row and row[0] else {}
+    now = state.phases(source, plan.split) if state.has_control(source) else {}
     if all(phase in (Phase.PLANNED, Phase.COMPLETED) for phase in now.values()):
         return
     yield _slot(source, "source", names.slot(plan.split))
@@ -124,13 +123,12 @@ def _slots(plan: Plan, source: Connection) -> Iterator[Need]:
 
 
 def _slot(connection: Connection, where: str, slot: str) -> Need:
-    broken = judge(read_slot(connection, slot), None, {}, None)
-    return Need(
-        f"{where}: the stream's slot",
-        broken is None,
-        str(broken) if broken else f"{slot} has all that it needs",
-        broken.hint if broken else "",
-    )
+    need = f"{where}: the stream's slot"
+    try:
+        require_whole(connection, slot)
+    except StreamBroken as broken:
+        return Need(need, ok=False, observed=str(broken), remedy=broken.hint)
+    return Need(need, ok=True, observed=f"{slot} has all that it needs")
 
 
 def _journal(plan: Plan, source: Connection) -> Iterator[Need]:

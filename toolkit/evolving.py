@@ -68,10 +68,7 @@ def follow(
             refreshes += 1
             carry(path, error, say, stop)
         except (NotReady, psycopg.Error) as error:
-            pause_s = patience.pause_s(error)
-            why = str(error).strip().partition("\n")[0]
-            say("reconnecting", {"why": why, "in_s": pause_s})
-            if stop.wait(pause_s):
+            if _stopped_before_again(patience, error, say, stop):
                 return latest
     raise StreamBroken(
         f"the source's schema has changed {REFRESHES_MAX} times since the stream began",
@@ -130,11 +127,18 @@ def _refreshed(path: Path, answers: Answers, say: Say, stop: threading.Event) ->
         try:
             return refresh(path, answers, say)
         except (NotReady, psycopg.Error) as error:
-            pause_s = patience.pause_s(error)
-            why = str(error).strip().partition("\n")[0]
-            say("reconnecting", {"why": why, "in_s": pause_s})
-            if stop.wait(pause_s):
+            if _stopped_before_again(patience, error, say, stop):
                 raise
+
+
+def _stopped_before_again(
+    patience: Patience, error: Exception, say: Say, stop: threading.Event
+) -> bool:
+    """Wait until it is to be tried again; True if it is to stop.  Raises what ends patience."""
+    pause_s = patience.pause_s(error)
+    why = str(error).strip().partition("\n")[0]
+    say("reconnecting", {"why": why, "in_s": pause_s})
+    return stop.wait(pause_s)
 
 
 def _met(plan: Plan, error: SplitError) -> tuple[tuple[Change, ...], frozenset[Phase]]:

@@ -78,6 +78,12 @@ class Attempt:
     started_at: datetime
 
 
+def has_control(source: Connection) -> bool:
+    """Whether there are control rows at all, of this split or of others."""
+    row = source.execute("SELECT to_regclass('dbsplit.service') IS NOT NULL").fetchone()
+    return bool(row and row[0])
+
+
 def phases(connection: Connection, split: str) -> dict[str, Phase]:
     """The phase of each service."""
     rows = connection.execute(

@@ -91,7 +91,7 @@ class Status:
 def read_status(split: Split) -> Status:
     """Observe everything once; changes nothing."""
     with connect(split.plan.source.dsn, name="dbsplit status") as source:
-        if not _has_control(source):
+        if not state.has_control(source):
             return _planned(split)
         now = state.phases(source, split.name)
         if not now:
@@ -313,8 +313,3 @@ def _slots(split: Split, source: Connection, now: dict[str, Phase]) -> tuple[Slo
                     target = connect(split.dsn(service), name="dbsplit status")
                     targets[service] = stack.enter_context(target)
         return slots_of(split, source, targets, now)
-
-
-def _has_control(source: Connection) -> bool:
-    row = source.execute("SELECT to_regclass('dbsplit.service') IS NOT NULL").fetchone()
-    return bool(row and row[0])

@@ -13,10 +13,10 @@ from typing import Any
 import psycopg
 
 from cdc.connect import Connection, connect
-from cdc.slot import judge, read_slot
+from cdc.slot import require_whole
 from cdc.throttle import Ceilings, Load, Throttle, Verdict, Wish, decide
 from plans import names
-from plans.errors import SplitError
+from plans.errors import SplitError, StreamBroken
 from toolkit import state
 from toolkit.locks import myself
 from toolkit.opened import Split
@@ -147,7 +147,9 @@ class _Watcher(threading.Thread):
         now = decide(look(source, name), read_wish(source, name), ceilings(self._split))
         self.throttle.set(now)
         # What takes hours need not come to its end if the stream cannot follow it.
-        if (broken := judge(read_slot(source, names.slot(name)), None, {}, None)) is not None:
+        try:
+            require_whole(source, names.slot(name))
+        except StreamBroken as broken:
             self.throttle.fail(broken)
         if now.kind != self._verdict.kind:
             self._tell(now)

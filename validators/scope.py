@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from cdc.connect import Connection
+from cdc.connect import connect
 from plans.errors import SplitError
 from validators.canonical import Hashing, bucket_of, trusted
 from validators.sides import KeyColumn, Pair, Side
@@ -73,21 +73,22 @@ class Scope:
             scope=self.words,
         )
 
-    def require_bounds(self, pairs: Iterable[Pair], connection: Connection) -> None:
-        """Raise NoScope if a bound is none of the keys' types, as this server reads it."""
+    def require_bounds(self, pairs: Iterable[Pair]) -> None:
+        """Raise NoScope if a bound is none of the keys' types, as the leader reads it."""
         bounds = {"--from": self.key_from, "--below": self.key_below}
         given = {option: text for option, text in bounds.items() if text is not None}
-        first = {pair.leader.key[0].type: pair.table for pair in pairs if given and pair.leader.key}
-        for type_, table in first.items():
-            for option, text in given.items():
-                bound = sql.SQL("SELECT {}::{}").format(sql.Literal(text), trusted(type_))
-                try:
-                    connection.execute(bound)
-                except psycopg.DataError:
-                    raise NoScope(
-                        f"{option} {text!r} is no {type_}, which the key of {table} is",
-                        hint="give a value of that type, or choose other tables",
-                    ) from None
+        first = {pair.leader.key[0].type: pair for pair in pairs if given and pair.leader.key}
+        for type_, pair in first.items():
+            with connect(pair.leader.dsn, name="dbsplit compare") as connection:
+                for option, text in given.items():
+                    bound = sql.SQL("SELECT {}::{}").format(sql.Literal(text), trusted(type_))
+                    try:
+                        connection.execute(bound)
+                    except psycopg.DataError:
+                        raise NoScope(
+                            f"{option} {text!r} is no {type_}, which the key of {pair.table} is",
+                            hint="give a value of that type, or choose other tables",
+                        ) from None
 
     def _within(self, pair: Pair, side: Side) -> sql.Composable:
         return sql.SQL(" AND ").join(self._terms(pair, side))
