@@ -113,7 +113,6 @@ class Applier:
                 of_several_moments=link.of_several_moments,
             )
         )
-        writer.prepare(found)
         for destination in found:
             self._destinations.setdefault(destination.leader.name, []).append(destination)
             self._horizon = max(self._horizon, destination.horizon)
@@ -342,7 +341,9 @@ class Applier:
             return
         # What was gathered may be rows of this partition or of others.
         self._carry_part()
-        if self._batches[to].touched or not all(name in flow.empty_leaves for flow in to.flows):
+        if self._batches[to].touched or not all(
+            name in flow.flow.follower_leaves for flow in to.flows
+        ):
             raise StreamBroken(
                 f"partition {name} was truncated, and which rows of the follower came from it "
                 "is not known",
@@ -350,7 +351,7 @@ class Applier:
                 "partition instead",
             )
         for flow in to.flows:
-            for statement in flow.empty_leaves[name]:
+            for statement in flow.empty_leaf(name):
                 self._opened().execute(statement)
         self._in_parts = True
         self._changes += 1

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from psycopg import sql
-
 from cdc.compaction import NetChanges, NetRows
+from cdc.compiled import CompiledFlow
 from cdc.flow import Flow
-from cdc.flow_sql import FlowSQL
-from cdc.inflow import into
 from cdc.lsn import LSN
 from cdc.messages import Messages
 from cdc.net import Net, net
@@ -23,91 +20,6 @@ from plans.routes import Kind
 
 PARTS_MAX = 20
 """So many sets of values that rows lack are told apart; what else comes in part is merged."""
-
-
-class Direct:
-    """How a plain flow's rows are written without a detour."""
-
-    def __init__(self, flow: Flow, composed: FlowSQL) -> None:
-        names = {column.plain: sql.Identifier(column.name) for column in flow.columns}
-        self._sent = [column.name for column in flow.leader.columns if column.generated is None]
-        self._composed = composed
-        self._updates: dict[Unchanged, tuple[bytes, ...]] = {}
-        self.into = into(flow.follower.identifier, [names[one] for one in self._sent])
-        """The statement that takes rows with the leader's columns, in their order."""
-        self.insert = _texts(composed.insert_new)
-        """What came as text can't be copied."""
-
-    def update(self, unchanged: Unchanged, number: int) -> tuple[bytes, ...]:
-        """The statement for rows that exist and lack these values, which have this number."""
-        if unchanged not in self._updates:
-            given = {name for place, name in enumerate(self._sent) if place not in unchanged}
-            self._updates[unchanged] = _texts(
-                self._composed.update_some(given, number)
-                if unchanged
-                else self._composed.update_whole
-            )
-        return self._updates[unchanged]
-
-
-class Part:
-    """How a part of a row is written where another service has changed the rest of it.
-
-    The row as a whole comes and goes with either part, so a part that has changed never
-    adds it, and one that has another key leaves the rest where it is.
-    """
-
-    def __init__(self, flow: Flow, composed: FlowSQL) -> None:
-        self.remove = _texts(composed.delete_only_gone)
-        self.add_new = _texts(composed.add_new)
-        self._exchange = _texts(*composed.exchange)
-        self._takes_renames = flow.follower_identity.isdisjoint(flow.key)
-        self.rewrite = _texts(*composed.rewrite(part=True))
-        self.write = (
-            _texts(composed.update, composed.add_new) if flow.takes_updates else self.rewrite
-        )
-        self._composed = composed
-
-    def renames(self, count: int, *, by_turns: bool) -> tuple[bytes, ...]:
-        """The statements that give so many rows their new keys; rare, so composed anew.
-
-        By turns each new key must be free.  No UPDATE sets a GENERATED ALWAYS AS IDENTITY.
-        """
-        if by_turns and self._takes_renames:
-            return _texts(*map(self._composed.rename, range(count)))
-        return self._exchange if count else ()
-
-
-class CompiledFlow:
-    """A flow's statements as they are sent, composed once."""
-
-    def __init__(self, flow: Flow, stage: sql.Identifier, *, binary: bool = True) -> None:
-        composed = FlowSQL(flow, stage)
-        self.flow = flow
-        self.dirty = _texts(composed.remember_dirty) if flow.kind.owned else ()
-        self.empty = _texts(composed.empty)
-        self.empty_leaves = {leaf: _texts(composed.empty_of(leaf)) for leaf in flow.follower_leaves}
-        self.incomplete = b""
-        as_it_came = flow.is_plain and (flow.is_binary or not binary)
-        self.direct = Direct(flow, composed) if as_it_came else None
-        self.part = Part(flow, composed) if flow.kind is Kind.COLUMNS else None
-        if not flow.key:
-            hashed, back = b"SET LOCAL enable_hashjoin = on", b"SET LOCAL enable_hashjoin = off"
-            self.remove = (hashed, *_texts(composed.remove_rows), back)
-            self.drop_left: tuple[bytes, ...] = ()
-            self.add = self.add_partial = self.rewrite = _texts(composed.add_rows)
-            return
-        self.incomplete = _text(composed.incomplete)
-        self.remove = _texts(composed.delete_gone)
-        self.drop_left = _texts(composed.delete_left)
-        self.rewrite = _texts(*composed.rewrite())
-        if not flow.takes_updates:
-            self.add = self.add_partial = self.rewrite
-        elif flow.whole_rows:
-            self.add = _texts(composed.upsert)
-            self.add_partial = _texts(composed.update_partial, composed.upsert)
-        else:
-            self.add = self.add_partial = _texts(composed.update, composed.add_missing)
 
 
 @dataclass(slots=True, eq=False)
@@ -174,9 +86,9 @@ class TableBatch:
     def gone(self) -> Iterator[Row]:
         """Rows, with the key at least, that the followers may have and that are not there now."""
         if self.net is not None:
-            yield from self.net.rows(self.net.gone)
+            yield from self.net.gone
             if self.to.of_several_moments:
-                yield from self.net.rows(self.net.passed)
+                yield from self.net.passed
             return
         assert isinstance(self.changes, NetChanges)  # noqa: S101
         yield from self.changes.gone()
@@ -275,11 +187,3 @@ def _key(leader: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
             hint="choose another replica identity for it: REPLICA IDENTITY USING INDEX …",
         )
     return tuple(columns.index(name) for name in leader.key)
-
-
-def _text(statement: sql.Composable) -> bytes:
-    return statement.as_string(None).encode()
-
-
-def _texts(*statements: sql.Composable | None) -> tuple[bytes, ...]:
-    return tuple(_text(statement) for statement in statements if statement is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,11 +16,12 @@ from cdc.connect import Connection, connect
 from cdc.crash import crash_point
 from cdc.link import Link
 from cdc.lsn import LSN
+from cdc.stage import Stage
 from plans.names import APPLIER_SETTING
 
 ORIGIN_S_MAX = 10.0
 PREPARE_AFTER = 5
-PREPARED_MAX = 200
+PREPARED_MAX = 2_000
 """A plan takes some ten kilobytes of the server's memory."""
 
 _PREPARABLE = (b"INSERT", b"UPDATE", b"DELETE")
@@ -57,7 +59,7 @@ class Session:
         self._link = link
         self._uses: Counter[bytes] = Counter()
         self._prepared: dict[bytes, bytes] = {}  # statements, and the names that they have
-        self._begin = b"BEGIN; SELECT pg_advisory_xact_lock_shared(%d)" % turn_key(link.stream)
+        self._begin = b"BEGIN; SELECT pg_advisory_xact_lock_shared(%d); " % turn_key(link.stream)
         connection.prepare_threshold = None
 
     @classmethod
@@ -77,14 +79,29 @@ class Session:
 
     def execute(self, statement: bytes) -> None:
         """Run a statement, in the transaction that is open or in a new one."""
-        self.begin()
-        self.connection.execute(statement)
+        self._execute(statement)
 
-    def begin(self) -> None:
-        """Begin a transaction unless one is open; not while somebody repairs rows."""
-        if not self.is_open:
-            self.connection.execute(self._begin)
-            self.is_open = True
+    def begin_batch(self, stages: Iterable[Stage]) -> frozenset[str]:
+        """Make these stages, and set the savepoint to which `undo` goes back.
+
+        Returns the routes of which changed keys are to be noted, since somebody proves
+        them equal.
+        """
+        made = [one.as_string(None).encode() for stage in stages for one in stage.create()]
+        begun = b"SAVEPOINT batch; SELECT route FROM dbsplit.tracked"
+        cursor = self._execute(b"; ".join((*made, begun)))
+        while cursor.nextset():
+            pass
+        return frozenset(route for (route,) in cursor.fetchall())
+
+    def _execute(self, statements: bytes) -> Cursor[Any]:
+        """Run statements in one round trip; a transaction begins, if none is open.
+
+        It does not begin while somebody repairs rows.
+        """
+        cursor = self.connection.execute((b"" if self.is_open else self._begin) + statements)
+        self.is_open = True
+        return cursor
 
     def send(self, statement: bytes) -> Cursor[Any]:
         """Run a statement that will come again, in the transaction that is open.
@@ -114,39 +131,36 @@ class Session:
 
     def commit(self, reached: Reached, counters: Counters) -> None:
         """Commit what was written, together with how far it goes."""
-        self.begin()
-        for marker, at in reached.markers:
+        stream, time_us = self._link.stream, reached.commit_time_us
+        if not self.is_open:
+            self._execute(b"")
+        with self.connection.pipeline():
+            for marker, at in reached.markers:
+                self.connection.execute(
+                    "INSERT INTO dbsplit.marker (stream, id, lsn) VALUES (%s, %s, %s)"
+                    " ON CONFLICT DO NOTHING",
+                    [stream, marker, str(at)],
+                )
             self.connection.execute(
-                "INSERT INTO dbsplit.marker (stream, id, lsn) VALUES (%s, %s, %s)"
-                " ON CONFLICT DO NOTHING",
-                [self._link.stream, marker, str(at)],
+                "UPDATE dbsplit.progress SET lsn = %s, applied_at = clock_timestamp(),"
+                " commit_time = coalesce(to_timestamp(%s::float8 / 1000000), commit_time),"
+                " transactions = transactions + %s, changes = changes + %s, echoes = echoes + %s"
+                " WHERE stream = %s",
+                [
+                    str(reached.lsn),
+                    None if time_us is None else time_us + EPOCH_2000_US,
+                    counters.transactions,
+                    counters.changes,
+                    counters.echoes,
+                    stream,
+                ],
             )
-        time_us = reached.commit_time_us
-        self.connection.execute(
-            "UPDATE dbsplit.progress SET lsn = %s, applied_at = clock_timestamp(),"
-            " commit_time = coalesce(to_timestamp(%s::float8 / 1000000), commit_time),"
-            " transactions = transactions + %s, changes = changes + %s, echoes = echoes + %s"
-            " WHERE stream = %s",
-            [
-                str(reached.lsn),
-                None if time_us is None else time_us + EPOCH_2000_US,
-                counters.transactions,
-                counters.changes,
-                counters.echoes,
-                self._link.stream,
-            ],
-        )
-        crash_point("stream.applied")
-        self.connection.execute(b"COMMIT")
+            crash_point("stream.applied")
+            self.connection.execute(b"COMMIT")
         crash_point("stream.committed")
         self.is_open = False
         self.committed = max(self.committed, reached.lsn)
         self.committed_at = time.monotonic()
-
-    def tracked(self) -> frozenset[str]:
-        """The routes whose changed keys are to be noted, since somebody proves them equal."""
-        rows = self.connection.execute("SELECT route FROM dbsplit.tracked").fetchall()
-        return frozenset(route for (route,) in rows)
 
     def service_leads(self) -> bool:
         """Whether the follower's service was moved, which stays so until this transaction ends."""

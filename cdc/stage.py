@@ -7,7 +7,8 @@ come as text; then the table's columns are text, and a view gives them their typ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from struct import pack
 
 from psycopg import sql
@@ -36,7 +37,7 @@ def carries_binary(tables: Iterable[Table]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """The temporary table for rows of one leader table.
 
@@ -50,15 +51,17 @@ class Stage:
     binary: bool = True
     collated: frozenset[str] = frozenset()
     """The columns that have the leader's collation here, because conditions read them."""
-    columns: tuple[str, ...] = field(init=False)
-    """The leader's columns, as the values of a row follow each other."""
-    into: bytes = field(init=False)
-    """The statement that takes lines that `lines` or a writer has made."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", tuple(column.name for column in self._columns()))
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The leader's columns, as the values of a row follow each other."""
+        return tuple(column.name for column in self._columns())
+
+    @cached_property
+    def into(self) -> bytes:
+        """The statement that takes lines that `lines` or a writer has made."""
         names = [*map(sql.Identifier, self.columns), OP, COUNT, UNCHANGED_NAMES]
-        object.__setattr__(self, "into", into(self.table, names))
+        return into(self.table, names)
 
     @property
     def name(self) -> sql.Identifier:
@@ -95,9 +98,9 @@ class Stage:
         )
         return table, view
 
-    def lines(self, op: bytes, rows: Sequence[Row]) -> Iterator[bytes]:
+    def lines(self, op: bytes, rows: Sequence[Row], count: int | None = None) -> Iterator[bytes]:
         """Complete rows in COPY's binary format, many at a time; as `writer` has them."""
-        head, tail = self._frame(op, None)
+        head, tail = self._frame(op, count)
         tail += NULL
         between = tail + head
         for at in range(0, len(rows), JOINED_ROWS):

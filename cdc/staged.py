@@ -34,21 +34,25 @@ class Staged:
 
 
 def of_net(batch: TableBatch, net: Net, tracked: Collection[str]) -> tuple[Staged, Iterator[bytes]]:
-    """Rows that were netted side by side."""
+    """Rows that were netted side by side, where what they lack has a number."""
     stage = batch.to.stage
-    gone, changing = list(batch.gone()), net.rows(net.change)
-    lines = [stage.lines(b"g", gone), stage.lines(b"u", changing)]
-    rows = len(gone) + len(changing)
+    gone = list(batch.gone())
+    lines = [stage.lines(b"g", gone)]
+    rows = len(gone)
+    for lacking, some in net.change.items():
+        number = batch.to.parts[lacking] if lacking else None
+        lines.append(stage.lines(b"p" if lacking else b"u", some, number))
+        rows += len(some)
     if net.appearing and (op := _staged_as(batch, tracked)):
-        lines.append(stage.lines(op, net.rows(net.appear)))
+        lines.append(stage.lines(op, net.appear()))
         rows += net.appearing
     return _direct(
         batch,
         rows,
         removed=bool(gone),
-        changing={(): len(changing)} if changing else {},
+        changing={lacking: len(some) for lacking, some in net.change.items()},
         appearing=net.appearing,
-        copied=lambda: [net.copied()],
+        copied=lambda: [net.copied],
     ), chain.from_iterable(lines)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from psycopg import Cursor
 
-from cdc.batch import CompiledFlow, Part, TableBatch
+from cdc.batch import TableBatch
 from cdc.compaction import NetChanges, NetRows
+from cdc.compiled import CompiledFlow, Part
 from cdc.crash import crash_point
 from cdc.inflow import Inflow, copy_in
 from cdc.lsn import LSN
@@ -84,21 +85,18 @@ class BatchWriter:
         for staged in every:
             if staged.partial:
                 self._require_complete(staged.batch, manner)
-        flows = [(staged, flow) for staged in every for flow in staged.batch.to.flows]
-        self._carry_over(flows, lsn, manner)
-        for staged in every:
-            self._clear(staged)
+        self._carry_over(every, lsn, manner)
         appearing = [
             Inflow(flow.direct.into, staged.appearing, staged.appear)
-            for staged, flow in flows
+            for staged in every
+            for flow in staged.batch.to.flows
             if flow.direct and staged.appearing
         ]
         copy_in(self._connection, appearing)
 
-    def _carry_over(
-        self, flows: Sequence[tuple[Staged, CompiledFlow]], lsn: LSN, manner: Manner
-    ) -> None:
-        """Have what is staged removed, updated and added."""
+    def _carry_over(self, every: Sequence[Staged], lsn: LSN, manner: Manner) -> None:
+        """Have what is staged removed, updated and added, and the stages emptied."""
+        flows = [(staged, flow) for staged in every for flow in staged.batch.to.flows]
         updates: list[tuple[Staged, int, Cursor[Any]]] = []
         with self._connection.pipeline():
             if manner.tracked:
@@ -109,10 +107,9 @@ class BatchWriter:
                 self._remove(staged, flow, manner)
             for staged, flow in flows:
                 updates += self._update(staged, flow)
-                if flow.direct is not None and staged.inserting:
-                    self._send_all(flow.direct.insert)
-                if staged.present:
-                    self._add(staged, flow, manner)
+                self._add(staged, flow, manner)
+            for staged in every:
+                self._clear(staged)
         for staged, count, update in updates:
             if update.rowcount != count:
                 raise Unexpected(str(staged.batch.to.leader.name))
@@ -130,8 +127,13 @@ class BatchWriter:
 
     def _lines(self, batch: TableBatch, manner: Manner) -> tuple[Staged, Iterator[bytes]]:
         """What is to be staged."""
-        if batch.net is not None and manner.way is Way.DIRECT:
-            return of_net(batch, batch.net, manner.tracked)
+        net = batch.net
+        if (
+            net is not None
+            and manner.way is Way.DIRECT
+            and batch.to.number(filter(None, net.change))
+        ):
+            return of_net(batch, net, manner.tracked)
         changes = batch.changes
         if isinstance(changes, NetRows):
             return of_multiset(batch, changes)
@@ -207,6 +209,10 @@ class BatchWriter:
                     yield staged, count, self._send(one)
 
     def _add(self, staged: Staged, flow: CompiledFlow, manner: Manner) -> None:
+        if flow.direct is not None and staged.inserting:
+            self._send_all(flow.direct.insert)
+        if not staged.present:
+            return
         part = self._part(flow, manner)
         if part is not None and manner.members_only:
             self._send_all(part.add_new)

@@ -9,12 +9,12 @@ whether it could be written decides what happens to the rest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import psycopg
 
-from cdc.batch import Destination, TableBatch
+from cdc.batch import TableBatch
 from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.progress import Counters, Reached, Session
@@ -53,6 +53,7 @@ class Writer(threading.Thread):
         self._changed = threading.Condition()
         self._written = True  # the last part of a transaction
         self._careful = 0
+        self._stages: set[int] = set()  # that exist, by their numbers
         self._failure: BaseException | None = None
         self._asks_who_leads = not link.backwards and any(
             flow.kind is Kind.COLUMNS for flow in link.flows
@@ -62,12 +63,6 @@ class Writer(threading.Thread):
     def busy(self) -> bool:
         """Whether a batch is being written."""
         return self._batch is not None
-
-    def prepare(self, destinations: Sequence[Destination]) -> None:
-        """Make the stages."""
-        for destination in destinations:
-            for statement in destination.stage.create():
-                self.session.connection.execute(statement)
 
     def submit(self, batch: Batch) -> None:
         """Hand a batch over, when the one before is written; raises what that one met."""
@@ -130,13 +125,15 @@ class Writer(threading.Thread):
 
     def _write(self, batch: Batch) -> None:
         if batch.tables:
-            self.session.begin()
-            self.session.execute(b"SAVEPOINT batch")
-            self._written = self._try(batch)
+            stages = {table.to.stage.number: table.to.stage for table in batch.tables}
+            new = [stages[number] for number in stages.keys() - self._stages]
+            tracked = self.session.begin_batch(new)
+            self._stages |= stages.keys()
+            self._written = self._try(batch, tracked)
         if batch.reached is not None:
             self.session.commit(batch.reached, batch.counters)
 
-    def _try(self, batch: Batch) -> bool:
+    def _try(self, batch: Batch, tracked: Collection[str]) -> bool:
         """Write, the slow way where the fast one does not do; False if it must wait."""
         session = self.session
         writer = BatchWriter(
@@ -146,7 +143,7 @@ class Writer(threading.Thread):
             xids=batch.xids,
         )
         members_only = batch.members_only or (self._asks_who_leads and session.service_leads())
-        manner = Manner(self._first_way(), members_only, session.tracked())
+        manner = Manner(self._first_way(), members_only, tracked)
         while True:
             try:
                 writer.write(batch.tables, batch.position, manner)
@@ -170,7 +167,8 @@ class Writer(threading.Thread):
                     ) from None
                 manner = replace(manner, way=way)
             else:
-                session.execute(b"RELEASE SAVEPOINT batch")
+                if batch.reached is None:  # else it is committed at once
+                    session.execute(b"RELEASE SAVEPOINT batch")
                 return True
 
     def _first_way(self) -> Way:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from cdc.batch import CompiledFlow
+from cdc.compiled import CompiledFlow
 from cdc.connect import Connection
 from cdc.flow import Flow, quoted
 from cdc.flow_sql import COUNT, OP

@@ -140,9 +140,9 @@ def test_progress_commits_with_the_data(
         commit = Session.commit
 
         def torn(session: Session, reached: Reached, counters: Counters) -> None:
-            session.begin()
-            session.connection.execute("COMMIT")
-            session.connection.execute("BEGIN")
+            if session.is_open:
+                session.connection.execute("COMMIT")
+                session.connection.execute("BEGIN")
             commit(session, reached, counters)
 
         monkeypatch.setattr(Session, "commit", torn)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from psycopg import sql
 
-from cdc.batch import CompiledFlow
+from cdc.compiled import CompiledFlow
 from cdc.flow import Flow, back, forward
 from cdc.flow_sql import FlowSQL
 from plans.catalog import Column, Table, TableName
@@ -246,7 +246,8 @@ def test_partitions_can_be_emptied_by_themselves_unless_derived() -> None:
     leaf = TableName("public", "orders_2024")
     parted = replace(SOURCE, kind="p", leaves=(leaf,))
     flow = CompiledFlow(forward(WHOLE, parted), STAGE)
-    assert flow.empty_leaves == {leaf: (b'DELETE FROM "public"."orders_2024" WHERE true',)}
+    assert flow.empty_leaf(leaf) == (b'DELETE FROM "public"."orders_2024" WHERE true',)
+    assert flow.flow.follower_leaves == {leaf}
     assert forward(DERIVED, parted).follower_leaves == frozenset()
 
 

@@ -114,8 +114,10 @@ def _stream(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from cdc.memory import keep_freed
     from toolkit.evolving import follow
 
+    keep_freed()
     progress = follow(
         plan,
         stop=stop,
