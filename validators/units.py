@@ -17,6 +17,11 @@ from typing import Final
 from validators.arrays import NOTHING, Packed
 
 ROWS_PER_UNIT: Final = 250_000
+UNIT_TIMES: Final = 4
+"""A wide row may take so many times as long until there are fewer in a unit.
+
+To plan a statement of a hundred columns costs as much as some hundred of its rows.
+"""
 ROWS_PER_CHUNK: Final = 512
 ROWS_PER_CHUNK_MIN: Final = 128
 COLUMNS: Final = 12
@@ -81,7 +86,7 @@ class Sizes:
         """
         times = max(1, columns // COLUMNS)
         return Sizes(
-            rows_per_unit=max(1, self.rows_per_unit // times),
+            rows_per_unit=max(1, self.rows_per_unit // max(1, times // UNIT_TIMES)),
             rows_per_chunk=max(ROWS_PER_CHUNK_MIN, self.rows_per_chunk // times),
         )
 
