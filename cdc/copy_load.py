@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from cdc.connect import Connection
+from cdc.connect import Connection, connect
 from cdc.copy_chunks import Chunk
 from cdc.copy_pace import Tally
 from cdc.copy_record import chunk_note, route_note
-from cdc.copy_session import Worker
+from cdc.copy_session import LOCK_WAIT_S, Worker
 from cdc.copy_sql import CopyStatements, CopyTask, statements_of, statements_of_part
 from cdc.copy_transfer import BLOCK_BYTES, Exchange, Moved, transfer
 from cdc.crash import crash_point
 from cdc.crew import Postponed
+from cdc.holders import advice, holding
 from cdc.lsn import LSN
 from cdc.source_files import SourceFile, files_of, lock
 from plans.catalog import TableName
@@ -98,6 +99,10 @@ class Carrier:
         paid: list[int] = []
         try:
             moved = transfer(source, target, self._exchange(load, paid))
+        except psycopg.errors.LockNotAvailable:
+            task = load[0].task  # others of the load may have been emptied before
+            with connect(task.target_dsn, name="dbsplit copy") as asking:
+                raise _locked(task.route.target, "the target", asking) from None
         except _REFUSED_ROW as error:
             tables = ", ".join(sorted({str(piece.task.route.source.name) for piece in load}))
             raise NotReady(
@@ -120,6 +125,10 @@ class Carrier:
         tables = {piece.task.route.source.name for piece in load}
         try:
             lock(source, tables)
+        except psycopg.errors.LockNotAvailable:
+            source.execute(_release(_BEFORE_LOAD))
+            held = next((table for table in tables if holding(source, table)), min(tables))
+            raise _locked(held, "the source", source) from None
         except psycopg.errors.UndefinedTable:
             now: Mapping[TableName, SourceFile] = {}  # which of them is gone is of no matter
         else:
@@ -177,6 +186,14 @@ class Carrier:
             target.execute(b"; ".join([*map(_bytes, notes), b"COMMIT"]))
         except psycopg.errors.UniqueViolation:
             raise _noted_by_another(load[0].task.route.id) from None
+
+
+def _locked(table: TableName, where: str, connection: Connection) -> NotReady:
+    otherwise = "run the same command again: it goes on with what is missing"
+    return NotReady(
+        f"table {table} of {where} has been locked for {LOCK_WAIT_S // 60} minutes",
+        hint=advice(holding(connection, table), otherwise),
+    )
 
 
 def _noted_by_another(route: str) -> NotReady:

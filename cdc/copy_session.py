@@ -17,11 +17,13 @@ from plans.errors import Unreachable
 from plans.names import APPLIER_SETTING
 
 SNAPSHOT_WAIT_S = 60.0
+LOCK_WAIT_S = 600
+"""How long a copy waits for somebody who has locked a table, on either side."""
 
 _LIMITS = {
     # What an administrator sets for applications would end a long copy.
     "statement_timeout": "0",
-    "lock_timeout": "0",
+    "lock_timeout": f"{LOCK_WAIT_S}s",
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",  # since 17

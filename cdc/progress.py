@@ -21,8 +21,8 @@ from plans.names import APPLIER_SETTING
 
 ORIGIN_S_MAX = 10.0
 PREPARE_AFTER = 5
-PREPARED_MAX = 2_000
-"""A plan takes some ten kilobytes of the server's memory."""
+PREPARED_BYTES_MAX = 1 << 18
+"""Of the statements' texts; their plans take about a hundred times as much on the server."""
 
 _PREPARABLE = (b"INSERT", b"UPDATE", b"DELETE")
 EPOCH_2000_US = 946_684_800_000_000
@@ -59,6 +59,7 @@ class Session:
         self._link = link
         self._uses: Counter[bytes] = Counter()
         self._prepared: dict[bytes, bytes] = {}  # statements, and the names that they have
+        self._prepared_bytes = 0
         self._begin = b"BEGIN; SELECT pg_advisory_xact_lock_shared(%d); " % turn_key(link.stream)
         connection.prepare_threshold = None
 
@@ -114,10 +115,11 @@ class Session:
             self._uses[statement] += 1
             if (
                 self._uses[statement] < PREPARE_AFTER
-                or len(self._prepared) >= PREPARED_MAX
+                or self._prepared_bytes + len(statement) > PREPARED_BYTES_MAX
                 or not statement.startswith(_PREPARABLE)
             ):
                 return self.connection.execute(statement)
+            self._prepared_bytes += len(statement)
             name = self._prepared[statement] = b"dbsplit_%d" % len(self._prepared)
             self.connection.execute(b"PREPARE %b AS %b" % (name, statement))
         return self.connection.execute(b"EXECUTE " + name)
@@ -127,6 +129,7 @@ class Session:
         self.connection.execute(b"ROLLBACK TO SAVEPOINT batch")
         self.connection.execute(b"DEALLOCATE ALL")
         self._prepared.clear()
+        self._prepared_bytes = 0
         self._uses.clear()
 
     def commit(self, reached: Reached, counters: Counters) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -338,6 +339,42 @@ def test_rows_that_a_target_refuses_are_told_and_copied_once_they_are_mended(
     some.verbs("copy")
     rows = "SELECT count(*) FROM sums WHERE of > 0"
     assert some.ask(some.target, rows) == [(2,)]
+
+
+LOCKED_MEANWHILE = """
+import os
+import psycopg
+from cdc import copy_load, copy_session
+for settings in copy_session._SOURCE_SETTINGS, copy_session._TARGET_SETTINGS:
+    settings["lock_timeout"] = "500ms"
+other = psycopg.connect(os.environ["TO_LOCK"], application_name="a long ALTER")
+def crash_point(point):
+    if point == "copy.table":
+        other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+copy_load.crash_point = crash_point
+from toolkit.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_table_that_stays_locked_ends_the_copy_by_name(
+    copied: Callable[..., Copied], side: str
+) -> None:
+    some = copied("CREATE TABLE t AS SELECT 1 AS id; ALTER TABLE t ADD PRIMARY KEY (id)")
+    locked = subprocess.run(
+        [sys.executable, "-c", LOCKED_MEANWHILE, "copy", str(some.plan), "--json"],
+        env={**os.environ, **some.environment, "TO_LOCK": getattr(some, side)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert locked.returncode == 4, locked.stderr
+    told = json.loads(locked.stdout.splitlines()[-1])
+    assert f"table public.t of the {side} has been locked" in told["error"]
+    assert "a long ALTER" in told["hint"]
+    some.verbs("copy")
+    some.prove()
 
 
 def test_a_chunk_and_a_route_are_noted_once(copied: Callable[..., Copied]) -> None:
