@@ -113,6 +113,9 @@ def describe(dsn: str) -> str:
     return f"{parts.get('user') or 'default user'}@{host}:{port}/{parts.get('dbname') or ''}"
 
 
+_FULL = ("too many clients", "too many connections", "connection slots are reserved")
+
+
 def not_reachable(dsn: str, error: psycopg.Error) -> Unreachable:
     """The error for a server that refused us, with what the server said."""
     # Lines that are indented comment on the one before.
@@ -120,7 +123,10 @@ def not_reachable(dsn: str, error: psycopg.Error) -> Unreachable:
     reason = said[-1] if said else type(error).__name__
     if (password := conninfo_to_dict(dsn).get("password")) and str(password) in reason:
         reason = reason.replace(str(password), "********")
-    return Unreachable(
-        f"cannot connect to {describe(dsn)}: {reason}",
-        hint="check that the server runs, and host, port, user, password and pg_hba.conf",
-    )
+    hint = "check that the server runs, and host, port, user, password and pg_hba.conf"
+    if any(words in reason for words in _FULL):
+        hint = (
+            "none of its connections is free, or none that this role may have: end some, or raise "
+            "max_connections or the limit of the role or database; then run the same command again"
+        )
+    return Unreachable(f"cannot connect to {describe(dsn)}: {reason}", hint=hint)

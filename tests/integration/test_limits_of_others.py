@@ -8,10 +8,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc.connect import connect
 from cdc.replication import ReplicationConnection
+from plans.errors import Unreachable
 from tests.following import DEADLINE_S, following
 from toolkit.control.schema import install_control, remove_control
 from toolkit.servers import Server
@@ -121,6 +122,18 @@ def test_a_session_may_rest_longer_than_one_of_an_application(source_db: str) ->
         connection.execute("BEGIN")
         time.sleep(IDLE_S)
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_role_whose_connections_are_all_taken_is_told_so(source_db: str) -> None:
+    with psycopg.connect(source_db, autocommit=True) as connection:
+        connection.execute("CREATE ROLE limited LOGIN CONNECTION LIMIT 1")
+        try:
+            dsn = make_conninfo(source_db, user="limited")
+            with connect(dsn), pytest.raises(Unreachable) as refused:
+                connect(dsn)
+        finally:
+            connection.execute("DROP ROLE limited")
+    assert "none that this role may have" in (refused.value.hint or "")
 
 
 def test_a_snapshot_that_others_are_to_take_outlives_the_limits_of_applications(
