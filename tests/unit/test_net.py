@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 from struct import pack
 
 import pytest
@@ -99,8 +100,37 @@ def test_rows_netted_side_by_side_are_those_netted_one_by_one(
             leader.update(key, *texts)
         else:
             leader.delete(key)
-    if not leader.messages:
-        return
+    if leader.messages:
+        require_the_same(leader)
+
+
+@pytest.mark.parametrize("sizes", [(4,), (8, 2)], ids=str)
+@pytest.mark.parametrize("full", [False, True], ids=["by key", "in full"])
+def test_many_changes_of_few_rows_are_netted_likewise(
+    sizes: tuple[int, ...], *, full: bool
+) -> None:
+    """Rows that go and come again, and whose values are told in turn, each by another change."""
+    chance = Random(5)  # noqa: S311
+    values, kept = [*given_values, NULL], [*given_values, *[UNCHANGED] * 8]
+    for _ in range(60):
+        leader = Leader(sizes, full, [], {})
+        for key in range(3):
+            leader.insert(key, *chance.choices(values, k=TEXTS))
+        leader.messages.clear()
+        for _ in range(chance.randint(4, 24)):
+            key = chance.randrange(6)
+            if key not in leader.rows:
+                leader.insert(key, *chance.choices(values, k=TEXTS))
+            elif chance.random() < 0.2:
+                leader.delete(key)
+            else:
+                leader.update(key, *chance.choices(kept, k=TEXTS))
+        require_the_same(leader)
+
+
+def require_the_same(leader: Leader) -> None:
+    """What is found of its messages side by side is what is found one by one."""
+    sizes = leader.sizes
     walked = walk(Messages.of(leader.messages), len(sizes) + TEXTS)
     key_places = range(len(sizes))
     changes = NetChanges()
@@ -155,3 +185,10 @@ def test_what_is_netted_one_by_one(message: bytes) -> None:
 
 def test_without_a_key_nothing_is_netted_by_it() -> None:
     assert net(walk(Messages.of([WHOLE]), 2), []) is None
+
+
+def test_an_inserted_row_of_which_a_value_is_missing_is_not_copied() -> None:
+    lacking = said(UPDATE, b"N", [value(b"\0\0\0\1"), UNCHANGED])
+    assert net(walk(Messages.of([WHOLE, lacking]), 2), [0]) is not None
+    null = said(INSERT, b"N", [value(b"\0\0\0\1"), NULL])
+    assert net(walk(Messages.of([null, lacking]), 2), [0]) is None
