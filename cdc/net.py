@@ -56,7 +56,8 @@ def net(walked: Walked, key: Sequence[int]) -> Net | None:
         return None
     text, cuts = rows.copied(NULL)
     inserts = walked.kinds == INSERT
-    if inserts.all() and len(numbers) == 1 and (numbers[0][1:] > numbers[0][:-1]).all():
+    are_new = inserts.all() and len(numbers) == 1 and (numbers[0][1:] > numbers[0][:-1]).all()
+    if are_new and not rows.has_unchanged:
         return Net(walked, text, cuts, {}, (), ())
     chains = _chains(numbers)
     first, last = chains.first, chains.last

@@ -137,6 +137,7 @@ def test_a_transaction_in_parts_touches_a_table_late_and_waits_for_values(
 ) -> None:
     monkeypatch.setattr("cdc.writer.CAREFUL_BATCHES", 0)
     monkeypatch.setattr("cdc.apply.PART_CHANGES_MAX", 5)
+    monkeypatch.setattr("cdc.write.STAGED_MAX", 8)  # so stages are truncated, and that is undone
     ways, split = Ways(monkeypatch), databases.open()
     updates = "; ".join(f"UPDATE wide SET n = {n}, b{n} = 'p' WHERE id = {n + 1}" for n in range(7))
     databases.execute(

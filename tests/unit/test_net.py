@@ -191,4 +191,6 @@ def test_an_inserted_row_of_which_a_value_is_missing_is_not_copied() -> None:
     lacking = said(UPDATE, b"N", [value(b"\0\0\0\1"), UNCHANGED])
     assert net(walk(Messages.of([WHOLE, lacking]), 2), [0]) is not None
     null = said(INSERT, b"N", [value(b"\0\0\0\1"), NULL])
+    never_sent = said(INSERT, b"N", [value(b"\0\0\0\2"), UNCHANGED])
+    assert net(walk(Messages.of([WHOLE, never_sent]), 2), [0]) is None
     assert net(walk(Messages.of([null, lacking]), 2), [0]) is None
