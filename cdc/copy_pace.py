@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from plans.routes import Route
 
 REPORT_S = 0.2
+FEW_PARTS = 50
+"""So many are looked at each time that something is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class Tally:
         self._routes: dict[str, _Copied] = {}
         self._began = time.monotonic()
         self._copied_bytes = 0
+        self._work = self._done = 0.0  # of all parts
+        self._longest = self._longest_at = 0.0
 
     def begin(self) -> None:
         """The work begins, if it has not; what was before it tells nothing of its pace."""
@@ -104,6 +108,7 @@ class Tally:
     def expect(self, name: str, work: float, route: Route | None = None) -> None:
         """There is such a piece of work, of a route or something else."""
         self._parts[name] = part = _Part(max(work, 1.0))
+        self._work += part.work
         if route is not None:
             self._routes.setdefault(route.id, _Copied(route)).parts[name] = part
 
@@ -114,7 +119,7 @@ class Tally:
             part = self._parts[name]
             self._copied_bytes += size_bytes - part.size_bytes
             part.rows, part.size_bytes = rows, size_bytes
-            part.done = part.work * min(1.0, rows / estimated)
+            self._advance(part, part.work * min(1.0, rows / estimated))
             self._tell(route.id, done=False)
 
     def moved(self, name: str, route: Route, rows: int, size_bytes: int) -> None:
@@ -122,7 +127,8 @@ class Tally:
         with self._lock:
             part = self._parts[name]
             self._copied_bytes += size_bytes - part.size_bytes
-            part.rows, part.size_bytes, part.done = rows, size_bytes, part.work
+            part.rows, part.size_bytes = rows, size_bytes
+            self._advance(part, part.work)
             parts = self._routes[route.id].parts.values()
             self._tell(route.id, done=all(part.done >= part.work for part in parts))
 
@@ -130,7 +136,7 @@ class Tally:
         """Something else is done."""
         with self._lock:
             part = self._parts[name]
-            part.done = part.work
+            self._advance(part, part.work)
             self._report(BuildProgress(service, what, took_s, self._pace(time.monotonic())))
 
     def rested(self, seconds: float) -> None:
@@ -152,12 +158,21 @@ class Tally:
         size = sum(part.size_bytes for part in copied.parts.values())
         self._report(CopyProgress(copied.route, rows, size, done, self._pace(now)))
 
+    def _advance(self, part: _Part, done: float) -> None:
+        self._done += done - part.done
+        part.done = done
+
     def _pace(self, now: float) -> Pace:
         took_s = max(now - self._began, 1e-3)
-        done = sum(part.done for part in self._parts.values())
-        left = [part.work - part.done for part in self._parts.values() if part.done < part.work]
         eta = None
-        if done:
-            each = done / took_s / self._workers
-            eta = max(sum(left) / self._workers, max(left, default=0.0)) / each
+        if self._done > 0.0:
+            each = self._done / took_s / self._workers
+            eta = max((self._work - self._done) / self._workers, self._longest_left(now)) / each
         return Pace(self._copied_bytes / took_s, eta)
+
+    def _longest_left(self, now: float) -> float:
+        """What is left of the part of which most is; of many looked for now and then."""
+        if len(self._parts) < FEW_PARTS or now - self._longest_at >= REPORT_S:
+            self._longest = max((one.work - one.done for one in self._parts.values()), default=0.0)
+            self._longest_at = now
+        return self._longest

@@ -61,7 +61,9 @@ class Copying:
         self._stack = ExitStack()
         self._chunked: dict[str, CopyTask] = {}
         self._needs: dict[str, set[str]] = defaultdict(set)
-        self._routes = {task.route.id: task for task in tasks}
+        self._into: dict[tuple[str, TableName], list[str]] = defaultdict(list)  # routes by target
+        for task in tasks:
+            self._into[task.target_dsn, task.route.target].append(task.route.id)
         self._kept: list[Chunk] = []
         self._files: dict[TableName, SourceFile] = {}
         self._carrier: Carrier | None = None
@@ -105,11 +107,10 @@ class Copying:
 
     def jobs_into(self, target_dsn: str, table: TableName) -> frozenset[str]:
         """The names of the jobs after which a target's table has its rows."""
-        found = frozenset[str]()
-        for route, task in self._routes.items():
-            if task.target_dsn == target_dsn and task.route.target == table:
-                found |= self._needs.get(route, set())
-        return found
+        needed = (
+            self._needs.get(route, set()) for route in self._into.get((target_dsn, table), ())
+        )
+        return frozenset[str]().union(*needed)
 
     @contextmanager
     def equip(self) -> Iterator[Worker]:

@@ -1,4 +1,4 @@
-"""Copying into several tables in one exchange.
+"""Copying into several tables, and running statements in between, in one exchange.
 
 A cursor's `copy` waits two or three times for each table; a batch has two of them for each
 table that was written to, so with many tables waiting would be most of the work.  Here all
@@ -43,32 +43,48 @@ class Inflow:
     rows: int  # so many
 
 
-def copy_in(connection: Connection, inflows: Sequence[Inflow]) -> None:
-    """Copy all of them, in their order.
+Step = bytes | Inflow
+"""A statement without parameters, or rows for a table."""
+
+
+def exchange(connection: Connection, steps: Sequence[Step]) -> list[int]:
+    """Take these steps in their order; returns how many rows each has met, or brought.
 
     Not in a pipeline.  Raises what the server objects to, StreamBroken if a table took more
-    or less than it was to get; then none of the rows is to be kept, so a transaction has to
-    be open.
+    or less than it was to get; then nothing of it is to be kept, so a transaction has to be
+    open.
     """
-    if not inflows:
-        return
+    if not steps:
+        return []
     target = connection.pgconn
-    target.send_query(b"; ".join(one.statement for one in inflows))
+    statements = (one.statement if isinstance(one, Inflow) else one for one in steps)
+    target.send_query(b"; ".join(statements))
     flush(target)
     try:
-        copied = [_copy(target, one.lines) for one in inflows]
+        met = [
+            _copy(target, one.lines) if isinstance(one, Inflow) else _rows_met(target)
+            for one in steps
+        ]
     except BaseException as error:
         if getattr(error, "sqlstate", "") is not None:  # else nothing can be expected of it
             _give_up(target)
         raise
     drain(target)
-    for one, rows in zip(inflows, copied, strict=True):
-        if rows != one.rows:
+    for one, rows in zip(steps, met, strict=True):
+        if isinstance(one, Inflow) and rows != one.rows:
             raise StreamBroken(
                 f"{one.rows} rows were sent and {rows} taken: {one.statement.decode()}",
                 hint="nothing of that batch was written; a trigger that is enabled ALWAYS or "
                 "REPLICA may leave rows out, otherwise this is a bug",
             )
+    return met
+
+
+def _rows_met(target: PGconn) -> int:
+    result = next_result(target)
+    if result is None:
+        raise psycopg.OperationalError("the server did not answer each of some statements")
+    return result.command_tuples or 0
 
 
 def _copy(target: PGconn, lines: Iterable[bytes]) -> int:

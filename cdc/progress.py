@@ -104,25 +104,25 @@ class Session:
         self.is_open = True
         return cursor
 
-    def send(self, statement: bytes) -> Cursor[Any]:
-        """Run a statement that will come again, in the transaction that is open.
+    def prepared(self, statement: bytes) -> tuple[bytes, ...]:
+        """What runs a statement that will come again; the last one meets its rows.
 
         It is prepared when it has come a few times.  Not by psycopg, which would go on
-        to use what was to be prepared in a pipeline that failed before.
+        to use what was to be prepared in an exchange that failed before.
         """
         name = self._prepared.get(statement)
-        if name is None:
-            self._uses[statement] += 1
-            if (
-                self._uses[statement] < PREPARE_AFTER
-                or self._prepared_bytes + len(statement) > PREPARED_BYTES_MAX
-                or not statement.startswith(_PREPARABLE)
-            ):
-                return self.connection.execute(statement)
-            self._prepared_bytes += len(statement)
-            name = self._prepared[statement] = b"dbsplit_%d" % len(self._prepared)
-            self.connection.execute(b"PREPARE %b AS %b" % (name, statement))
-        return self.connection.execute(b"EXECUTE " + name)
+        if name is not None:
+            return (b"EXECUTE " + name,)
+        self._uses[statement] += 1
+        if (
+            self._uses[statement] < PREPARE_AFTER
+            or self._prepared_bytes + len(statement) > PREPARED_BYTES_MAX
+            or not statement.startswith(_PREPARABLE)
+        ):
+            return (statement,)
+        self._prepared_bytes += len(statement)
+        name = self._prepared[statement] = b"dbsplit_%d" % len(self._prepared)
+        return b"PREPARE %b AS %b" % (name, statement), b"EXECUTE " + name
 
     def undo(self) -> None:
         """Go back to the savepoint, and take nothing for prepared."""

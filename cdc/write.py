@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
-
-from psycopg import Cursor
 
 from cdc.batch import TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.compiled import CompiledFlow, Part
 from cdc.crash import crash_point
-from cdc.inflow import Inflow, copy_in
+from cdc.inflow import Inflow, Step, exchange
 from cdc.lsn import LSN
 from cdc.progress import Session
 from cdc.readback import read_back
@@ -80,41 +77,56 @@ class BatchWriter:
         """
         if self._backwards:
             manner = replace(manner, members_only=False)
-        every = self._stage(batches, manner)
-        crash_point("stream.staged")
-        for staged in every:
-            if staged.partial:
-                self._require_complete(staged.batch, manner)
-        self._carry_over(every, lsn, manner)
+        every, staging = self._stage(batches, manner)
+        if any(staged.partial for staged in every):
+            exchange(self._connection, staging)
+            staging = []
+            for staged in every:
+                if staged.partial:
+                    self._require_complete(staged.batch, manner)
+        carrying, expected = self._carry_over(every, lsn, manner)
         appearing = [
             Inflow(flow.direct.into, staged.appearing, staged.appear)
             for staged in every
             for flow in staged.batch.to.flows
             if flow.direct and staged.appearing
         ]
-        copy_in(self._connection, appearing)
-
-    def _carry_over(self, every: Sequence[Staged], lsn: LSN, manner: Manner) -> None:
-        """Have what is staged removed, updated and added, and the stages emptied."""
-        flows = [(staged, flow) for staged in every for flow in staged.batch.to.flows]
-        updates: list[tuple[Staged, int, Cursor[Any]]] = []
-        with self._connection.pipeline():
-            if manner.tracked:
-                self._connection.execute(
-                    f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode()
-                )
-            for staged, flow in flows:
-                self._remove(staged, flow, manner)
-            for staged, flow in flows:
-                updates += self._update(staged, flow)
-                self._add(staged, flow, manner)
-            for staged in every:
-                self._clear(staged)
-        for staged, count, update in updates:
-            if update.rowcount != count:
+        met = exchange(self._connection, [*staging, *carrying, *appearing])
+        for place, (staged, count) in expected.items():
+            if met[len(staging) + place] != count:
                 raise Unexpected(str(staged.batch.to.leader.name))
 
-    def _stage(self, batches: Sequence[TableBatch], manner: Manner) -> list[Staged]:
+    def _carry_over(
+        self, every: Sequence[Staged], lsn: LSN, manner: Manner
+    ) -> tuple[list[bytes], dict[int, tuple[Staged, int]]]:
+        """What removes, updates and adds what is staged, and empties the stages.
+
+        And by their places which of the statements have to meet how many rows.
+        """
+        flows = [(staged, flow) for staged in every for flow in staged.batch.to.flows]
+        run: list[bytes] = []
+        expected: dict[int, tuple[Staged, int]] = {}
+        if manner.tracked:
+            run.append(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
+        for staged, flow in flows:
+            run += self._prepared(self._remove(staged, flow, manner))
+        for staged, flow in flows:
+            for statement, count in self._update(staged, flow):
+                run += self._session.prepared(statement)
+                expected[len(run) - 1] = staged, count
+            run += self._prepared(self._add(staged, flow, manner))
+        for staged in every:
+            run += self._prepared(self._clear(staged))
+        return run, expected
+
+    def _prepared(self, statements: Iterable[bytes]) -> Iterator[bytes]:
+        for statement in statements:
+            yield from self._session.prepared(statement)
+
+    def _stage(
+        self, batches: Sequence[TableBatch], manner: Manner
+    ) -> tuple[list[Staged], list[Step]]:
+        """What is staged, and what does it."""
         every, inflows = [], []
         for batch in batches:
             staged, lines = self._lines(batch, manner)
@@ -122,8 +134,7 @@ class BatchWriter:
             if staged.rows:
                 inflows.append(Inflow(batch.to.stage.into, lines, staged.rows))
                 batch.to.staged += staged.rows
-        copy_in(self._connection, inflows)
-        return every
+        return every, _marked(inflows)
 
     def _lines(self, batch: TableBatch, manner: Manner) -> tuple[Staged, Iterator[bytes]]:
         """What is to be staged."""
@@ -180,63 +191,72 @@ class BatchWriter:
         for key in keys:
             changes.complete(key, found.get(key))
 
-    def _remove(self, staged: Staged, flow: CompiledFlow, manner: Manner) -> None:
+    def _remove(self, staged: Staged, flow: CompiledFlow, manner: Manner) -> Iterator[bytes]:
         if staged.rows and flow.flow.route in manner.tracked:
-            self._send_all(flow.dirty)
+            yield from flow.dirty
         if staged.batch.emptied:
-            self._send_all(flow.empty)
+            yield from flow.empty
         part = self._part(flow, manner)
         if staged.removed and part is not None:
-            self._send_all(part.remove)
-            self._send_all(part.renames(staged.renamed, by_turns=manner.way is not Way.REWRITE))
+            yield from part.remove
+            yield from part.renames(staged.renamed, by_turns=manner.way is not Way.REWRITE)
         elif staged.removed:
-            self._send_all(flow.remove)
+            yield from flow.remove
         if staged.present:
-            self._send_all(flow.drop_left)
+            yield from flow.drop_left
 
     def _part(self, flow: CompiledFlow, manner: Manner) -> Part | None:
         """How it is written if the follower's row holds columns that come from elsewhere."""
         return flow.part if self._backwards or manner.members_only else None
 
-    def _update(
-        self, staged: Staged, flow: CompiledFlow
-    ) -> Iterator[tuple[Staged, int, Cursor[Any]]]:
-        """Have the rows that exist updated; yields how many each statement must meet."""
+    def _update(self, staged: Staged, flow: CompiledFlow) -> Iterator[tuple[bytes, int]]:
+        """What updates the rows that exist, and how many each statement must meet."""
         if flow.direct is not None:
             for lacking, count in staged.changing.items():
                 number = staged.batch.to.parts.get(lacking, 0)
-                for one in flow.direct.update(lacking, number):
-                    yield staged, count, self._send(one)
+                for statement in flow.direct.update(lacking, number):
+                    yield statement, count
 
-    def _add(self, staged: Staged, flow: CompiledFlow, manner: Manner) -> None:
+    def _add(self, staged: Staged, flow: CompiledFlow, manner: Manner) -> Iterator[bytes]:
         if flow.direct is not None and staged.inserting:
-            self._send_all(flow.direct.insert)
+            yield from flow.direct.insert
         if not staged.present:
             return
         part = self._part(flow, manner)
         if part is not None and manner.members_only:
-            self._send_all(part.add_new)
+            yield from part.add_new
         elif manner.way is Way.REWRITE:
-            self._send_all(flow.rewrite if part is None else part.rewrite)
+            yield from flow.rewrite if part is None else part.rewrite
         elif part is not None:
-            self._send_all(part.write)
+            yield from part.write
         else:
-            self._send_all(flow.add_partial if staged.partial else flow.add)
+            yield from flow.add_partial if staged.partial else flow.add
 
-    def _clear(self, staged: Staged) -> None:
+    def _clear(self, staged: Staged) -> Iterator[bytes]:
         if not staged.rows:
             return
         to = staged.batch.to
         name = to.stage.table.as_string(None).encode()
         if to.staged > STAGED_MAX:
             to.staged = 0
-            self._send(b"TRUNCATE " + name)
+            yield b"TRUNCATE " + name
         else:
-            self._send(b"DELETE FROM " + name)
+            yield b"DELETE FROM " + name
 
-    def _send_all(self, statements: tuple[bytes, ...]) -> None:
-        for statement in statements:
-            self._send(statement)
 
-    def _send(self, statement: bytes) -> Cursor[Any]:
-        return self._session.send(statement)
+def _marked(inflows: Sequence[Inflow]) -> list[Step]:
+    """The same, with the point of a crash behind the last row of all."""
+    if not inflows:
+        _staged()
+        return []
+    *others, last = inflows
+
+    def lines() -> Iterator[bytes]:
+        yield from last.lines
+        _staged()
+
+    return [*others, replace(last, lines=lines())]
+
+
+def _staged() -> None:
+    crash_point("stream.staged")

@@ -18,6 +18,7 @@ from toolkit.need import Need
 from toolkit.ready import check_servers
 from toolkit.state import Phase
 
+SHOWN_MAX: Final = 5
 PACKAGES: Final = ("cdc", "plans", "toolkit", "validators")
 
 
@@ -113,11 +114,14 @@ def _slots(plan: Plan, source: Connection) -> Iterator[Need]:
     if all(phase in (Phase.PLANNED, Phase.COMPLETED) for phase in now.values()):
         return
     yield _slot(source, "source", names.slot(plan.split))
+    yield _identities(source, "source", names.publication(plan.split))
     for service, phase in now.items():
         if phase is Phase.MOVED:
             try:
                 with connect(plan.services[service].dsn, name="dbsplit doctor") as target:
                     yield _slot(target, f"service {service}", names.back_slot(plan.split, service))
+                    publication = names.back_publication(plan.split, service)
+                    yield _identities(target, f"service {service}", publication)
             except NotReady:
                 continue  # is told already
 
@@ -129,6 +133,33 @@ def _slot(connection: Connection, where: str, slot: str) -> Need:
     except StreamBroken as broken:
         return Need(need, ok=False, observed=str(broken), remedy=broken.hint)
     return Need(need, ok=True, observed=f"{slot} has all that it needs")
+
+
+def _identities(connection: Connection, where: str, publication: str) -> Need:
+    """Whether applications may change what is published: PostgreSQL wants an identity for that."""
+    rows = connection.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_publication AS p,"
+        " pg_get_publication_tables(p.pubname::text) AS t JOIN pg_class AS c ON c.oid = t.relid"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE p.pubname = %s AND c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index AS i"
+        " WHERE i.indrelid = c.oid AND i.indisvalid AND CASE c.relreplident"
+        " WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident END)"
+        " ORDER BY 1",
+        [publication],
+    ).fetchall()
+    without = [name for (name,) in rows]
+    more = f" and {len(without) - SHOWN_MAX} more" if len(without) > SHOWN_MAX else ""
+    return Need(
+        f"{where}: applications may change what is followed",
+        not without,
+        f"PostgreSQL refuses UPDATE and DELETE of {', '.join(without[:SHOWN_MAX])}{more}, which "
+        "had another replica identity when `prepare` ran"
+        if without
+        else "each table has its replica identity",
+        "ALTER TABLE … REPLICA IDENTITY, as it was: DEFAULT, USING INDEX … or FULL"
+        if without
+        else "",
+    )
 
 
 def _journal(plan: Plan, source: Connection) -> Iterator[Need]:

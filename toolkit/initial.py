@@ -10,6 +10,7 @@ unique values, and references between tables, hold.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -258,12 +259,12 @@ class _Initial:
 
 def copy_tasks(split: Split, services: Iterable[str]) -> list[CopyTask]:
     """The routes into these services, as the copy takes them."""
-    targets = [(route.service, route.target) for route in split.routes]
+    targets = Counter((route.service, route.target) for route in split.routes)
     return [
         CopyTask(
             route,
             split.dsn(route.service),
-            alone=targets.count((route.service, route.target)) == 1,
+            alone=targets[route.service, route.target] == 1,
         )
         for route in split.routes_of(services)
     ]

@@ -296,6 +296,21 @@ def test_nothing_is_copied_for_a_slot_that_is_gone_nor_is_another_made_in_its_pl
     assert some.verbs.json("status")["phase"] == "copying"
 
 
+def test_a_table_that_applications_cannot_change_any_more_is_told(
+    copied: Callable[..., Copied],
+) -> None:
+    some = copied(
+        'CREATE TABLE "A b" (id int PRIMARY KEY); CREATE TABLE keyless (id int);'
+        "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY HASH (id)"
+    )
+    assert some.verbs.json("doctor")["ok"] is True
+    some.ask(some.source, 'ALTER TABLE "A b" REPLICA IDENTITY NOTHING')
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        some.ask(some.source, 'UPDATE "A b" SET id = 1')
+    (refused,) = [n for n in some.verbs.json("doctor", code=4)["needs"] if not n["ok"]]
+    assert 'DELETE of public."A b",' in refused["observed"]
+
+
 def test_a_stream_does_not_begin_before_the_copy_has_ended(
     copied: Callable[..., Copied], monkeypatch: pytest.MonkeyPatch
 ) -> None:

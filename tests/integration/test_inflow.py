@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import pq, sql
 
-from cdc.inflow import BLOCK_BYTES, Inflow, copy_in, into
+from cdc.inflow import BLOCK_BYTES, Inflow, Step, exchange, into
 from cdc.libpq import await_status, flush, put
 from plans.errors import StreamBroken
 from tests.conftest import fresh_database
@@ -52,14 +52,45 @@ def counts(target: psycopg.Connection) -> list[int]:
 
 
 def test_each_table_gets_its_rows(target: psycopg.Connection) -> None:
-    copy_in(target, [])
+    exchange(target, [])
     given = [
         inflow("one", line(1), line(2) + line(3)),
         inflow("Two"),
         inflow("three", *(line(n, LARGE) for n in range(20))),
     ]
-    copy_in(target, given)
+    exchange(target, given)
     assert counts(target) == [3, 0, 20]
+
+
+def test_statements_run_between_the_tables_and_tell_what_they_met(
+    target: psycopg.Connection,
+) -> None:
+    met = exchange(
+        target,
+        [
+            inflow("one", line(1), line(2)),
+            b"PREPARE moved AS INSERT INTO three SELECT * FROM one",
+            b"EXECUTE moved",
+            b"SELECT 1",
+            b"UPDATE one SET id = id + 10 WHERE id > 1",
+            inflow("Two", line(5)),
+            b"TRUNCATE one",
+        ],
+    )
+    assert (met[0], met[2], met[4], met[5]) == (2, 2, 1, 1)
+    assert counts(target) == [0, 1, 2]
+    assert exchange(target, [b"DELETE FROM three WHERE id = 1"]) == [1]
+
+
+@pytest.mark.parametrize("before", [(), (inflow("one", line(1)),)], ids=["first", "behind a copy"])
+@pytest.mark.parametrize("behind", [(), (inflow("Two", line(1)),)], ids=["last", "before a copy"])
+def test_a_statement_that_fails_ends_all_of_it(
+    target: psycopg.Connection, before: tuple[Inflow, ...], behind: tuple[Inflow, ...]
+) -> None:
+    steps: list[Step] = [*before, b"INSERT INTO three VALUES (1), (1)", *behind]
+    with target.transaction(force_rollback=True), pytest.raises(psycopg.errors.UniqueViolation):
+        exchange(target, steps)
+    assert counts(target) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("size", [1, LARGE])
@@ -72,10 +103,10 @@ def test_what_the_server_refuses_is_raised_and_the_session_goes_on(
         inflow("three", line(1)),
     ]
     with target.transaction(force_rollback=True), pytest.raises(psycopg.errors.UniqueViolation):
-        copy_in(target, given)
+        exchange(target, given)
     assert counts(target) == [0, 0, 0]
     with pytest.raises(psycopg.errors.UndefinedTable):
-        copy_in(target, [inflow("one", line(1)), inflow("missing", line(1))])
+        exchange(target, [inflow("one", line(1)), inflow("missing", line(1))])
     assert counts(target) == [0, 0, 0]
 
 
@@ -87,7 +118,7 @@ def test_rows_that_cannot_be_made_leave_nothing(target: psycopg.Connection, befo
 
     broken = Inflow(inflow("Two").statement, lines(), 1)
     with pytest.raises(ValueError, match="cannot be made"):
-        copy_in(target, [inflow("one", line(1)), broken, inflow("three", line(1))])
+        exchange(target, [inflow("one", line(1)), broken, inflow("three", line(1))])
     assert counts(target) == [0, 0, 0]
 
 
@@ -99,7 +130,7 @@ def test_a_table_that_takes_more_or_less_than_it_was_to_get_is_told(
     given = [inflow(name, line(1), line(2)) for name in TABLES]
     given[place] = replace(given[place], rows=rows)
     with target.transaction(force_rollback=True), pytest.raises(StreamBroken) as told:
-        copy_in(target, given)
+        exchange(target, given)
     assert f"{rows} rows were sent and 2 taken" in str(told.value)
     assert TABLES[place] in str(told.value)
     assert counts(target) == [0, 0, 0]
@@ -134,5 +165,5 @@ def test_a_session_that_is_ended_meanwhile_does_not_hang(
             yield line(number, LARGE)
 
     with pytest.raises(psycopg.OperationalError):
-        copy_in(target, [Inflow(inflow("one").statement, lines(), 49), inflow("Two", line(1))])
+        exchange(target, [Inflow(inflow("one").statement, lines(), 49), inflow("Two", line(1))])
     assert target.broken
