@@ -100,9 +100,9 @@ class Carrier:
         try:
             moved = transfer(source, target, self._exchange(load, paid))
         except psycopg.errors.LockNotAvailable:
-            task = load[0].task  # others of the load may have been emptied before
-            with connect(task.target_dsn, name="dbsplit copy") as asking:
-                raise _locked(task.route.target, "the target", asking) from None
+            targets = [piece.task.route.target for piece in load]
+            with connect(load[0].task.target_dsn, name="dbsplit copy") as asking:
+                raise _locked(targets, "the target", asking) from None
         except _REFUSED_ROW as error:
             tables = ", ".join(sorted({str(piece.task.route.source.name) for piece in load}))
             raise NotReady(
@@ -127,8 +127,7 @@ class Carrier:
             lock(source, tables)
         except psycopg.errors.LockNotAvailable:
             source.execute(_release(_BEFORE_LOAD))
-            held = next((table for table in tables if holding(source, table)), min(tables))
-            raise _locked(held, "the source", source) from None
+            raise _locked(sorted(tables), "the source", source) from None
         except psycopg.errors.UndefinedTable:
             now: Mapping[TableName, SourceFile] = {}  # which of them is gone is of no matter
         else:
@@ -188,11 +187,14 @@ class Carrier:
             raise _noted_by_another(load[0].task.route.id) from None
 
 
-def _locked(table: TableName, where: str, connection: Connection) -> NotReady:
+def _locked(tables: Sequence[TableName], where: str, connection: Connection) -> NotReady:
+    """The error for one of these tables, whose lock could not be had."""
+    held = {table: who for table in tables if (who := holding(connection, table))}
+    table = next(iter(held), tables[0])
     otherwise = "run the same command again: it goes on with what is missing"
     return NotReady(
         f"table {table} of {where} has been locked for {LOCK_WAIT_S // 60} minutes",
-        hint=advice(holding(connection, table), otherwise),
+        hint=advice(held.get(table, ""), otherwise),
     )
 
 
