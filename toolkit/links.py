@@ -14,7 +14,7 @@ from cdc.past import Past
 from cdc.slot import Server
 from cdc.stage import carries_binary
 from plans import names
-from plans.errors import NotReady
+from plans.errors import NotReady, StreamBroken
 from plans.routes import Kind, Route
 from plans.schema.staging import staging_types
 from toolkit.opened import Split
@@ -75,8 +75,14 @@ def _from_source(
             there = copied(target)
             server = known_server(target, split.name, SOURCE) or server
             tables = {route.source.name: route.source for route in routes}
-            types = staging_types(source, tables.values(), target).types
+            staging = staging_types(source, tables.values(), target)
         _require_copied(split, service, [route.id for route in routes], there)
+        if staging.statements:
+            raise StreamBroken(
+                f"the rows of service {service} have types that its database lacks: "
+                f"{'; '.join(staging.statements)}",
+                hint="a type of the source has changed since: `dbsplit plan refresh`",
+            )
         horizons = {route.id: there[route.id] for route in routes}
         for route in routes:
             # Nobody else writes what is its own as a whole: before it is only what came back.
@@ -105,7 +111,7 @@ def _from_source(
                 flows=tuple(split.forward(route) for route in routes),
                 of_several_moments=manner.of_several_moments,
                 horizons=horizons,
-                types=types,
+                types=staging.types,
             )
         )
     with connect(split.plan.source.dsn) as source:
