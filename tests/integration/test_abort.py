@@ -86,6 +86,7 @@ def test_of_a_copy_that_died(shop: SmallShop, before: Catalogs) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_while_following_and_after_attempts_that_were_given_up(
     shop: SmallShop, before: Catalogs
 ) -> None:

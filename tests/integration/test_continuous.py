@@ -120,6 +120,7 @@ def test_a_difference_is_told_once_and_closed_once(shop: SmallShop) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_one_that_is_killed_time_and_again_tells_all_the_same(shop: SmallShop) -> None:
     (right,) = shop.ask("source", "SELECT subject FROM tickets WHERE id = 77")
     with shop.verbs.stream(shop.source):

@@ -124,6 +124,7 @@ def test_latin1_is_carried_and_what_it_lacks_stops_on_its_way_back(
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_bytes_of_no_encoding_are_named_and_stop_copy_and_stream(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def test_without_statistics_it_says_what_to_do(watched: Watched) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_gate_of_a_cutover_asks(
     counting_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

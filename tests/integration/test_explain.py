@@ -65,6 +65,7 @@ def texts(result: dict[str, Any], name: str, where: str) -> list[str]:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_run_carries_out_the_stages_that_are_explained(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ def with_more(plan: str) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_dry_run_tells_what_is_refused_of_those_who_stay(
     source_server: Server, target_server: Server, tmp_path: Path
 ) -> None:

@@ -344,6 +344,7 @@ def test_a_line_that_is_run_in_one_goes_back_and_leaves_nothing(shop: SmallShop)
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_one_service_moves_while_the_others_stay(shop: SmallShop) -> None:
     """The crm's parts leave the tables that it shares with the shop, and come back."""
     shop.follow()

@@ -62,6 +62,7 @@ def test_a_slot_that_waits_for_one_names_it(
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_move_names_what_it_waits_for_and_loses_nothing(
     shop: SmallShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

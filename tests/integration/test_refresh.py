@@ -493,6 +493,7 @@ def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
     databases: Following,
 ) -> None:
