@@ -78,10 +78,6 @@ class Session:
         """Give up what was not committed, and disconnect."""
         self.connection.close()
 
-    def execute(self, statement: bytes) -> None:
-        """Run a statement, in the transaction that is open or in a new one."""
-        self._execute(statement)
-
     def begin_batch(self, stages: Iterable[Stage]) -> frozenset[str]:
         """Make these stages, and set the savepoint to which `undo` goes back.
 
@@ -90,12 +86,12 @@ class Session:
         """
         made = [one.as_string(None).encode() for stage in stages for one in stage.create()]
         begun = b"SAVEPOINT batch; SELECT route FROM dbsplit.tracked"
-        cursor = self._execute(b"; ".join((*made, begun)))
+        cursor = self.execute(b"; ".join((*made, begun)))
         while cursor.nextset():
             pass
         return frozenset(route for (route,) in cursor.fetchall())
 
-    def _execute(self, statements: bytes) -> Cursor[Any]:
+    def execute(self, statements: bytes) -> Cursor[Any]:
         """Run statements in one round trip; a transaction begins, if none is open.
 
         It does not begin while somebody repairs rows.
@@ -136,7 +132,7 @@ class Session:
         """Commit what was written, together with how far it goes."""
         stream, time_us = self._link.stream, reached.commit_time_us
         if not self.is_open:
-            self._execute(b"")
+            self.execute(b"")
         with self.connection.pipeline():
             for marker, at in reached.markers:
                 self.connection.execute(

@@ -10,6 +10,7 @@ from typing import Final
 from cdc.connect import Connection, connect
 from cdc.slot import require_whole
 from plans import names
+from plans.check_subject import some
 from plans.errors import NotReady, StreamBroken
 from plans.load import Plan
 from toolkit import state
@@ -148,12 +149,11 @@ def _identities(connection: Connection, where: str, publication: str) -> Need:
         [publication],
     ).fetchall()
     without = [name for (name,) in rows]
-    more = f" and {len(without) - SHOWN_MAX} more" if len(without) > SHOWN_MAX else ""
     return Need(
         f"{where}: applications may change what is followed",
         not without,
-        f"PostgreSQL refuses UPDATE and DELETE of {', '.join(without[:SHOWN_MAX])}{more}, which "
-        "had another replica identity when `prepare` ran"
+        f"PostgreSQL refuses UPDATE and DELETE of {some(without, SHOWN_MAX)}, which had "
+        "another replica identity when `prepare` ran"
         if without
         else "each table has its replica identity",
         "ALTER TABLE … REPLICA IDENTITY, as it was: DEFAULT, USING INDEX … or FULL"
