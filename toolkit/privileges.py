@@ -16,6 +16,7 @@ from cdc.connect import Connection
 from cdc.replication import ReplicationConnection
 from plans.errors import NotReady
 from plans.load import Plan
+from plans.some import some
 from toolkit.need import Need
 
 ORIGIN_FUNCTIONS: Final = (
@@ -24,7 +25,6 @@ ORIGIN_FUNCTIONS: Final = (
     "pg_replication_origin_session_setup(text)",
 )
 INHERIT_SINCE: Final = 160_000
-SHOWN_MAX: Final = 3
 
 _WHO: Final[LiteralString] = """
 SELECT rolsuper, rolreplication, rolname::text, current_database()::text,
@@ -142,11 +142,10 @@ def _ownership(plan: Plan, source: Connection) -> Need:
     role = sql.Identifier(source.info.user).as_string(None)
     inherit = " WITH INHERIT TRUE" if source.info.server_version >= INHERIT_SINCE else ""
     owners = ", ".join(sorted({sql.Identifier(owner).as_string(None) for _, owner in rows}))
-    shown = ", ".join(f"{table} to {owner}" for table, owner in rows[:SHOWN_MAX])
-    more = f" and {len(rows) - SHOWN_MAX} more" if len(rows) > SHOWN_MAX else ""
+    shown = some([f"{table} to {owner}" for table, owner in rows])
     return Need(
         "source: ownership of tables and sequences",
         not rows,
-        f"{shown}{more} belong{'s' if len(rows) == 1 else ''}" if rows else "as it must be",
+        f"{shown} belong{'s' if len(rows) == 1 else ''}" if rows else "as it must be",
         f"GRANT {owners} TO {role}{inherit}" if rows else "",
     )
