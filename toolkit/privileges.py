@@ -17,7 +17,7 @@ from cdc.replication import ReplicationConnection
 from plans.errors import NotReady
 from plans.load import Plan
 from plans.some import some
-from toolkit.need import Need
+from toolkit.need import Need, require
 
 ORIGIN_FUNCTIONS: Final = (
     "pg_replication_origin_create(text)",
@@ -80,6 +80,26 @@ def target_privileges(plan: Plan, service: str, target: Connection) -> Need:
     return _of_role(target, dsn, f"service {service}", plan.source.schemas)
 
 
+def require_temporary(follower: Connection, where: str) -> None:
+    """Check that an applier can make its stages; NotReady with the GRANT if not.
+
+    It makes them when a table first changes, which may be long after it began.
+    """
+    row = follower.execute(
+        "SELECT quote_ident(current_database()), quote_ident(current_user),"
+        " has_database_privilege(current_database(), 'TEMPORARY')"
+    ).fetchone()
+    assert row is not None  # noqa: S101
+    name, role, has_it = row
+    what, grant = _temporary(name, role)
+    require([Need(f"{where}: privileges", has_it, f"{role} lacks {what}", grant)])
+
+
+def _temporary(database: str, role: str) -> tuple[str, str]:
+    what = f"TEMPORARY on database {database}"
+    return what, f"GRANT TEMPORARY ON DATABASE {database} TO {role}"
+
+
 def _of_role(connection: Connection, dsn: str, where: str, schemas: Sequence[str]) -> Need:
     row = connection.execute(_WHO, [list(ORIGIN_FUNCTIONS)]).fetchone()
     assert row is not None  # noqa: S101
@@ -94,8 +114,7 @@ def _of_role(connection: Connection, dsn: str, where: str, schemas: Sequence[str
         grant = f"GRANT CREATE ON DATABASE {name} TO {role}"
         missing.append((f"CREATE on database {name}", grant))
     if not temporary:
-        grant = f"GRANT TEMPORARY ON DATABASE {name} TO {role}"
-        missing.append((f"TEMPORARY on database {name}", grant))
+        missing.append(_temporary(name, role))
     if not _sets_replication_role(connection):
         grant = f"GRANT SET ON PARAMETER session_replication_role TO {role}"
         missing.append(("SET on session_replication_role", grant))

@@ -14,6 +14,7 @@ from cdc.connect import connect
 from cdc.replication import ReplicationConnection
 from plans.errors import Unreachable
 from tests.following import DEADLINE_S, following
+from tests.verbs import Verbs
 from toolkit.control.schema import install_control, remove_control
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
@@ -95,6 +96,34 @@ def test_a_batch_may_take_longer_than_an_application_may(
                 assert live.failure is None
         databases.stream()
         assert databases.rows("a", "SELECT v FROM small") == [(3,), (3,)]
+
+
+def test_a_stream_that_may_not_stage_rows_is_told_so_when_it_begins(
+    source_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    """It would else be told when a table first changes."""
+    with following(source_server, target_server, tmp_path, tables="small: a\n") as databases:
+        databases.execute("CREATE SCHEMA odd", "CREATE TABLE small (id int PRIMARY KEY, v int)")
+        databases.prepare()
+        databases.copy()
+        verbs, plan = Verbs(databases.path, {}), databases.path.read_text()
+        for dsn in (databases.source, databases.targets["a"]):
+            databases.path.write_text(plan.replace(dsn, make_conninfo(dsn, user="stages_nothing")))
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                name = connection.info.dbname
+                connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC".encode())
+                connection.execute(
+                    "CREATE ROLE stages_nothing LOGIN IN ROLE pg_read_all_data, pg_write_all_data"
+                )
+                try:
+                    verbs.refused(
+                        "stream",
+                        code=4,
+                        says=f"stages_nothing lacks TEMPORARY on database {name}",
+                        hint=f"GRANT TEMPORARY ON DATABASE {name} TO stages_nothing",
+                    )
+                finally:
+                    connection.execute("DROP ROLE stages_nothing")
 
 
 @pytest.mark.long
