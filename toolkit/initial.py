@@ -40,8 +40,6 @@ from toolkit.state import Phase
 from toolkit.target_server import ask_server, schema_of
 from toolkit.throttling import throttled
 
-CATCH_UP_POLL_S = 0.1
-
 SNAPSHOTS_MAX = 5
 """How often tables that were rewritten before they could be copied are tried again at once."""
 
@@ -231,11 +229,7 @@ class _Initial:
             follower = Follower(forward_feed(split, of_several_moments=True))
             follower.start()
             try:
-                while follower.position < goal:
-                    if follower.failure is not None:
-                        raise follower.failure
-                    report(CatchUpProgress(max(0, goal - follower.position)))
-                    time.sleep(CATCH_UP_POLL_S)
+                follower.reach(goal, lambda left: report(CatchUpProgress(left)))
             finally:
                 follower.stop()
                 follower.join(timeout=30)

@@ -392,6 +392,18 @@ def test_a_table_that_stays_locked_ends_the_copy_by_name(
     some.prove()
 
 
+def test_a_table_that_is_locked_when_the_copy_begins_is_not_waited_for_without_end(
+    copied: Callable[..., Copied], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc.copying.LOCK_WAIT_S", 0.3)
+    some = copied("CREATE TABLE t (id int PRIMARY KEY)")
+    with psycopg.connect(some.source, application_name="a long ALTER") as other:
+        other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        some.verbs.refused("copy", code=4, says="table public.t is locked by", hint="end it")
+    some.verbs("copy")
+    some.prove()
+
+
 def test_a_chunk_and_a_route_are_noted_once(copied: Callable[..., Copied]) -> None:
     """A process that was taken for dead, and commits late, finds that somebody was faster."""
     some = copied(MOVING)
