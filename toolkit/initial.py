@@ -80,7 +80,7 @@ def copy(
         ) as throttle:
             initial = _Initial(split, source, services, tally, throttle, jobs)
             try:
-                _copy_all(initial, report, chunk_bytes)
+                under_snapshots(lambda: initial.run(initial.copying(chunk_bytes), report))
             except GateClosed:
                 retained = read_slot(source, slot).retained_bytes
                 if is_over_budget(split, source, retained):
@@ -94,17 +94,19 @@ def copy(
         return _rows(split, services)
 
 
-def _copy_all(initial: _Initial, report: Report, chunk_bytes: int) -> None:
-    """Copy under one snapshot after the other, until no table was rewritten meanwhile."""
+def under_snapshots(copy_rest: Callable[[], Collection[TableName]]) -> None:
+    """Copy under one snapshot after the other, until no table was rewritten meanwhile.
+
+    `copy_rest` copies what is left under a snapshot of its own, and returns such tables.
+    """
     changed: Collection[TableName] = ()
     for _ in range(SNAPSHOTS_MAX):
-        changed = initial.run(initial.copying(chunk_bytes), report)
-        if not changed:
+        if not (changed := copy_rest()):
             return
     raise NotReady(
         f"{', '.join(map(str, sorted(changed)))} was truncated, rewritten or dropped each "
         f"time before it could be copied, {SNAPSHOTS_MAX} times",
-        hint="stop whoever does that for a while, then run `dbsplit copy` again: "
+        hint="stop whoever does that for a while, then run the same command again: "
         "what is copied stays",
     )
 
