@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc.connect import connect
+from cdc.connect import connect, not_reachable
 from cdc.replication import ReplicationConnection
 from plans.errors import Unreachable
 from tests.following import DEADLINE_S, following
@@ -163,6 +163,19 @@ def test_a_role_whose_connections_are_all_taken_is_told_so(source_db: str) -> No
         finally:
             connection.execute("DROP ROLE limited")
     assert "none that this role may have" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [  # of PostgreSQL 15 to 18, where the server's own connections are taken
+        "sorry, too many clients already",
+        "remaining connection slots are reserved for non-replication superuser connections",
+        "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+    ],
+)
+def test_so_is_one_that_finds_a_full_server(said: str) -> None:
+    refused = psycopg.OperationalError(f'connection to server at "db" failed: FATAL:  {said}')
+    assert "none of its connections is free" in (not_reachable("host=db", refused).hint or "")
 
 
 def test_a_snapshot_that_others_are_to_take_outlives_the_limits_of_applications(
