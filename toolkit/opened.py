@@ -95,7 +95,7 @@ def open_split(
     """
     plan = load_plan(path, os.environ, targets=dsns)
     with connect(plan.source.dsn) as source:
-        catalog = read_catalog(source, plan.source.schemas)
+        catalog = read_catalog(source, plan.source.schemas, patient=not tolerant)
         if prepared or tolerant:
             catalog = without_ignored(catalog, plan, source)
         if prepared and not tolerant and not refreshing:
@@ -114,7 +114,8 @@ def read_targets(plan: Plan, *, tolerant: bool = False) -> dict[str, Catalog]:
     for service, target in plan.services.items():
         try:
             with connect(target.dsn) as connection:
-                targets[service] = read_catalog(connection, schemas_of(connection))
+                schemas = schemas_of(connection)
+                targets[service] = read_catalog(connection, schemas, patient=not tolerant)
         except NotReady:
             if not tolerant:
                 raise

@@ -22,6 +22,7 @@ from psycopg.pq import TransactionStatus
 
 from cdc.connect import PINNED_SETTINGS, Connection, connect, describe
 from plans.errors import NotReady
+from plans.holders import locked
 from validators.arrays import load_arrays
 from validators.canonical import Hashing, trusted
 from validators.sides import Pair, Side
@@ -242,15 +243,19 @@ def pinned(
 
     The cursor's placeholders are ``$1``, so a ``%`` in the plan's SQL means itself.
     A statement may take `timeout_s`, 0 is any time; `planner` is more settings.
+    NotReady if somebody keeps a table locked.
     """
     begin, end = _bounds(connection)
     try:
-        connection.execute(_begin(begin, schemas, timeout_s, planner))
-        with psycopg.RawCursor(connection) as cursor:
-            yield cursor
-    finally:
-        if not connection.broken and not connection.closed:
-            connection.execute(sql.SQL("; ").join(end))
+        try:
+            connection.execute(_begin(begin, schemas, timeout_s, planner))
+            with psycopg.RawCursor(connection) as cursor:
+                yield cursor
+        finally:
+            if not connection.broken and not connection.closed:
+                connection.execute(sql.SQL("; ").join(end))
+    except psycopg.errors.LockNotAvailable as error:
+        raise locked(connection, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,9 +310,11 @@ def read_rows(
                 for statement in end:
                     connection.execute(statement)
             return cursor.fetchall()
-    except psycopg.Error:
+    except psycopg.Error as error:
         if not connection.broken and not connection.closed:
             connection.execute(sql.SQL("; ").join(end))
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise locked(connection, error) from None
         raise
 
 
