@@ -67,7 +67,9 @@ class _Reader:
         relations = self._rows(catalog_sql.RELATIONS, schemas=list(schemas))
         self._relations = [row for row in relations if row["kind"] in "rp"]
         self._views = tuple(sorted(_name(row) for row in relations if row["kind"] in "vm"))
-        self._foreign = tuple(sorted(_name(row) for row in relations if row["kind"] == "f"))
+        foreign = [row for row in relations if row["kind"] == "f"]
+        self._foreign = tuple(sorted(map(_name, foreign)))
+        self._foreign_partitions = frozenset(_name(row) for row in foreign if row["is_partition"])
         self._oids = [row["oid"] for row in self._relations]
         self._partitions: dict[int, list[DictRow]] = defaultdict(list)
         for row in self._relations:
@@ -88,6 +90,7 @@ class _Reader:
             tables={table.name: table for table in sorted(tables, key=lambda table: table.name)},
             foreign_keys=tuple(self._foreign_keys()),
             foreign_tables=self._foreign,
+            foreign_partitions=self._foreign_partitions,
             views=self._views,
             schemas_there=tuple(server["schemas"]),
         )
