@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from psycopg import sql
 
 from cdc.connect import connect, describe
-from plans.catalog import Catalog, Column, Table
+from plans.catalog import Catalog, Column, Table, name_parts
 from plans.catalog_read import read_catalog
 from plans.errors import NotReady
 from plans.routes import Kind, Route, RouteColumn
@@ -29,7 +29,7 @@ class Wish:
     """What is to be compared, and how."""
 
     tables: tuple[str, ...] = ()  # all that the first database has, if empty
-    schemas: tuple[str, ...] = ("public",)
+    schemas: tuple[str, ...] = ("public",)  # where tables are that are named without one
     key: tuple[str, ...] = ()  # instead of the primary key
     leave_out: tuple[str, ...] = ()  # columns
     scope: Scope = field(default_factory=Scope)
@@ -49,7 +49,7 @@ def compare_databases(
     tables, columns and keys that are not on both sides.
     """
     with ThreadPoolExecutor(2) as pool:
-        left, right = pool.map(partial(_catalog, schemas=wish.schemas), (left_dsn, right_dsn))
+        left, right = pool.map(partial(_catalog, wish=wish), (left_dsn, right_dsn))
     routes, wrong = [], list[str]()
     for name in wish.tables or _all(left):
         try:
@@ -86,9 +86,17 @@ def _pair(route: Route, left_dsn: str, right_dsn: str, wish: Wish) -> Pair:
     return wish.scope.of(pair)
 
 
-def _catalog(dsn: str, schemas: Sequence[str]) -> Catalog:
+def _catalog(dsn: str, wish: Wish) -> Catalog:
+    named = {schema for name in wish.tables for schema in _schemas_in(name)}
     with connect(dsn, name="dbsplit compare") as connection:
-        return read_catalog(connection, schemas)
+        catalog = read_catalog(connection, [*wish.schemas, *sorted(named - {*wish.schemas})])
+    return replace(catalog, schemas=wish.schemas)
+
+
+def _schemas_in(name: str) -> set[str]:
+    """The schemas that a name may begin with; a dot may also be part of a table's name."""
+    quoted = name_parts(name) if '"' in name else ()
+    return {*quoted[:-1], name.partition(".")[0]}
 
 
 def _all(catalog: Catalog) -> list[str]:
