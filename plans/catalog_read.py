@@ -10,34 +10,42 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
 from plans import catalog_sql
 from plans.catalog import Catalog, Column, ForeignKey, Table, TableName
-from plans.errors import NotReady
+from plans.errors import Locked
 from plans.names import CONTROL_SCHEMA
 
+LOCK_WAIT_MS: Final = 5000
+"""pg_table_size() opens each table, and would wait for DDL without end."""
 
-def read_catalog(conn: psycopg.Connection[Any], schemas: Sequence[str]) -> Catalog:
+
+def read_catalog(
+    conn: psycopg.Connection[Any], schemas: Sequence[str], *, lock_wait_ms: int = LOCK_WAIT_MS
+) -> Catalog:
     """Read the tables of `schemas`, with all partitions of these wherever they are.
 
     Tables of extensions, temporary tables and our own control tables are left out.
     Reads in a transaction of its own (REPEATABLE READ, READ ONLY), so `conn`
-    must not be in one: ValueError.  NotReady if a table stays locked by DDL.
+    must not be in one: ValueError.  Locked if a table stays locked by DDL.
     """
     if conn.info.transaction_status != TransactionStatus.IDLE:
         raise ValueError("read_catalog() needs a connection that isn't in a transaction")
     wanted = tuple(schema for schema in schemas if schema != CONTROL_SCHEMA)
     try:
         with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute("; ".join(catalog_sql.SETTINGS))  # at once: servers may be far away
+            patience = sql.SQL("SET LOCAL lock_timeout = {}").format(f"{lock_wait_ms}ms")
+            settings = map(sql.SQL, catalog_sql.SETTINGS)
+            cursor.execute(sql.SQL("; ").join([*settings, patience]))  # servers may be far away
             return _Reader(cursor, wanted).catalog()
     except psycopg.errors.LockNotAvailable as error:
-        raise NotReady(
+        raise Locked(
             f"the catalog of {conn.info.dbname} can't be read: {error.diag.message_primary}",
             hint="DDL, VACUUM FULL or LOCK TABLE holds a table; look at pg_locks, then try again",
         ) from None

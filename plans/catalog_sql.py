@@ -17,8 +17,6 @@ SETTINGS: Final[tuple[LiteralString, ...]] = (
     "SET LOCAL TimeZone = 'UTC'",
     "SET LOCAL bytea_output = 'hex'",
     "SET LOCAL extra_float_digits = 1",
-    # pg_table_size() opens each table, and would wait for DDL without end.
-    "SET LOCAL lock_timeout = '5s'",
 )
 
 SERVER: Final[LiteralString] = """
