@@ -112,6 +112,13 @@ def _create(split: Split, service: str, target: Connection) -> None:
                 "every transaction in progress on the target's server",
                 hint=advice(in_progress(target), "end the oldest transactions there and repeat"),
             ) from None
+        except psycopg.errors.ConfigurationLimitExceeded:
+            raise NotReady(
+                f"the slot {slot} could not be created: all replication slots of the server of "
+                f"service {service} are in use",
+                hint="drop one that nobody reads, or raise max_replication_slots there and "
+                "restart it; then repeat",
+            ) from None
 
 
 def _exists(connection: Connection, catalog: str, column: str, name: str) -> bool:

@@ -34,6 +34,6 @@ def missing_error(missing: Sequence[Need]) -> NotReady:
     """The error that names all of these, a line each; a remedy for several is told once."""
     lines = [f"{need.need}: {need.observed}" for need in missing]
     if len(lines) > 1:
-        lines = [f"{len(lines)} things are missing", *(f"  {line}" for line in lines)]
+        lines = [f"{len(lines)} needs are not met", *(f"  {line}" for line in lines)]
     remedies = dict.fromkeys(need.remedy for need in missing if need.remedy)
     return NotReady("\n".join(lines), hint="; ".join(remedies))

@@ -163,7 +163,7 @@ def test_all_that_is_missing_is_told_a_line_each(
     nowhere = {f"DBSPLIT_{s}_DSN": other_server.dsn(f"no_{s}") for s in ("CRM", "SHOP")}
     refused = untouched.verbs("prepare", code=4, **nowhere)
     head, crm, shop, hint = refused.err.splitlines()
-    assert head == "Error: 2 things are missing"
+    assert head == "Error: 2 needs are not met"
     assert ("service crm: " in crm, "service shop: " in shop) == (True, True)
     assert hint.count("create the database") == 1
     doctor = untouched.verbs("doctor", code=4, **nowhere).out.splitlines()
