@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
@@ -21,9 +22,16 @@ from plans.catalog import Catalog, Column, ForeignKey, Table, TableName
 from plans.holders import locked
 from plans.names import CONTROL_SCHEMA
 
+LOCK_WAIT_MS: Final = 5000
+"""pg_get_expr() opens a table, and would wait for DDL without end."""
+
 
 def read_catalog(
-    conn: psycopg.Connection[Any], schemas: Sequence[str], *, patient: bool = True
+    conn: psycopg.Connection[Any],
+    schemas: Sequence[str],
+    *,
+    patient: bool = True,
+    lock_wait_ms: int = LOCK_WAIT_MS,
 ) -> Catalog:
     """Read the tables of `schemas`, with all partitions of these wherever they are.
 
@@ -32,7 +40,7 @@ def read_catalog(
     must not be in one: ValueError.
 
     Of a table that is locked, the size is that of the last ANALYZE.  The expressions of
-    its generated columns are waited for, and NotReady says who locks it; who is not
+    its generated columns are waited for, and Locked says who locks it; who is not
     `patient` gets NULL for them.
     """
     if conn.info.transaction_status != TransactionStatus.IDLE:
@@ -40,7 +48,9 @@ def read_catalog(
     wanted = tuple(schema for schema in schemas if schema != CONTROL_SCHEMA)
     try:
         with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute("; ".join(catalog_sql.SETTINGS))  # at once: servers may be far away
+            wait = sql.SQL("SET LOCAL lock_timeout = {}").format(f"{lock_wait_ms}ms")
+            settings = map(sql.SQL, catalog_sql.SETTINGS)
+            cursor.execute(sql.SQL("; ").join([*settings, wait]))  # servers may be far away
             return _Reader(cursor, wanted, patient=patient).catalog()
     except psycopg.errors.LockNotAvailable as error:
         raise locked(conn, error) from None

@@ -19,8 +19,6 @@ SETTINGS: Final[tuple[LiteralString, ...]] = (
     "SET LOCAL TimeZone = 'UTC'",
     "SET LOCAL bytea_output = 'hex'",
     "SET LOCAL extra_float_digits = 1",
-    # pg_table_size() and pg_get_expr() open a table, and would wait for DDL without end.
-    "SET LOCAL lock_timeout = '5s'",
 )
 
 # Tables that cannot be opened now; who waits for this lock keeps others out, too.

@@ -13,7 +13,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 
 from plans.catalog import TableName
-from plans.errors import NotReady
+from plans.errors import Locked, NotReady
 from plans.names import CONTROL_SCHEMA
 from plans.some import some
 
@@ -116,10 +116,10 @@ def require_unlocked(connection: Connection) -> None:
         raise NotReady(some(found), hint=_WAIT)
 
 
-def locked(connection: Connection, error: psycopg.Error) -> NotReady:
+def locked(connection: Connection, error: psycopg.Error) -> Locked:
     """What to raise when a lock could not be had in time; outside of a failed transaction."""
     found = some(shut(connection))
-    return NotReady(found or f"{error.diag.message_primary}: somebody has a lock", hint=_WAIT)
+    return Locked(found or f"{error.diag.message_primary}: somebody has a lock", hint=_WAIT)
 
 
 def prepared(connection: Connection, *, age_s: float) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from plans.routes import Route
 from toolkit import locks, state
 from toolkit.differences import ControlTable, Handover
 from toolkit.freshness import Freshness, read_freshness
+from toolkit.links import require_copied
 from toolkit.open_differences import Examples, OpenDifferences, note_told
 from toolkit.opened import Split
 from toolkit.prepared import require_prepared
@@ -93,7 +94,7 @@ def keep_validating(
 
     Rounds come at this pace.  `still` is called before each and
     raises if the plan or the source's tables are not what they were.  Raises NotReady if
-    another process validates the split.
+    another process validates the split, or if rows are not copied yet.
     """
     dsn = split.plan.source.dsn
     watch: _Watch | None = None
@@ -103,6 +104,7 @@ def keep_validating(
             ExitStack() as stack,
         ):
             require_prepared(split.plan, split.catalog, source)
+            require_copied(split, routes)
             watch = _Watch(split, tuple(routes), source, say, stop, pace.jobs)
             watch.recall()
             watch.handover = stack.enter_context(Handover(split, watch.sinks))

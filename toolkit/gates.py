@@ -15,6 +15,7 @@ from plans.errors import GateClosed
 from plans.model import Limits
 from toolkit.slot_health import HEALTHY, SlotHealth, duration
 
+IS_NEW = " is new"
 VERIFICATION_SHARE = 0.5
 """Of the write pause; fence, drain and the rest need their time, too."""
 
@@ -110,7 +111,7 @@ def decide(facts: Readiness, limits: Limits, plan: Path) -> list[Gate]:
             not facts.drifted,
             ", ".join(facts.drifted) or "as prepared",
             "as prepared",
-            f"run `dbsplit plan refresh {plan}`, undo the change, or make it on both sides",
+            _schema_remedy(facts.drifted, plan),
         ),
         Gate(
             "publication",
@@ -122,6 +123,16 @@ def decide(facts: Readiness, limits: Limits, plan: Path) -> list[Gate]:
         *_verification(facts.verification_s, limits),
         *_boundary(facts.crossing, limits, plan),
     ]
+
+
+def _schema_remedy(drifted: Iterable[str], plan: Path) -> str:
+    new = [name for one in drifted if (name := one.removesuffix(IS_NEW)) != one]
+    answers = "".join(f" --owner {name}=SERVICE" for name in new)
+    behind = ", with =drop for what stays behind" if new else ""
+    return (
+        f"run `dbsplit plan refresh {plan}{answers}`{behind}, undo the change, or make it on "
+        "both sides"
+    )
 
 
 def unknown(silent: Iterable[str]) -> Gate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cdc.connect import connect
@@ -168,6 +168,16 @@ def back_feed(split: Split, service: str) -> Feed:
         server=server,
         past=Past.of(past, binary=carries_binary(flow.leader for flow in link.flows)),
     )
+
+
+def require_copied(split: Split, routes: Iterable[Route]) -> None:
+    """Raise NotReady if the targets do not have all of these routes' rows."""
+    of_service: dict[str, list[str]] = {}
+    for route in routes:
+        of_service.setdefault(route.service, []).append(route.id)
+    for service, ids in of_service.items():
+        with connect(split.dsn(service)) as target:
+            _require_copied(split, service, ids, copied(target))
 
 
 def _require_copied(

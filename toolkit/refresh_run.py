@@ -20,7 +20,7 @@ from cdc.follow import Follower
 from cdc.lsn import LSN
 from plans import names
 from plans.errors import GivenUp, NotReady
-from toolkit import fencing, state
+from toolkit import back, fencing, state
 from toolkit import refresh_revisions as revisions
 from toolkit.fence import Fence
 from toolkit.links import forward_feed
@@ -45,6 +45,7 @@ def carry_out(path: Path, work: Work, say: Say) -> None:
     split = open_split(path, with_targets=False, refreshing=True)
     with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
         _fence_source(split, source)
+        back.end_unused(split, source)
         # Before they are published, which refuses deletes of rows that cannot be told.
         identify_rows(split, source)
         _publish(split, source, work)

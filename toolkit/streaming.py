@@ -173,7 +173,8 @@ class _Supervisor:
         )
         self._watch()
         self._look_at_statements()
-        self._report(progress)
+        if progress.connected or self._forward.position > LSN(0):
+            self._report(progress)  # before that the whole log would seem to be behind
         return progress
 
     def _watch(self) -> None:

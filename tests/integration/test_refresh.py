@@ -609,8 +609,10 @@ def test_a_new_table_is_ignored_until_somebody_owns_it(databases: Following) -> 
     gates = {gate.gate: gate for gate in status_gates(databases)}
     assert not gates["schema"].ok
     assert "public.newcomer is new" in gates["schema"].observed
+    assert "--owner public.newcomer=SERVICE" in gates["schema"].remedy
     assert refreshed(databases).unassigned == ("public.newcomer",)
     done = refreshed(databases, Answers(owners={"newcomer": "a"}))
+    assert done.edits == ("newcomer: a",)
     assert done.copied == ("a:public.newcomer",)
     assert "newcomer: a\n" in databases.path.read_text()
     assert "added: a  # of a" in databases.path.read_text(), "comments are kept"
