@@ -77,6 +77,7 @@ class Applier:
         self._begins = 0  # what was committed before was taken in already, here or earlier
         self._destinations: dict[TableName, list[Destination]] = {}
         self._batches: dict[Destination, TableBatch] = {}
+        self._not_in_parts: list[Destination] = []
         self._by_oid: dict[int, _Rows] = {}
         self._part = Part(NONE, NO_ROWS, ())
         self._taken = 0  # so many of its rows are in batches, or skipped
@@ -90,8 +91,7 @@ class Applier:
         self._in_parts = False
         self._members_only = False
         self._is_rewritten = False  # rows that come have only changed, though they go and come
-        self._changes = 0
-        self._bytes = 0
+        self._changes = self._bytes = 0
         self._part_max = PART_CHANGES_MAX
         self._batch_bytes_max = link.share(BATCH_BYTES_MAX)
         self._part_bytes_max = link.share(PART_BYTES_MAX)
@@ -118,6 +118,8 @@ class Applier:
         for destination in found:
             self._destinations.setdefault(destination.leader.name, []).append(destination)
             self._horizon = max(self._horizon, destination.horizon)
+        # One of their partitions may be truncated next, and what they have is written by then.
+        self._not_in_parts = [to for to in found if to.whole_transactions_only and to.leader.leaves]
         self._renew(found)
         self._begins = self.committed.value
         writer.start()
@@ -282,7 +284,7 @@ class Applier:
             )
         changes = self._changes if self._skip else self._changes + self._here - self._taken
         is_full = changes >= BATCH_CHANGES_MAX or self._bytes >= self._batch_bytes_max
-        if is_full or self._markers or self._in_parts:
+        if is_full or self._markers or self._in_parts or self._not_in_parts:
             self._take_rows()
         self._begin = None
         if end <= self._begins:
@@ -294,6 +296,7 @@ class Applier:
         self._counters.transactions += not self._echo
         # Fewer rows may have been wanted than came; more if a table goes to several.
         is_full = self._changes >= BATCH_CHANGES_MAX or self._bytes >= self._batch_bytes_max
+        is_full = is_full or any(self._batches[to].touched for to in self._not_in_parts)
         if is_full or self._markers or self._in_parts:
             self._finish_batch()
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from struct import pack
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from cdc.apply import Applier
+from cdc.flow import Flow
 from cdc.gate import Gate
 from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.messages import Messages
 from cdc.parts import Announcement, Item, Part
-from cdc.pgoutput import BEGIN_FIELDS, COMMIT_FIELDS, Relation, RelationColumn
+from cdc.pgoutput import Relation, RelationColumn
 from cdc.writer import Batch
+from plans.catalog import TableName
 from plans.routes import Kind
 from tests.unit.test_batch import NAMES, TABLE, flow
 
@@ -33,6 +36,14 @@ RELATION = Relation(
 )
 
 
+class Transaction(NamedTuple):
+    """What comes before its rows, they, and what comes behind them."""
+
+    before: list[Item]
+    rows: list[bytes]
+    commit: Item
+
+
 class Writing:
     """Takes batches, and is done with them at once."""
 
@@ -40,6 +51,7 @@ class Writing:
 
     def __init__(self, _link: Link, _stop: threading.Event) -> None:
         self.batches: list[Batch] = []
+        self.executed: list[bytes] = []
         self.session = SimpleNamespace(committed=LSN(0), committed_at=0.0)
 
     def start(self) -> None:
@@ -50,18 +62,25 @@ class Writing:
 
     check = wait
 
+    def execute(self, statement: bytes) -> None:
+        """Run it at once."""
+        self.executed.append(statement)
+
     def submit(self, batch: Batch) -> None:
         """Take it, with its transactions as they are now."""
         self.batches.append(replace(batch, xids=tuple(batch.xids)))
 
 
+Opened = Callable[[Flow], tuple[Applier, Writing]]
+
+
 @pytest.fixture
-def applier(monkeypatch: pytest.MonkeyPatch) -> Applier:
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     monkeypatch.setattr("cdc.apply.Writer", Writing)
     monkeypatch.setattr("cdc.apply.LINGER_S", 0.0)
-    part = flow()
-    one = Applier(
-        Link(
+
+    def open_one(one: Flow) -> tuple[Applier, Writing]:
+        link = Link(
             split="s",
             service="a",
             stream="s/a",
@@ -70,41 +89,59 @@ def applier(monkeypatch: pytest.MonkeyPatch) -> Applier:
             foreign=frozenset({OTHERS}),
             leader_dsn="",
             follower_dsn="",
-            flows=(replace(part, kind=Kind.COLUMNS),),
-        ),
-        threading.Event(),
-        Gate(),
-        binary=True,
-    )
-    one.open()
-    return one
+            flows=(one,),
+        )
+        applier = Applier(link, threading.Event(), Gate(), binary=True)
+        applier.open()
+        return applier, applier._opened()  # type: ignore[return-value]
+
+    return open_one
 
 
-def transaction(xid: int, row: int, origin: str = "") -> tuple[list[Item], bytes, Item]:
-    """One that inserts a row: what comes before it, it, and what comes behind it."""
+def transaction(xid: int, row: int | None, origin: str = "", more: bytes = b"") -> Transaction:
     at = xid * 100
     before: list[Item] = [pack("!cQQI", b"B", at, 0, xid)]
-    assert BEGIN_FIELDS.unpack_from(before[0]) == (at, xid)  # type: ignore[arg-type]
     if origin:
         before.append(pack("!cQ", b"O", at) + origin.encode() + b"\0")
-    values = b"".join(b"b" + pack("!ii", 4, n) for n in (row, row, row))
+    if more:
+        before.append(more)
+    values = b"".join(b"b" + pack("!ii", 4, row or 0) for _ in NAMES)
+    insert = pack("!cIch", b"I", OID, b"N", len(NAMES)) + values
     commit = pack("!ccQQq", b"C", b"\0", at, at + 10, 0)
-    assert COMMIT_FIELDS.unpack_from(commit)[0] == at
-    return before, pack("!cIch", b"I", OID, b"N", len(NAMES)) + values, commit
+    return Transaction(before, [insert] if row is not None else [], commit)
 
 
-def part_of(transactions: Sequence[tuple[list[Item], bytes, Item]]) -> Part:
-    others: list[tuple[int, Item]] = [(0, Announcement(RELATION, TABLE.name))]
-    for number, (before, _, commit) in enumerate(transactions):
-        others += [(number, one) for one in before] + [(number + 1, commit)]
-    rows = [row for _, row, _ in transactions]
+def part_of(transactions: Sequence[Transaction], *relations: Relation) -> Part:
+    rows: list[bytes] = []
+    others: list[tuple[int, Item]] = [(0, Announcement(one, TABLE.name)) for one in relations]
+    for one in transactions:
+        others += [(len(rows), item) for item in one.before]
+        rows += one.rows
+        others.append((len(rows), one.commit))
     return Part(Messages.of(rows), np.full(len(rows), OID, np.uint32), others)
 
 
-def test_a_batch_knows_all_of_its_transactions_whoever_wrote_them(applier: Applier) -> None:
+def test_a_batch_knows_all_of_its_transactions_whoever_wrote_them(opened: Opened) -> None:
     """A row that is read back must not be read before all of them can be seen."""
-    applier.feed([part_of([transaction(7, 1), transaction(8, 2, OTHERS), transaction(9, 3)])])
+    applier, writing = opened(replace(flow(), kind=Kind.COLUMNS))
+    those = [transaction(7, 1), transaction(8, 2, OTHERS), transaction(9, 3)]
+    applier.feed([part_of(those, RELATION)])
     applier.settle()
-    writing: Writing = applier._opened()  # type: ignore[assignment]
     told = [(batch.members_only, set(batch.xids)) for batch in writing.batches]
     assert told == [(False, {7, 8}), (True, {8, 9}), (False, {9})]
+
+
+def test_a_partition_may_be_truncated_behind_a_transaction_that_must_stay_whole(
+    opened: Opened,
+) -> None:
+    """Where keys may be double until its end; the next one is of a batch of its own."""
+    leaf = TableName("public", "leaf")
+    parted = replace(TABLE, kind="p", key_deferrable=True, leaves=(leaf,), replica_identity="f")
+    applier, writing = opened(replace(flow(), leader=parted, follower_leaves=frozenset({leaf})))
+    full = RELATION._replace(replica_identity="f")
+    truncate = pack("!cIbI", b"T", 1, 0, OID + 1)
+    those = [transaction(7, 1), transaction(8, None, more=truncate), transaction(9, 2)]
+    applier.feed([part_of(those, full, full._replace(oid=OID + 1, name="leaf"))])
+    applier.settle()
+    assert [batch.xids for batch in writing.batches] == [(7,), (8,), (9,)]
+    assert len(writing.executed) == 1
