@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.resources import files
 
+from plans.some import some
 from toolkit.differences import Class
 from toolkit.report.amounts import count, many, moment, span, time_of_day
 from toolkit.report.differing import differing_section
@@ -101,9 +102,7 @@ def _doubts(validated: Validated) -> Iterator[str]:
 def _advice(validated: Validated) -> Iterator[str]:
     differing = [_name(one) for one in validated.results if one.state == "different"]
     if differing:
-        rest = len(differing) - 5
-        more = f" and {rest} more" if rest > 0 else ""
-        yield f"In {', '.join(differing[:5])}{more}; each row is told below."
+        yield f"In {some(differing, 5)}; each row is told below."
         yield "Find out who wrote them, then run dbsplit validate --repair."
     yield from _doubts_beside(validated)
 
@@ -224,9 +223,8 @@ def _left_out(validated: Validated) -> Markup | None:
     absent = [route for route in validated.planned if route.id not in done]
     if not absent:
         return None
-    names = ", ".join(f"{route.service}.{route.target.name}" for route in absent[:20])
-    more = f" and {len(absent) - 20} more" if len(absent) > 20 else ""
-    return element("p", f"Not compared in this run: {names}{more}.", class_="note")
+    names = [f"{route.service}.{route.target.name}" for route in absent]
+    return element("p", f"Not compared in this run: {some(names, 20)}.", class_="note")
 
 
 def _rules(validated: Validated) -> Markup | None:
@@ -315,8 +313,7 @@ def _proof(validated: Validated) -> Iterator[Markup]:
     )
     masked = sorted({f"{r.target.name}.{name}" for r in validated.routes for name in r.masked})
     if masked:
-        shown = ", ".join(masked[:10]) + (f" and {len(masked) - 10} more" if masked[10:] else "")
-        yield _item(f"The plan masks {shown}: hashes stand for their values.")
+        yield _item(f"The plan masks {some(masked, 10)}: hashes stand for their values.")
     yield _item("All differences are in `dbsplit.difference` of the source, until the next run.")
 
 

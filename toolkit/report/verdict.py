@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from plans.some import some
 from toolkit.report.amounts import count, many
 from toolkit.report.model import Figures, Report, TableRow
 
@@ -66,7 +67,7 @@ def _after_damage(report: Report) -> tuple[str, ...]:
     if not differing:
         return ("Do not complete this split, and keep the source as it is.",)
     return (
-        f"Differences in {_listed(differing)}.",
+        f"Differences in {some(differing, 5)}.",
         "Do not complete this split, and keep the source as it is.",
     )
 
@@ -83,7 +84,7 @@ def _doubts(report: Report) -> Iterator[str]:
         yield "The comparison met no row."
     unequal = [_name(table) for table in report.tables if not table.is_equal]
     if unequal:
-        yield f"Could not be verified: {_listed(unequal)}."
+        yield f"Could not be verified: {some(unequal, 5)}."
 
 
 def _success(figures: Figures) -> str:
@@ -110,11 +111,6 @@ def _evidence(report: Report) -> Iterator[str]:
 
 def _name(table: TableRow) -> str:
     return f"{table.service}.{table.table}"
-
-
-def _listed(names: list[str], shown: int = 5) -> str:
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _sentence(parts: tuple[str, ...]) -> str:
