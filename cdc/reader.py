@@ -16,11 +16,12 @@ from cdc.parts import NO_ROWS, Announcement, Item, Part
 from cdc.pgoutput import Relation, decode
 from cdc.replication import ConnectionLost, Keepalive, Received
 from cdc.sink import TRANSIENT, Sink
-from cdc.spool import count_of
+from cdc.spool import count_of, size_of
 from cdc.watch import Watch
 from plans.errors import StreamBroken
 
 BLOCK_MESSAGES_MIN = 500
+BLOCK_BYTES_MIN = 1 << 20
 """A block is handed over when it has so many, or when nothing more has arrived."""
 CONFIRM_S = 0.2
 READ_TIMEOUT_S = 0.2
@@ -99,7 +100,7 @@ class Reader:
         if received.alive is not None:
             self._keepalive(received.alive)
         for sink in self._sinks:
-            if count_of(sink.block) >= BLOCK_MESSAGES_MIN:
+            if count_of(sink.block) >= BLOCK_MESSAGES_MIN or size_of(sink.block) >= BLOCK_BYTES_MIN:
                 self._hand_over(sink)
 
     def _divide(self, messages: Messages) -> None:
