@@ -474,7 +474,7 @@ def test_a_text_that_was_a_value_s_name_is_told_before_its_rows_change_their_own
 def test_the_verb_goes_on_when_its_connection_breaks(
     databases: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    databases.execute("ALTER TABLE plain ADD later int")
+    databases.execute("ALTER TABLE plain ADD cut_at int")
     began: list[bool] = []
 
     def cut_at_first(path: Path, work: Work, say: Say) -> None:
