@@ -618,6 +618,22 @@ VALUES = (
         ),
     ),
     Trap(
+        "a key that is a composite, beside large values",
+        """CREATE TYPE tint AS ENUM ('dark', 'dim');
+           CREATE TYPE bulb AS (name text, now tint, were tint[]);
+           CREATE TABLE bulbs (t tint[], b bulb, n int, big text, PRIMARY KEY (t, b));
+           ALTER TABLE bulbs ALTER big SET STORAGE EXTERNAL""",
+        "bulbs: {owner: a, reference_in: [b]}\n",
+        rows="INSERT INTO bulbs SELECT ARRAY['dark', NULL]::tint[],"
+        f" (n::text, 'dim', '{{dark,NULL}}')::bulb, n, {big('b')} FROM generate_series(1, 9) n",
+        changes=(
+            "UPDATE bulbs SET n = -n",
+            "UPDATE bulbs SET t = t || 'dim'::tint WHERE n = -2",
+            "UPDATE bulbs SET b.were = '{}' WHERE n = -3",
+            "DELETE FROM bulbs WHERE n = -4",
+        ),
+    ),
+    Trap(
         "text that COPY has to escape",
         r"""CREATE TABLE texts (id int PRIMARY KEY, v text, w text);
             CREATE TABLE texts_key (v text PRIMARY KEY, n int)""",
