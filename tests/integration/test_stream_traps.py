@@ -33,10 +33,10 @@ WAYS = {
 }
 
 
-TEXT_ONLY = ("every type", "a key that is a composite, beside large values")
+TEXT_ONLY = "types that come as text"
 FORMS = {
     "in text": TRAPS,
-    "in binary form": tuple(trap for trap in TRAPS if trap.name not in TEXT_ONLY),
+    "in binary form": tuple(trap for trap in TRAPS if trap.name != TEXT_ONLY),
 }
 BY_DEFAULT = {
     ("in text", "together"),
