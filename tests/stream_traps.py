@@ -638,10 +638,11 @@ VALUES = (
         """CREATE TYPE shade AS ENUM ('dark', 'dim', 'it''s "li,ght');
            CREATE DOMAIN few AS int CHECK (VALUE < 9);
            CREATE DOMAIN shades AS shade[];
-           CREATE TYPE lamp AS (name text, now shade, were shade[], n few);
+           CREATE TYPE lamp AS (name text, now shade, were shade[], n few, all_of shades[]);
            CREATE TYPE lights AS (one lamp, more lamp[]);
            CREATE TABLE lit (
-               id int PRIMARY KEY, s shade[], f few[], d shades, l lamp, ls lights[], big shade[]
+               id int PRIMARY KEY, s shade[], f few[], d shades, ds shades[], l lamp,
+               ls lights[], big shade[]
            );
            ALTER TABLE lit ALTER big SET STORAGE EXTERNAL;
            CREATE TABLE lit_rows (id int PRIMARY KEY, s shade[] NOT NULL, l lamp, big shade[]);
@@ -660,24 +661,26 @@ lit_keyless: a
         derived="CREATE TABLE public.lit_derived (id int PRIMARY KEY, first text, now text,"
         " many int);",
         rows="""INSERT INTO lit SELECT n, '{dark,NULL}', '{1,NULL,8}', '{dim}',
-                   ('l' || n, 'dim', '{dark}', 1)::lamp, NULL, array_fill('dim'::shade, ARRAY[2000])
+                   '{"{dim}",NULL,"{}"}', ('l' || n, 'dim', '{dark}', 1, '{"{dark}"}')::lamp, NULL,
+                   array_fill('dim'::shade, ARRAY[2000])
                    FROM generate_series(1, 9) n;
                INSERT INTO lit_rows SELECT n, array_fill('dim'::shade, ARRAY[n]),
-                   (NULL, 'dim', '{}', n)::lamp, array_fill('dark'::shade, ARRAY[2000])
+                   (NULL, 'dim', '{}', n, '{}')::lamp, array_fill('dark'::shade, ARRAY[2000])
                    FROM generate_series(1, 4) n;
                INSERT INTO lit_keyless SELECT ARRAY['dark']::shade[],
-                   ('l', NULL, NULL, n % 3)::lamp, ARRAY[ROW(NULL, '{}')::lights, NULL]
+                   ('l', NULL, NULL, n % 3, NULL)::lamp, ARRAY[ROW(NULL, '{}')::lights, NULL]
                    FROM generate_series(1, 9) n""",
         changes=(
-            """UPDATE lit SET s = '{}', f = '{}', d = '{}', ls = '{}' WHERE id = 1""",
+            """UPDATE lit SET s = '{}', f = '{}', d = '{}', ds = '{}', ls = '{}' WHERE id = 1""",
             """UPDATE lit SET s = '[0:1][3:4]={{dark,NULL},{"it''s \\"li,ght",dim}}',
-                   ls = ARRAY[NULL, ROW(NULL, NULL)::lights, ROW(ROW('', 'dark', '{}', 8)::lamp,
-                       ARRAY[ROW('a', NULL, '{dim,NULL}', NULL)::lamp, NULL])::lights]
+                   ls = ARRAY[NULL, ROW(NULL, NULL)::lights,
+                       ROW(ROW('', 'dark', '{}', 8, '{NULL}')::lamp,
+                       ARRAY[ROW('a', NULL, '{dim,NULL}', NULL, NULL)::lamp, NULL])::lights]
                    WHERE id = 2""",
             "UPDATE lit SET s = NULL, f = NULL, d = NULL, l = NULL WHERE id = 3",
             "UPDATE lit SET l.were = '{dim}', big = NULL WHERE id = 4",
             "UPDATE lit SET id = 105, l.name = 'moved' WHERE id = 5",
-            """INSERT INTO lit SELECT id + 10, s, f, d, l, ls, big FROM lit WHERE id < 3""",
+            """INSERT INTO lit SELECT id + 10, s, f, d, ds, l, ls, big FROM lit WHERE id < 3""",
             "DELETE FROM lit WHERE id = 6",
             "UPDATE lit_rows SET s = s || 'dark'::shade",
             "UPDATE lit_rows SET id = 12, s = '{dark,dark}' WHERE id = 2",

@@ -117,7 +117,9 @@ def test_no_part_is_lost_with_what_the_other_does(
         monkeypatch.setattr(f"cdc.apply.{name}", batch)
     # A key that was had only for a moment, of a row with a value that is not in the log.
     for tenant in (2, 3, 4):
-        moved.ask("crm", "UPDATE parts SET tenant = %s, tags = tags || '{old}' WHERE id = 3", tenant)
+        moved.ask(
+            "crm", "UPDATE parts SET tenant = %s, tags = tags || '{old}' WHERE id = 3", tenant
+        )
     # What names types that have other numbers in the source.
     moved.ask("crm", "UPDATE parts SET tags = '{old,NULL}', at.tags = '{}' WHERE id = 4")
     moved.ask("shop", "UPDATE parts SET email = 'other' WHERE id = 4")
