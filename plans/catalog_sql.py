@@ -67,13 +67,14 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
 #
 # `toastable` doesn't ask attstorage: SET STORAGE leaves old values where they
 # are.  A value moves out of line only if it is longer than the pointer to it
-# (TOAST_POINTER_SIZE, 18 bytes, aligned 24), so short types are ruled out.
+# (TOAST_POINTER_SIZE, 18 bytes, aligned 24), so short types are ruled out.  Of
+# values made of others, all are long ones.
 COLUMNS: Final[LiteralString] = r"""
 WITH RECURSIVE used AS (
-    SELECT DISTINCT atttypid AS type, atttypid AS part, true AS is_all
+    SELECT DISTINCT atttypid AS type, atttypid AS part
       FROM pg_attribute WHERE attrelid = ANY (%(oids)s::oid[]) AND attnum > 0
      UNION
-    SELECT u.type, p.part, u.is_all AND t.typtype = 'd'
+    SELECT u.type, p.part
       FROM used u JOIN pg_type t ON t.oid = u.part
       CROSS JOIN LATERAL (
           SELECT t.typbasetype WHERE t.typtype = 'd'
@@ -108,7 +109,7 @@ WITH RECURSIVE used AS (
            ) AS portable,
            bool_or(
                t.typlen = -1 AND t.typstorage <> 'p' AND t.typname <> ALL ('{inet,cidr}'::name[])
-           ) FILTER (WHERE u.is_all AND t.typtype <> 'd') AS long
+           ) FILTER (WHERE t.typtype <> 'd') AS long
       FROM used u JOIN pg_type t ON t.oid = u.part
      GROUP BY u.type
 ), named AS (
