@@ -112,6 +112,7 @@ def _from_source(
                 of_several_moments=manner.of_several_moments,
                 horizons=horizons,
                 types=staging.types,
+                sharing=len(split.plan.services),
             )
         )
     with connect(split.plan.source.dsn) as source:
@@ -152,6 +153,7 @@ def back_feed(split: Split, service: str) -> Feed:
         flows=tuple(split.back(route) for route in split.owned([service])),
         horizons=passed,
         backwards=True,
+        sharing=len(split.plan.services),
     )
     feed = Feed(
         name=f"{split.name}/{service} back",
