@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg import pq, sql
 
 from cdc.connect import Connection, connect
@@ -72,29 +73,30 @@ def _missing_value(
     A type may have no binary form: then all rows come as text.
     """
     # It is kept in an array of the column's type; of arrays there are no arrays.
-    found = (
+    kept = sql.SQL(
         "((attmissingval::text::text[])[1])::{}"
         if type_.endswith("[]")
-        else ("(attmissingval::text::{}[])[1]")
+        else "(attmissingval::text::{}[])[1]"
     )
     query = sql.SQL(
-        "SELECT {value} FROM pg_attribute WHERE attrelid = {table}::regclass AND attname = {column}"
+        "SELECT {kept} FROM pg_attribute WHERE attrelid = {table}::regclass AND attname = {column}"
     ).format(
-        value=sql.SQL(found).format(sql.SQL(type_)),  # of the source's own writing
+        kept=kept.format(sql.SQL(type_)),  # of the source's own writing
         table=sql.Literal(table.identifier.as_string(None)),
         column=sql.Literal(column),
     )
-    row = source.execute(sql.SQL("SELECT ({})::text").format(query)).fetchone()
-    text = row[0] if row else None
-    if text is None:
-        return None
-    literal = sql.SQL("{}::").format(sql.Literal(text)).as_string(None)
-    forms = {"text": text.encode().hex(), "sql": literal + type_}
-    result = source.pgconn.exec_params(
-        query.as_string(None).encode(), None, None, None, pq.Format.BINARY
+    text, binary = (
+        source.pgconn.exec_params(query.as_string(None).encode(), None, None, None, form)
+        for form in (pq.Format.TEXT, pq.Format.BINARY)
     )
-    if (binary := result.get_value(0, 0)) is not None:
-        forms["binary"] = binary.hex()
+    if text.status != pq.ExecStatus.TUPLES_OK:
+        raise psycopg.errors.error_from_result(text)
+    if (value := text.get_value(0, 0)) is None:
+        return None
+    literal = sql.SQL("{}::").format(sql.Literal(value.decode())).as_string(None)
+    forms = {"text": value.hex(), "sql": literal + type_}
+    if binary.status == pq.ExecStatus.TUPLES_OK:
+        forms["binary"] = (binary.get_value(0, 0) or b"").hex()
     return forms
 
 
