@@ -408,7 +408,8 @@ class Applier:
         )
         self._renew(batch.to for batch in tables)
         self._counters = Counters()
-        self._xids = []
+        # What is handed over when a transaction begins does not have that one yet.
+        self._xids = [] if self._begin is None else self._xids[-1:]
         self._markers.clear()
         self._changes = self._bytes = 0
         self._part_max = PART_CHANGES_MAX

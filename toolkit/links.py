@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from plans.routes import Kind, Route
 from plans.schema.staging import staging_types
 from toolkit.opened import Split
 from toolkit.prepared import passed_of, past_of, past_of_leader
+from toolkit.privileges import require_temporary
 from toolkit.slot_server import SOURCE, known_server
 
 
@@ -30,7 +31,8 @@ def forward_feed(
     Until the stream has passed the latest horizon, targets may be of several moments.
 
     Raises NotReady if a route is not copied yet: without its horizon the stream
-    would not know which changes the copy has.
+    would not know which changes the copy has; or if the role may not stage rows in a target, or in
+    the source on a way back.
     """
     taken = [route for route in split.routes if route.id not in aside]
     # A target without a route now goes on with the others: it will have one again.
@@ -65,6 +67,7 @@ def _from_source(
 ) -> Feed:
     links = []
     with connect(split.plan.source.dsn) as source:
+        require_temporary(source, "source")  # a way back may begin at any time
         passed = passed_of(source, split.name)
     server: Server | None = None
     for service in split.plan.services:
@@ -72,6 +75,7 @@ def _from_source(
             continue
         routes = [route for route in taken if route.service == service]
         with connect(split.plan.source.dsn) as source, connect(split.dsn(service)) as target:
+            require_temporary(target, f"service {service}")
             there = copied(target)
             server = known_server(target, split.name, SOURCE) or server
             tables = {route.source.name: route.source for route in routes}
@@ -164,6 +168,16 @@ def back_feed(split: Split, service: str) -> Feed:
         server=server,
     )
     return replace(feed, past=Past.of(past, binary=feed.binary))
+
+
+def require_copied(split: Split, routes: Iterable[Route]) -> None:
+    """Raise NotReady if the targets do not have all of these routes' rows."""
+    of_service: dict[str, list[str]] = {}
+    for route in routes:
+        of_service.setdefault(route.service, []).append(route.id)
+    for service, ids in of_service.items():
+        with connect(split.dsn(service)) as target:
+            _require_copied(split, service, ids, copied(target))
 
 
 def _require_copied(

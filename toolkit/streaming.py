@@ -41,7 +41,6 @@ BEAT_S = 0.5
 THOROUGH_ROUNDS = 10
 LOOK_S = 60.0
 """Between two looks at the statements; what was evicted in between counts as crossing."""
-CATCH_UP_S_MAX = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,8 @@ class _Supervisor:
         )
         self._watch()
         self._look_at_statements()
-        self._report(progress)
+        if progress.connected or self._forward.position > LSN(0):
+            self._report(progress)  # before that the whole log would seem to be behind
         return progress
 
     def _watch(self) -> None:

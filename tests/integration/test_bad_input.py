@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.pooler import pooler
 from tests.small_shop import PASSWORD, SmallShop, small_shop
 from toolkit import locks
 from toolkit.servers import Server, running_server
@@ -137,12 +133,13 @@ def test_servers_that_do_not_let_us_in(untouched: SmallShop, other_server: Serve
             other_server.dsn("nowhere"): '"nowhere" does not exist',
         }
         for dsn, says in cases.items():
+            hint = "prepare PLAN --create" if "nowhere" in says else "check that the server runs"
             for place in ("SOURCE", "CRM"):
                 one = untouched.verbs.refused(
                     "prepare",
                     code=4,
                     says=says,
-                    hint="check that the server runs",
+                    hint=hint,
                     **{f"DBSPLIT_{place}_DSN": dsn},
                 )
                 assert str(other_server.password) not in one.err
@@ -151,9 +148,23 @@ def test_servers_that_do_not_let_us_in(untouched: SmallShop, other_server: Serve
                 ill = [need for need in told["needs"] if not need["ok"]]
                 assert [need["need"].rpartition(": ")[2] for need in ill] == ["answers"]
                 assert says in ill[0]["observed"]
-                assert "check that the server runs" in ill[0]["remedy"]
+                assert hint in ill[0]["remedy"]
                 assert str(other_server.password) not in str(told)
                 assert any(need["need"].startswith("service shop: wal") for need in told["needs"])
+
+
+def test_all_that_is_missing_is_told_a_line_each(
+    untouched: SmallShop, other_server: Server
+) -> None:
+    nowhere = {f"DBSPLIT_{s}_DSN": other_server.dsn(f"no_{s}") for s in ("CRM", "SHOP")}
+    refused = untouched.verbs("prepare", code=4, **nowhere)
+    head, crm, shop, hint = refused.err.splitlines()
+    assert head == "Error: 2 needs are not met"
+    assert ("service crm: " in crm, "service shop: " in shop) == (True, True)
+    assert hint.count("create the database") == 1
+    doctor = untouched.verbs("doctor", code=4, **nowhere).out.splitlines()
+    missing = [n for n, line in enumerate(doctor) if line.startswith("MISSING")]
+    assert all("create the database" in doctor[n + 1] for n in missing)
 
 
 def test_servers_that_are_not_as_they_must_be(
@@ -202,52 +213,13 @@ def test_servers_that_are_not_as_they_must_be(
 
 def test_a_pooler_in_between(untouched: SmallShop) -> None:
     dsn = untouched.verbs.environment["DBSPLIT_CRM_DSN"]
-    with _pooler(dsn) as pooled:
+    with pooler(dsn) as pooled:
         told = untouched.verbs.json("doctor", code=4, DBSPLIT_CRM_DSN=pooled)
         ill = [need for need in told["needs"] if not need["ok"]]
         assert [need["need"] for need in ill] == ["service crm: no pooler in between"]
         untouched.verbs.refused(
             "prepare", code=4, says="no pooler", hint="the server itself", DBSPLIT_CRM_DSN=pooled
         )
-
-
-@contextmanager
-def _pooler(dsn: str) -> Iterator[str]:
-    """PgBouncer before the database of `dsn`."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("apt-get install pgbouncer")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    parts = conninfo_to_dict(dsn)
-    lines = (
-        "[databases]",
-        "pooled = host={host} port={port} dbname={dbname} user={user}".format_map(parts),
-        "[pgbouncer]",
-        "listen_addr = 127.0.0.1",
-        f"listen_port = {port}",
-        "unix_socket_dir =",
-        "auth_type = any",
-    )
-    with tempfile.TemporaryDirectory() as directory:
-        ini = Path(directory) / "pgbouncer.ini"
-        ini.write_text("\n".join(lines))
-        ini.parent.chmod(0o755)
-        # It refuses to run as root.
-        user = "nobody" if os.geteuid() == 0 else None
-        bouncer = subprocess.Popen([program, "-q", str(ini)], user=user, stderr=subprocess.DEVNULL)
-        try:
-            assert wait_until(lambda: _listens(port), timeout_s=10)
-            yield make_conninfo(dsn, port=port, dbname="pooled")
-        finally:
-            bouncer.terminate()
-            bouncer.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_missing_privileges(untouched: SmallShop, source_server: Server) -> None:
@@ -277,7 +249,8 @@ def test_verbs_before_their_turn(shop: SmallShop) -> None:
     assert shop.everything() == before
     verbs("prepare")
     prepared = shop.everything()
-    verbs.refused("stream", code=4, says="not copied yet", hint="dbsplit copy")
+    for verb in ("stream", "validate", "validate --continuous", "validate --repair --yes"):
+        verbs.refused(*verb.split(), code=4, says="not copied yet", hint="dbsplit copy")
     verbs.refused("cutover", "--yes", code=6, says="crm is prepared", hint="dbsplit copy")
     verbs.refused("rollback", "--yes", code=6, says="crm is prepared", hint="dbsplit copy")
     verbs.refused("complete", "--yes", code=6, says="crm is prepared", hint="dbsplit cutover")
@@ -319,6 +292,8 @@ def test_two_at_once_and_a_table_that_somebody_locks(shop: SmallShop) -> None:
                 assert re.search(rf"by {ME}, connected since \d{{4}}-", one.err), one.err
     with psycopg.connect(shop.dsn("crm")) as other:
         other.execute("LOCK TABLE tickets")  # as VACUUM FULL does, for as long as it takes
+        with locks.sole_runner(shop.source, "small", locks.SETUP):  # or as a copy does
+            shop.verbs.refused("copy", code=4, says="`copy`, `complete` or `abort` of split small")
         told = shop.verbs.json("status")
         assert told["services"]["crm"]["copied"] == told["services"]["crm"]["tables"]
         (gate,) = told["gates"]
