@@ -71,9 +71,18 @@ class Feed:
         return found
 
     @property
+    def tables(self) -> list[Table]:
+        """All tables whose rows come."""
+        leaders = [flow.leader for link in self.links for flow in link.flows]
+        return [*leaders, *self.elsewhere]
+
+    @property
     def binary(self) -> bool:
-        """Whether all rows come in binary form."""
-        return carries_binary(flow.leader for link in self.links for flow in link.flows)
+        """Whether all rows come in binary form, be it that nobody takes them.
+
+        What has no binary form, a server refuses to send in an array.
+        """
+        return carries_binary(self.tables)
 
 
 class Follower(threading.Thread):
@@ -266,9 +275,7 @@ class Follower(threading.Thread):
 
     def _watch(self) -> Watch:
         feed = self.feed
-        tables = [flow.leader for link in feed.links for flow in link.flows]
-        tables += feed.elsewhere
-        return Watch(feed.leader_dsn, feed.publication, tables, feed.past, feed.horizons)
+        return Watch(feed.leader_dsn, feed.publication, feed.tables, feed.past, feed.horizons)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cdc.connect import connect
@@ -12,7 +13,6 @@ from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.past import Past
 from cdc.slot import Server
-from cdc.stage import carries_binary
 from plans import names
 from plans.errors import NotReady, StreamBroken
 from plans.routes import Kind, Route
@@ -123,7 +123,7 @@ def _from_source(
         noted = past_of(source, split.name)
     tables = {route.source.name: route.source for route in split.routes}
     followed = {route.source.name for route in taken}
-    return Feed(
+    feed = Feed(
         name=split.name,
         leader_dsn=split.plan.source.dsn,
         slot=manner.slot,
@@ -131,8 +131,8 @@ def _from_source(
         links=tuple(links),
         elsewhere=tuple(tables[name] for name in sorted(tables.keys() - followed)),
         server=server,
-        past=Past.of(noted, binary=carries_binary(f.leader for link in links for f in link.flows)),
     )
+    return replace(feed, past=Past.of(noted, binary=feed.binary))
 
 
 def back_feed(split: Split, service: str) -> Feed:
@@ -159,15 +159,15 @@ def back_feed(split: Split, service: str) -> Feed:
         backwards=True,
         sharing=len(split.plan.services),
     )
-    return Feed(
+    feed = Feed(
         name=f"{split.name}/{service} back",
         leader_dsn=split.dsn(service),
         slot=names.back_slot(split.name, service),
         publication=names.back_publication(split.name, service),
         links=(link,),
         server=server,
-        past=Past.of(past, binary=carries_binary(flow.leader for flow in link.flows)),
     )
+    return replace(feed, past=Past.of(past, binary=feed.binary))
 
 
 def require_copied(split: Split, routes: Iterable[Route]) -> None:
