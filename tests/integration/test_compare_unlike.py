@@ -255,3 +255,24 @@ def test_a_standby_is_compared_whatever_its_default_isolation_is() -> None:
             for sides in ((source, there), (there, source)):
                 one = result(Bench(*sides), "t")
                 assert (one.state, one.rows, one.reason) == ("equal", 999, "")
+
+
+def test_of_a_very_long_value_a_beginning_is_read_and_shown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("validators.compare.EXAMPLE_READ_MAX", 1000)
+    bench.both(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "INSERT INTO t SELECT i, repeat('ä', 5000) FROM generate_series(1, 3) AS i",
+    )
+    bench.target(
+        "UPDATE t SET v = v || 'x' WHERE id = 1",
+        "UPDATE t SET v = left(v, 4999) || 'x' WHERE id = 2",
+        "UPDATE t SET v = left(v, 900) || 'x' || right(v, 4099) WHERE id = 3",
+    )
+    one = result(bench, "t")
+    shown = {one.key[0]: one.columns[0].follower or "" for one in one.examples}
+    assert shown["1"].endswith("... (5001 characters)")
+    assert shown["2"].endswith("... (5000 characters), differs further on")
+    assert "äxä" in shown["3"]
+    assert max(map(len, shown.values())) < 250
