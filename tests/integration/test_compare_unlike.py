@@ -17,9 +17,9 @@ from tests.integration.test_compare import Bench, bench, database
 from tests.pooler import pooler
 from tests.standby import standby_of
 from toolkit.cli.compare import columns_of, names_of
-from toolkit.comparing import Compared, Wish, compare_databases
+from toolkit.comparing import ALTERED, Compared, Wish, compare_databases
 from toolkit.servers import Server, running_server
-from validators.results import TableResult
+from validators.results import Progress, TableResult
 
 __all__ = ["bench"]
 
@@ -276,3 +276,22 @@ def test_of_a_very_long_value_a_beginning_is_read_and_shown(
     assert shown["2"].endswith("... (5000 characters), differs further on")
     assert "äxä" in shown["3"]
     assert max(map(len, shown.values())) < 250
+
+
+@pytest.mark.parametrize(
+    "change", ["ADD more int", "ALTER v TYPE numeric USING v + 0.3", "RENAME TO other"]
+)
+def test_what_is_altered_while_it_is_compared_is_not_proven(bench: Bench, change: str) -> None:
+    bench.both(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, w point, x interval day, y numeric(9,2)[])",
+        "INSERT INTO t VALUES (1, 2, '(1,2)', '1 day', '{1}')",
+    )
+    assert result(bench, "t").state == "equal"
+
+    def alter(progress: Progress) -> None:
+        if progress.step == "done":
+            bench.target(f"ALTER TABLE t {change}")
+
+    wish = Wish(tables=("t",), settle_s=0)
+    (one,) = compare_databases(bench.source_dsn, bench.target_dsn, wish, alter).tables
+    assert (one.state, one.reason) == ("unverified", ALTERED)
