@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -135,6 +136,7 @@ def describe(dsn: str) -> str:
     return f"{parts.get('user') or 'default user'}@{host}:{port}/{parts.get('dbname') or ''}"
 
 
+_ABSENT = re.compile('database ".*" does not exist$')
 _FULL = ("too many clients", "too many connections", "connection slots are reserved")
 
 
@@ -150,5 +152,10 @@ def not_reachable(dsn: str, error: psycopg.Error) -> Unreachable:
         hint = (
             "none of its connections is free, or none that this role may have: end some, or raise "
             "max_connections or the limit of the role or database; then run the same command again"
+        )
+    elif _ABSENT.search(reason):
+        hint = (
+            "create the database, or let the DSN name another; "
+            "`dbsplit prepare PLAN --create` makes those of services"
         )
     return Unreachable(f"cannot connect to {describe(dsn)}: {reason}", hint=hint)

@@ -29,6 +29,9 @@ class NewEntry:
     table: str
     owner: str
 
+    def __str__(self) -> str:
+        return f"{self.table}: {self.owner}"
+
     def apply(self, tables: CommentedMap) -> None:
         """Add it at the end."""
         tables[self.table] = self.owner
@@ -40,6 +43,9 @@ class RenamedEntry:
 
     table: str
     now: str
+
+    def __str__(self) -> str:
+        return f"{self.table} is called {self.now}"
 
     def apply(self, tables: CommentedMap) -> None:
         """Keep it in its place."""
@@ -53,6 +59,9 @@ class GoneEntry:
 
     table: str
 
+    def __str__(self) -> str:
+        return f"{self.table} is taken out"
+
     def apply(self, tables: CommentedMap) -> None:
         """Take it out."""
         tables.pop(self.table, None)
@@ -65,6 +74,9 @@ class NewColumn:
     table: str
     column: str
     owner: str
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column}: {self.owner}"
 
     def apply(self, tables: CommentedMap) -> None:
         """Write it where the plan has to name it; a whole table has all its columns."""
@@ -85,6 +97,9 @@ class RenamedColumn:
     column: str
     now: str
 
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column} is called {self.now}"
+
     def apply(self, tables: CommentedMap) -> None:
         """In every list that names it."""
         for names in _lists(tables[self.table]):
@@ -98,6 +113,9 @@ class GoneColumn:
 
     table: str
     column: str
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column} is taken out"
 
     def apply(self, tables: CommentedMap) -> None:
         """Take it out of every list that names it."""

@@ -12,15 +12,16 @@ import time
 import psycopg
 from psycopg import sql
 
-from cdc.connect import Connection
-from cdc.holders import advice, in_progress
+from cdc.connect import Connection, connect
 from plans import names
 from plans.errors import NotReady
-from toolkit import markers
+from plans.holders import advice, in_progress
+from toolkit import markers, state
 from toolkit.opened import Split
+from toolkit.removal import drop_slot
 from toolkit.sides import Sides
 from toolkit.source_log import new_slot
-from toolkit.state import Direction
+from toolkit.state import Direction, Phase
 
 SLOT_WAIT_S = 30
 
@@ -50,6 +51,28 @@ def ensure_way_back(sides: Sides, timeout_s: float) -> dict[str, float]:
             )
         took[service] = round(time.monotonic() - began, 3)
     return took
+
+
+def end_unused(split: Split, source: Connection) -> None:
+    """Take away what would carry changes of services back that do not lead.
+
+    An attempt leaves that behind, for the next one.  Tables that are made anew in the target
+    would not be of its publication, and a row that is copied is no change of the service's;
+    the next attempt makes it again.
+    """
+    for service, phase in state.phases(source, split.name).items():
+        if phase is not Phase.FOLLOWING:
+            continue
+        source.execute(
+            "WITH forgotten AS (DELETE FROM dbsplit.progress WHERE stream = %s)"
+            " UPDATE dbsplit.service SET back_wanted = false, back_slot = NULL"
+            " WHERE split = %s AND service = %s",
+            [names.back_stream(split.name, service), split.name, service],
+        )
+        with connect(split.dsn(service), name="dbsplit refresh") as target:
+            drop_slot(target, names.back_slot(split.name, service))
+            publication = sql.Identifier(names.back_publication(split.name, service))
+            target.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(publication))
 
 
 def _create(split: Split, service: str, target: Connection) -> None:
@@ -88,6 +111,13 @@ def _create(split: Split, service: str, target: Connection) -> None:
                 f"the slot {slot} could not be created within {SLOT_WAIT_S} s: it waits for "
                 "every transaction in progress on the target's server",
                 hint=advice(in_progress(target), "end the oldest transactions there and repeat"),
+            ) from None
+        except psycopg.errors.ConfigurationLimitExceeded:
+            raise NotReady(
+                f"the slot {slot} could not be created: all replication slots of the server of "
+                f"service {service} are in use",
+                hint="drop one that nobody reads, or raise max_replication_slots there and "
+                "restart it; then repeat",
             ) from None
 
 

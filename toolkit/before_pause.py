@@ -11,8 +11,10 @@ from toolkit import dirty_keys, validation
 from toolkit.back import ensure_way_back
 from toolkit.gates import decide, require_open
 from toolkit.moving import Move
+from toolkit.need import require
 from toolkit.observe import fingerprints, lag_bytes, observe
 from toolkit.opening import close_follower, routes_after
+from toolkit.ready import writable
 from toolkit.sides import Sides
 from toolkit.switch import run_switch
 
@@ -24,10 +26,7 @@ def make_ready(move: Move) -> None:
     """Everything that can be done while writers go on."""
     sides = move.sides
     with move.step("preflight"):
-        _await_lag(sides)
-        observed = observe(sides, compared=None)
-        gates = decide(observed, sides.limits, sides.split.plan.path)
-        require_open([gate for gate in gates if gate.gate != "validated"])
+        _preflight(sides)
     with move.step("reverse_slot") as details:
         details["back"] = ensure_way_back(sides, WAY_BACK_S_MAX)
         crash_point("cutover.reverse_slot")
@@ -52,6 +51,14 @@ def make_ready(move: Move) -> None:
         run_switch(sides.split.plan.switch, "prepare", routes_after(sides))
     with move.step("recheck") as details:
         details["dirty_keys"] = dirty_keys.shrink_dirty(sides, move.ends)
+
+
+def _preflight(sides: Sides) -> None:
+    require(writable(target, f"service {name}") for name, target in sides.targets.items())
+    _await_lag(sides)
+    observed = observe(sides, compared=None)
+    gates = decide(observed, sides.limits, sides.split.plan.path)
+    require_open([gate for gate in gates if gate.gate != "validated"])
 
 
 def _compared(move: Move, details: dict[str, Any]) -> validation.Compared:

@@ -35,7 +35,7 @@ class Wish:
     """What is to be compared, and how."""
 
     tables: tuple[str, ...] = ()  # all of both databases, if empty
-    schemas: tuple[str, ...] = ("public",)
+    schemas: tuple[str, ...] = ("public",)  # where tables are that are named without one
     key: tuple[str, ...] = ()  # instead of the primary key
     leave_out: tuple[str, ...] = ()  # columns
     scope: Scope = field(default_factory=Scope)
@@ -85,7 +85,7 @@ def compare_databases(
     tables, columns and keys that are not on both sides, and for one database given twice.
     """
     with ThreadPoolExecutor(2) as pool:
-        looked = pool.map(partial(_look, schemas=wish.schemas), (left_dsn, right_dsn))
+        looked = pool.map(partial(_look, wish=wish), (left_dsn, right_dsn))
         (left, our_identity), (right, their_identity) = looked
     if our_identity == their_identity:
         raise NotReady(
@@ -196,13 +196,21 @@ def _shapes(dsn: str, tables: Sequence[TableName]) -> _Shapes:
     return shapes
 
 
-def _look(dsn: str, schemas: Sequence[str]) -> tuple[Catalog, object]:
+def _look(dsn: str, wish: Wish) -> tuple[Catalog, object]:
     """What a database has, and what no other database has in common with it."""
+    named = {schema for name in wish.tables for schema in _schemas_in(name)}
     with connect(dsn, name="dbsplit compare", may_be_lent=True) as connection:
         identity = connection.execute(
             "SELECT pg_postmaster_start_time(), current_database()"
         ).fetchone()
-        return read_catalog(connection, schemas), identity
+        catalog = read_catalog(connection, [*wish.schemas, *sorted(named - {*wish.schemas})])
+    return replace(catalog, schemas=wish.schemas), identity
+
+
+def _schemas_in(name: str) -> set[str]:
+    """The schemas that a name may begin with; a dot may also be part of a table's name."""
+    quoted = name_parts(name) if '"' in name else ()
+    return {*quoted[:-1], name.partition(".")[0]}
 
 
 def _names(left: Catalog, right: Catalog, wish: Wish) -> list[str]:

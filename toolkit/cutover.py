@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from toolkit import locks, state
 from toolkit.before_pause import make_ready
 from toolkit.certificate import certify
 from toolkit.dirty_keys import open_ends
+from toolkit.freshness import read_freshness
 from toolkit.gates import Gate, decide
 from toolkit.left_behind import refused_meanwhile
 from toolkit.moving import Move
@@ -116,13 +117,13 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
             return _already(split, control, direction, services)
         _require_phase(split, chosen, direction, now)
         with open_sides(split, direction, chosen, now) as sides:
+            differing = _known_to_differ(split, control, chosen, now)
+            observed = replace(observe(sides, compared=None), differences=differing)
             gates = [
                 gate
-                for gate in decide(
-                    observe(sides, compared=None), split.plan.limits, split.plan.path
-                )
+                for gate in decide(observed, split.plan.limits, split.plan.path)
                 # Comparing is a step of the attempt itself.
-                if gate.gate != "validated"
+                if gate.gate != "validated" or differing
             ]
         away = {service for service, phase in now.items() if phase is Phase.MOVED}
         gone = away | set(chosen) if direction is Direction.CUTOVER else away - set(chosen)
@@ -137,6 +138,14 @@ def dry_run(split: Split, direction: Direction, services: Iterable[str]) -> Move
         }
         raise error
     return Moved("ready", chosen, 0.0, None, {}, tuple(gates), refused_meanwhile=refused)
+
+
+def _known_to_differ(
+    split: Split, control: Connection, services: Iterable[str], now: Mapping[str, Phase]
+) -> int:
+    """How many rows differed when they were last compared, however long ago."""
+    owned = split.owned(services)
+    return sum(one.differing for one in read_freshness(control, split.name, owned, now))
 
 
 def _attempt(sides: Sides, *, directory: Path, say: Say, rehearse: bool) -> Moved:

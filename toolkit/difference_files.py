@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from toolkit.differences import Way, as_dict
 from validators.results import Difference
@@ -39,15 +38,16 @@ class JsonLines:
 
 @dataclass(slots=True)
 class Csv:
-    """One line for each column that differs; NULL and no row are an empty field."""
+    """One line for each column that differs; NULL and no row are an empty field.
+
+    An empty text is one in quotes, as COPY … CSV writes and reads it.
+    """
 
     file: TextIO
     masked: bool = True
-    _writer: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self._writer = csv.DictWriter(self.file, COLUMNS, extrasaction="ignore")
-        self._writer.writeheader()
+        self._write(dict(zip(COLUMNS, COLUMNS, strict=True)))
 
     def begin(self, way: Way) -> None:
         """Nothing to do."""
@@ -56,11 +56,13 @@ class Csv:
         """Write them."""
         for one in differences:
             said = as_dict(way, one)
-            said["key"] = "" if said["key"] is None else json.dumps(said["key"])
+            said["key"] = None if said["key"] is None else json.dumps(said["key"])
             for column in said.pop("columns") or [{}]:
-                line = {**said, **column}
-                self._writer.writerow({name: _plain(value) for name, value in line.items()})
+                self._write({**said, **column})
         self.file.flush()
+
+    def _write(self, line: Mapping[str, object]) -> None:
+        self.file.write(",".join(_cell(line.get(name)) for name in COLUMNS) + "\r\n")
 
 
 def make_private(path: Path) -> None:
@@ -79,11 +81,16 @@ def opened(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def _plain(value: object) -> object:
-    """No value becomes a formula where a spreadsheet opens the file."""
+def _cell(value: object) -> str:
+    """A field of RFC 4180; no value becomes a formula where a spreadsheet opens the file."""
+    if value is None:
+        return ""
+    text = str(value)
     if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value):
-        return f"'{value}"
-    return value
+        text = f"'{value}"
+    if text and not any(sign in text for sign in '",\r\n'):
+        return text
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _is_number(text: str) -> bool:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plans.errors import GateClosed, NotReady
+from plans.errors import GateClosed
 from plans.model import Limits
 from toolkit.slot_health import HEALTHY, SlotHealth, duration
 
+IS_NEW = " is new"
 VERIFICATION_SHARE = 0.5
 """Of the write pause; fence, drain and the rest need their time, too."""
 
@@ -110,7 +111,7 @@ def decide(facts: Readiness, limits: Limits, plan: Path) -> list[Gate]:
             not facts.drifted,
             ", ".join(facts.drifted) or "as prepared",
             "as prepared",
-            f"run `dbsplit plan refresh {plan}`, undo the change, or make it on both sides",
+            _schema_remedy(facts.drifted, plan),
         ),
         Gate(
             "publication",
@@ -124,6 +125,16 @@ def decide(facts: Readiness, limits: Limits, plan: Path) -> list[Gate]:
     ]
 
 
+def _schema_remedy(drifted: Iterable[str], plan: Path) -> str:
+    new = [name for one in drifted if (name := one.removesuffix(IS_NEW)) != one]
+    answers = "".join(f" --owner {name}=SERVICE" for name in new)
+    behind = ", with =drop for what stays behind" if new else ""
+    return (
+        f"run `dbsplit plan refresh {plan}{answers}`{behind}, undo the change, or make it on "
+        "both sides"
+    )
+
+
 def unknown(silent: Iterable[str]) -> Gate:
     """The only gate that is known while targets do not answer."""
     return Gate(
@@ -135,14 +146,14 @@ def unknown(silent: Iterable[str]) -> Gate:
     )
 
 
-def untold(error: NotReady) -> Gate:
+def untold(why: str, hint: str) -> Gate:
     """The same while they answer, and their tables cannot be looked at."""
     return Gate(
         "targets",
         False,  # noqa: FBT003
-        str(error),
+        why,
         "all answer",
-        f"{error.hint}; the other gates are not known until then",
+        f"{hint}; the other gates are not known until then",
     )
 
 

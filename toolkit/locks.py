@@ -66,14 +66,13 @@ def sole_runner(
                 break
             time.sleep(POLL_S)
         if not mine:
-            who = _who(connection, split, role)
-            holder = holder_name(connection, split, role)
-            raise Held(
-                f"{_VERBS[role]} of split {split} is running already{who}",
-                hint=_HINTS.get(role, "one at a time: stop it, or wait until it has ended"),
-                ours=holder == connection.info.parameter_status("application_name"),
-            )
+            raise _held(connection, split, role)
         yield connection
+
+
+def at_work(connection: Connection, split: str, role: Role) -> Held | None:
+    """The error that names who has the role now; None if nobody has it."""
+    return _held(connection, split, role) if is_held(connection, split, role) else None
 
 
 def is_held(connection: Connection, split: str, role: Role) -> bool:
@@ -109,6 +108,16 @@ def _holder(connection: Connection, split: str, role: Role) -> int | None:
         [key >> 32, key & 0xFFFFFFFF],
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def _held(connection: Connection, split: str, role: Role) -> Held:
+    who = _who(connection, split, role)
+    holder = holder_name(connection, split, role)
+    return Held(
+        f"{_VERBS[role]} of split {split} is running already{who}",
+        hint=_HINTS.get(role, "one at a time: stop it, or wait until it has ended"),
+        ours=holder == connection.info.parameter_status("application_name"),
+    )
 
 
 def _recovers(connection: Connection, split: str, role: Role) -> bool:

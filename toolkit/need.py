@@ -31,8 +31,9 @@ def require(needs: Iterable[Need]) -> None:
 
 
 def missing_error(missing: Sequence[Need]) -> NotReady:
-    """The error that names all of these."""
-    return NotReady(
-        "; ".join(f"{need.need}: {need.observed}" for need in missing),
-        hint="; ".join(need.remedy for need in missing if need.remedy),
-    )
+    """The error that names all of these, a line each; a remedy for several is told once."""
+    lines = [f"{need.need}: {need.observed}" for need in missing]
+    if len(lines) > 1:
+        lines = [f"{len(lines)} needs are not met", *(f"  {line}" for line in lines)]
+    remedies = dict.fromkeys(need.remedy for need in missing if need.remedy)
+    return NotReady("\n".join(lines), hint="; ".join(remedies))

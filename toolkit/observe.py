@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cdc.connect import Connection
-from cdc.holders import prepared
 from cdc.slot import read_slot
 from plans import names
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
+from plans.holders import prepared
 from toolkit import locks, slot_health
-from toolkit.gates import Crossing, Readiness
+from toolkit.gates import IS_NEW, Crossing, Readiness
 from toolkit.opened import Split, schemas_of
 from toolkit.sides import Sides
 from toolkit.slot_health import SlotHealth, growth, health
@@ -157,7 +157,7 @@ def drifted(sides: Sides) -> tuple[str, ...]:
     there = _read(split, sides.source, None)
     found = _drift(split.catalog, there, split, sides.movers, "")
     found += [
-        f"{name} is new"
+        f"{name}{IS_NEW}"
         for name, table in sorted(there.tables.items())
         if name not in split.catalog.tables and not table.is_partition
     ]

@@ -10,12 +10,16 @@ from pathlib import Path
 from cdc.connect import Connection, connect
 from cdc.flow import Flow, back, forward
 from plans.catalog import Catalog, Table, TableName
-from plans.catalog_read import read_catalog
+from plans.catalog_read import LOCK_WAIT_MS, read_catalog
 from plans.compile import compile_all, compile_routes
-from plans.errors import NotReady
+from plans.errors import Locked, NotReady
 from plans.load import Plan, Targets, load_plan
 from plans.routes import Route
+from toolkit import locks
 from toolkit.prepared import require_owned, require_prepared, without_ignored
+
+BESIDE_COPY_MS = 300
+"""How long a target's catalog is waited for while a copy runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,29 +99,42 @@ def open_split(
     """
     plan = load_plan(path, os.environ, targets=dsns)
     with connect(plan.source.dsn) as source:
-        catalog = read_catalog(source, plan.source.schemas)
+        catalog = read_catalog(source, plan.source.schemas, patient=not tolerant)
         if prepared or tolerant:
             catalog = without_ignored(catalog, plan, source)
         if prepared and not tolerant and not refreshing:
             require_prepared(plan, catalog, source)
             require_owned(plan, catalog, source)
-    targets = read_targets(plan, tolerant=tolerant) if with_targets else {}
+        at_work = locks.at_work(source, plan.split, locks.SETUP)
+    targets = read_targets(plan, tolerant=tolerant, at_work=at_work) if with_targets else {}
     if tolerant:
         routes = compile_all(plan, catalog, targets or None).routes
         return Split(plan=plan, catalog=catalog, targets=targets, routes=routes)
     return compile_split(plan, catalog, targets)
 
 
-def read_targets(plan: Plan, *, tolerant: bool = False) -> dict[str, Catalog]:
-    """The targets' catalogs by service; without those that do not answer, if `tolerant`."""
+def read_targets(
+    plan: Plan, *, tolerant: bool = False, at_work: locks.Held | None = None
+) -> dict[str, Catalog]:
+    """The targets' catalogs by service; without those that do not answer, if `tolerant`.
+
+    A copy `at_work` locks the tables that it fills, for long: it is not waited for, and told.
+    """
+    wait_ms = BESIDE_COPY_MS if at_work else LOCK_WAIT_MS
     targets: dict[str, Catalog] = {}
     for service, target in plan.services.items():
         try:
             with connect(target.dsn) as connection:
-                targets[service] = read_catalog(connection, schemas_of(connection))
-        except NotReady:
-            if not tolerant:
-                raise
+                schemas = schemas_of(connection)
+                targets[service] = read_catalog(
+                    connection, schemas, patient=not tolerant, lock_wait_ms=wait_ms
+                )
+        except NotReady as error:
+            if tolerant:
+                continue
+            if at_work and isinstance(error, Locked):
+                raise at_work from None
+            raise
     return targets
 
 

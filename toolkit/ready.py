@@ -79,7 +79,7 @@ def create_databases(plan: Plan) -> list[str]:
 def _source_needs(plan: Plan, source: Connection) -> Iterator[Need]:
     yield _version(source, "source")
     yield _direct(source, "source")
-    yield _writable(source, "source")
+    yield writable(source, "source")
     yield _wal_level(source, "source")
     yield from source_privileges(plan, source)
 
@@ -94,7 +94,7 @@ def _target_needs(
     where = f"service {service}"
     yield _version(target, where)
     yield _direct(target, where)
-    yield _writable(target, where)
+    yield writable(target, where)
     yield _wal_level(target, where)  # its changes have to find the way back
     yield target_privileges(plan, service, target)
     other = None if holder == where else holder
@@ -135,7 +135,8 @@ def _direct(connection: Connection, where: str) -> Need:
     )
 
 
-def _writable(connection: Connection, where: str) -> Need:
+def writable(connection: Connection, where: str) -> Need:
+    """That a session, as it is set up by the server, may write at all."""
     row = connection.execute(
         "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
     ).fetchone()

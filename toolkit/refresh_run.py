@@ -20,7 +20,7 @@ from cdc.follow import Follower
 from cdc.lsn import LSN
 from plans import names
 from plans.errors import GivenUp, NotReady
-from toolkit import fencing, state
+from toolkit import back, fencing, state
 from toolkit import refresh_revisions as revisions
 from toolkit.fence import Fence
 from toolkit.links import forward_feed
@@ -33,9 +33,7 @@ from toolkit.sides import source_fences, target_fences
 from toolkit.source_log import identify_rows, with_locks
 from toolkit.stored import stored
 
-POLL_S = 0.1
 FENCE_S_MAX = 60.0
-CATCH_UP_S_MAX = 24 * 3600.0
 
 
 def carry_out(path: Path, work: Work, say: Say) -> None:
@@ -47,6 +45,7 @@ def carry_out(path: Path, work: Work, say: Say) -> None:
     split = open_split(path, with_targets=False, refreshing=True)
     with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
         _fence_source(split, source)
+        back.end_unused(split, source)
         # Before they are published, which refuses deletes of rows that cannot be told.
         identify_rows(split, source)
         _publish(split, source, work)
@@ -128,12 +127,8 @@ def _catch_up(split: Split, work: Work, say: Say) -> None:
         source.execute("SELECT pg_logical_emit_message(true, 'dbsplit refresh', '')")
     follower = Follower(forward_feed(split, of_several_moments=several))
     follower.start()
-    deadline = time.monotonic() + CATCH_UP_S_MAX
     try:
-        while follower.position < goal and time.monotonic() < deadline:
-            if follower.failure is not None:
-                raise follower.failure
-            time.sleep(POLL_S)
+        follower.reach(goal)
     finally:
         follower.stop()
         follower.join(timeout=30)

@@ -14,6 +14,7 @@ from plans.routes import Route
 from toolkit import locks
 from toolkit.difference_files import Csv, JsonLines, opened
 from toolkit.differences import ControlTable, Handover, Shown, Sink
+from toolkit.links import require_copied
 from toolkit.opened import Split
 from toolkit.orphans import look_for_orphans
 from toolkit.prepared import require_prepared
@@ -53,8 +54,9 @@ def run_validation(
 ) -> Validated:
     """Compare routes while applications write, repair them if that is wanted, and tell.
 
-    Raises NotReady if another process validates the split, or, at one position, if the
-    stream cannot stop there; GateClosed if rows of the side that leads would be repaired.
+    Raises NotReady if another process validates the split, if rows are not copied yet, or,
+    at one position, if the stream cannot stop there; GateClosed if rows of the side that
+    leads would be repaired.
     """
     started_at = time.time()
     clock = Clock()
@@ -67,7 +69,7 @@ def run_validation(
         source = stack.enter_context(
             locks.sole_runner(split.plan.source.dsn, split.name, locks.VALIDATE)
         )
-        require_prepared(split.plan, split.catalog, source)
+        _require_ready(split, routes, source)
         is_mended = wanted.repair or wanted.repair_sql is not None
         chosen = (
             require_toward(split, routes, source, wanted.toward) if is_mended else tuple(routes)
@@ -119,6 +121,11 @@ def run_validation(
             lines={route.id: _line(split, route) for route in chosen},
             repaired=repaired,
         )
+
+
+def _require_ready(split: Split, routes: Sequence[Route], source: Connection) -> None:
+    require_prepared(split.plan, split.catalog, source)
+    require_copied(split, routes)  # or all rows would be told to be missing
 
 
 def require_scope(split: Split, routes: Sequence[Route], scope: Scope) -> None:

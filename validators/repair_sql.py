@@ -178,11 +178,11 @@ class Script:
 
 def head(split: str) -> str:
     """What a script begins with."""
-    return _HEAD.replace("SPLIT", _comment(split))
+    return _HEAD.replace("{split}", _comment(split))
 
 
 _HEAD = """\
--- Written by `dbsplit validate --repair-sql` for split SPLIT.
+-- Written by `dbsplit validate --repair-sql` for split {split}.
 --
 -- Run it soon, once for each database that has a part in it:
 --     psql -X -f THIS_FILE "$DBSPLIT_…_DSN"

@@ -23,6 +23,7 @@ from psycopg.pq import TransactionStatus
 
 from cdc.connect import PINNED_SETTINGS, Connection, connect, describe, lift_limits
 from plans.errors import NotReady
+from plans.holders import locked
 from validators.arrays import load_arrays
 from validators.canonical import Hashing, trusted
 from validators.sides import Pair, Side
@@ -245,16 +246,20 @@ def pinned(
 
     The cursor's placeholders are ``$1``, so a ``%`` in the plan's SQL means itself.
     A statement may take `timeout_s`, 0 is any time; `planner` is more settings.
+    NotReady if somebody keeps a table locked.
     """
     begin, end = _bounds(connection)
     try:
-        settings = _settings(connection, schemas, timeout_s, planner)
-        connection.execute(_begin(begin, settings))
-        with psycopg.RawCursor(connection) as cursor:
-            yield cursor
-    finally:
-        if not connection.broken and not connection.closed:
-            connection.execute(sql.SQL("; ").join(end))
+        try:
+            settings = _settings(connection, schemas, timeout_s, planner)
+            connection.execute(_begin(begin, settings))
+            with psycopg.RawCursor(connection) as cursor:
+                yield cursor
+        finally:
+            if not connection.broken and not connection.closed:
+                connection.execute(sql.SQL("; ").join(end))
+    except psycopg.errors.LockNotAvailable as error:
+        raise locked(connection, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +314,11 @@ def read_rows(
                 for statement in end:
                     connection.execute(statement)
             return cursor.fetchall()
-    except psycopg.Error:
+    except psycopg.Error as error:
         if not connection.broken and not connection.closed:
             connection.execute(sql.SQL("; ").join(end))
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise locked(connection, error) from None
         raise
 
 

@@ -133,12 +133,13 @@ def test_servers_that_do_not_let_us_in(untouched: SmallShop, other_server: Serve
             other_server.dsn("nowhere"): '"nowhere" does not exist',
         }
         for dsn, says in cases.items():
+            hint = "prepare PLAN --create" if "nowhere" in says else "check that the server runs"
             for place in ("SOURCE", "CRM"):
                 one = untouched.verbs.refused(
                     "prepare",
                     code=4,
                     says=says,
-                    hint="check that the server runs",
+                    hint=hint,
                     **{f"DBSPLIT_{place}_DSN": dsn},
                 )
                 assert str(other_server.password) not in one.err
@@ -147,9 +148,23 @@ def test_servers_that_do_not_let_us_in(untouched: SmallShop, other_server: Serve
                 ill = [need for need in told["needs"] if not need["ok"]]
                 assert [need["need"].rpartition(": ")[2] for need in ill] == ["answers"]
                 assert says in ill[0]["observed"]
-                assert "check that the server runs" in ill[0]["remedy"]
+                assert hint in ill[0]["remedy"]
                 assert str(other_server.password) not in str(told)
                 assert any(need["need"].startswith("service shop: wal") for need in told["needs"])
+
+
+def test_all_that_is_missing_is_told_a_line_each(
+    untouched: SmallShop, other_server: Server
+) -> None:
+    nowhere = {f"DBSPLIT_{s}_DSN": other_server.dsn(f"no_{s}") for s in ("CRM", "SHOP")}
+    refused = untouched.verbs("prepare", code=4, **nowhere)
+    head, crm, shop, hint = refused.err.splitlines()
+    assert head == "Error: 2 needs are not met"
+    assert ("service crm: " in crm, "service shop: " in shop) == (True, True)
+    assert hint.count("create the database") == 1
+    doctor = untouched.verbs("doctor", code=4, **nowhere).out.splitlines()
+    missing = [n for n, line in enumerate(doctor) if line.startswith("MISSING")]
+    assert all("create the database" in doctor[n + 1] for n in missing)
 
 
 def test_servers_that_are_not_as_they_must_be(
@@ -234,7 +249,8 @@ def test_verbs_before_their_turn(shop: SmallShop) -> None:
     assert shop.everything() == before
     verbs("prepare")
     prepared = shop.everything()
-    verbs.refused("stream", code=4, says="not copied yet", hint="dbsplit copy")
+    for verb in ("stream", "validate", "validate --continuous", "validate --repair --yes"):
+        verbs.refused(*verb.split(), code=4, says="not copied yet", hint="dbsplit copy")
     verbs.refused("cutover", "--yes", code=6, says="crm is prepared", hint="dbsplit copy")
     verbs.refused("rollback", "--yes", code=6, says="crm is prepared", hint="dbsplit copy")
     verbs.refused("complete", "--yes", code=6, says="crm is prepared", hint="dbsplit cutover")
@@ -276,6 +292,8 @@ def test_two_at_once_and_a_table_that_somebody_locks(shop: SmallShop) -> None:
                 assert re.search(rf"by {ME}, connected since \d{{4}}-", one.err), one.err
     with psycopg.connect(shop.dsn("crm")) as other:
         other.execute("LOCK TABLE tickets")  # as VACUUM FULL does, for as long as it takes
+        with locks.sole_runner(shop.source, "small", locks.SETUP):  # or as a copy does
+            shop.verbs.refused("copy", code=4, says="`copy`, `complete` or `abort` of split small")
         told = shop.verbs.json("status")
         assert told["services"]["crm"]["copied"] == told["services"]["crm"]["tables"]
         (gate,) = told["gates"]

@@ -76,8 +76,26 @@ def test_rows_are_told_whatever_their_columns_collations_are(both: Bench) -> Non
     assert (code, result["tables"][0]["state"]) == (5, "different"), talk
 
 
+def test_a_name_with_its_schema_needs_no_schema_said(both: Bench) -> None:
+    both.both(
+        "INSERT INTO crm.leads VALUES (1), (2)",
+        'CREATE TABLE crm."Odd.Name" (id int PRIMARY KEY)',
+    )
+    both.target('INSERT INTO crm."Odd.Name" VALUES (1)')
+    named = 'orders,crm.leads,"crm"."Odd.Name"'
+    code, result, talk = compare(both, "--tables", named)
+    assert (code, result["rows"]) == (5, 202), talk
+    assert [(t["table"], t["extra"]) for t in result["tables"]] == [
+        ("public.orders", 0), ("crm.leads", 0), ("crm.Odd.Name", 1)
+    ]  # fmt: skip
+    code, result, _ = compare(both, "--tables", "leads,crm.leads")
+    assert (code, result["error"]) == (4, "the left database has no table leads")
+
+
 def test_no_rows_prove_nothing(both: Bench) -> None:
-    code, result, _ = compare(both, "--tables", "crm.leads", "--schema", "crm")
+    code, result, _ = compare(both, "--tables", "crm.leads")
+    assert (code, result["consistent"], result["rows"]) == (4, False, 0)
+    code, result, _ = compare(both, "--schema", "crm")
     assert (code, result["consistent"], result["rows"]) == (4, False, 0)
 
 

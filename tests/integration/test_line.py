@@ -126,6 +126,11 @@ def _dry_runs_and_rehearsals_change_nothing(shop: SmallShop) -> None:
     assert ready["outcome"] == "ready"
     assert all(gate["ok"] for gate in ready["gates"])
     assert shop.everything() == before
+    shop.ask("crm", "UPDATE tickets SET subject = 'by nobody' WHERE id = 2")
+    shop.verbs("validate", "--table", "tickets", code=5)
+    told = shop.verbs.json("cutover", "--dry-run", code=6)
+    assert [g["observed"] for g in told["gates"] if not g["ok"]] == [1]
+    shop.verbs("validate", "--table", "tickets", "--repair", "--yes")
     rehearsed = shop.verbs.json("cutover", "--rehearse", "--yes")
     assert rehearsed["outcome"] == "aborted"
     assert rehearsed["write_pause_ms"] > 0

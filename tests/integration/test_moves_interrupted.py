@@ -51,6 +51,42 @@ def shop(
         yield one
 
 
+@pytest.mark.long
+def test_without_a_slot_for_the_way_back_nothing_is_paused(shop: SmallShop) -> None:
+    free = (
+        "SELECT current_setting('max_replication_slots')::int - count(*)::int"
+        " FROM pg_replication_slots"
+    )
+    with shop.verbs.stream(shop.source):
+        try:
+            for number in range(shop.value("crm", free)):
+                shop.ask(
+                    "crm",
+                    "SELECT pg_create_logical_replication_slot(%s::text, 'pgoutput')::text",
+                    f"somebody_{number}",
+                )
+            told = shop.verbs.json("cutover", "--yes", code=4)
+        finally:
+            shop.ask(
+                "crm",
+                "SELECT pg_drop_replication_slot(slot_name)::text FROM pg_replication_slots"
+                " WHERE slot_name LIKE 'somebody%%'",
+            )
+    assert "all replication slots of the server of service crm are in use" in told["error"]
+    assert "max_replication_slots" in told["hint"]
+    assert told["write_pause_ms"] == 0
+
+
+@pytest.mark.long
+def test_a_target_that_takes_no_writes_is_told_before_anything_is_done(shop: SmallShop) -> None:
+    dsn = f"{shop.dsn('crm')}?options=-cdefault_transaction_read_only%3Don"
+    with shop.verbs.stream(shop.source):
+        told = shop.verbs.json("cutover", "--yes", code=4, DBSPLIT_CRM_DSN=dsn)
+    assert told["error"].startswith("service crm: takes writes: ")
+    assert "RESET" in told["hint"]
+    assert told["write_pause_ms"] == 0
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_move_that_is_interrupted_within_the_pause_is_given_up(
     shop: SmallShop, signum: signal.Signals

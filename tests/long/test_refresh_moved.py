@@ -63,3 +63,23 @@ def test_ddl_while_a_refresh_is_pending_and_a_service_leads(
         (4, "more"),
         (3, "less"),
     ]
+
+
+def test_tables_made_anew_after_an_attempt_have_a_way_back(shop: SmallShop) -> None:
+    """A rehearsal or a rollback leaves a publication behind that knows none of them."""
+    verbs = shop.verbs
+    with verbs.stream(shop.source):
+        verbs("rollback", "--yes")
+        verbs("cutover", "--rehearse", "--yes")
+    shop.ask("source", "CREATE TABLE coupons (id int PRIMARY KEY)")
+    shop.ask("source", 'ALTER TABLE "Products" ALTER "Unit Price" TYPE numeric(12, 4)')
+    shop.ask("source", "INSERT INTO coupons VALUES (1)")
+    verbs("plan", "refresh", "--owner", "coupons=shop")
+    with verbs.stream(shop.source):
+        verbs("cutover", "--yes")
+        shop.ask("shop", "INSERT INTO coupons VALUES (2)")
+        shop.ask("shop", 'UPDATE "Products" SET "Unit Price" = 1.2345')
+        verbs("rollback", "--yes")
+        assert verbs.json("validate")["consistent"]
+    assert shop.ask("source", "SELECT id FROM coupons ORDER BY id") == [(1,), (2,)]
+    assert shop.ask("source", 'SELECT DISTINCT "Unit Price"::text FROM "Products"') == [("1.2345",)]

@@ -27,6 +27,7 @@ from toolkit.report.verdict import Standing
 from toolkit.state import Direction
 from validators.causes import CAUSES, cause_of
 from validators.masks import Masks
+from validators.repair_sql import head
 from validators.results import ColumnDifference, Difference, Written
 
 WAY = Way(ROUTES[0], Direction.CUTOVER)
@@ -142,6 +143,20 @@ def test_csv_holds_no_formula_and_all_columns() -> None:
     assert lines[-1]["source"] == "'=HYPERLINK(1)"
     assert lines[-1]["target"] == "-12.5"
     assert json.loads(lines[0]["key"]) == {"id": "1017"}
+
+
+def test_csv_tells_null_from_an_empty_text() -> None:
+    file = io.StringIO()
+    columns = (ColumnDifference("a", None, ""), ColumnDifference("b", 'say "x", y\n', "\r"))
+    Csv(file).take(WAY, [Difference(("1",), "different", columns, cause="outdated")])
+    assert ',a,,"",' in file.getvalue()
+    line = list(csv.DictReader(io.StringIO(file.getvalue(), newline="")))[-1]
+    assert (line["source"], line["target"]) == ('say "x", y\n', "'\r")
+
+
+def test_a_scripts_head_names_split_and_variable() -> None:
+    assert "for split saas.\n" in head("saas")
+    assert '-f THIS_FILE "$DBSPLIT_…_DSN"' in head("saas")
 
 
 def test_sides_keep_their_names_whichever_leads() -> None:

@@ -35,8 +35,11 @@ def doctor(plan: Path, *, as_json: bool) -> None:
         from toolkit.need import missing_error
 
         needs = examine(load_plan(plan, os.environ))
-        lines = [f"{'ok     ' if n.ok else 'MISSING'}  {n.need}: {n.observed}" for n in needs]
-        lines += [f"         → {need.remedy}" for need in needs if not need.ok]
+        lines = []
+        for need in needs:
+            lines.append(f"{'ok     ' if need.ok else 'MISSING'}  {need.need}: {need.observed}")
+            if not need.ok and need.remedy:
+                lines.append(f"         → {need.remedy}")
         missing = [need for need in needs if not need.ok]
         failed = missing_error(missing)
         told_too = {"error": str(failed), "hint": failed.hint, "exit_code": failed.exit_code}

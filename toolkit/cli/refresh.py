@@ -40,5 +40,9 @@ def refreshed_text(outcome: str, done: Refreshed, plan: Path) -> str:
         f"source --table {route.partition(':')[2]}`"
         for route in done.to_repair
     ]
-    lines += [f"ignored  table {name} is new, and in no service" for name in done.unassigned]
+    lines += [
+        f"ignored  table {name} is new, and in no service: a cutover waits for `dbsplit plan "
+        f"refresh {plan} --owner {name}=SERVICE`, or =drop"
+        for name in done.unassigned
+    ]
     return "\n".join([*lines, outcome])

@@ -135,7 +135,8 @@ def _of_the_server(error: Exception) -> SplitError | None:
     if isinstance(error, psycopg.OperationalError | refused):
         return NotReady(
             f"a server refused or went away: {str(error).strip().splitlines()[0]}",
-            hint="see to the server, then run the same command again",
+            hint="see to the server, which `dbsplit doctor` names if it is not as it must be; "
+            "then run the same command again",
         )
     return None
 
