@@ -234,7 +234,8 @@ class _Initial:
                 while follower.position < goal:
                     if follower.failure is not None:
                         raise follower.failure
-                    report(CatchUpProgress(max(0, goal - follower.position)))
+                    if follower.position > LSN(0):  # or the whole log would seem to be behind
+                        report(CatchUpProgress(max(0, goal - follower.position)))
                     time.sleep(CATCH_UP_POLL_S)
             finally:
                 follower.stop()
