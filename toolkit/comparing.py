@@ -51,11 +51,17 @@ def compare_databases(
     with ThreadPoolExecutor(2) as pool:
         left, right = pool.map(partial(_catalog, wish=wish), (left_dsn, right_dsn))
     routes, wrong = [], list[str]()
-    for name in wish.tables or _all(left):
+    names = wish.tables or _all(left)
+    for name in names:
         try:
             routes.append(_route(left, right, name, wish))
         except _Wrong as error:
             wrong.append(str(error))
+    found = [table for side in (left, right) for name in names if (table := side.find(name))]
+    known = {column.name for table in found for column in table.columns}
+    wrong += [
+        f"no table has a column {name} to leave out" for name in wish.leave_out if name not in known
+    ]
     if wrong:
         raise NotReady(
             "; ".join(wrong),
