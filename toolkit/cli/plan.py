@@ -122,9 +122,10 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
 
         try:
             loaded = load_plan(plan, os.environ, targets=Targets.IF_SET)
-        except PlanProblems as wrong:
+        except PlanProblems as some:
+            wrong = _all_problems(plan, some)
             _tell_problems(wrong, plan, form, as_json=as_json)
-            raise
+            raise wrong from None
         with connect(loaded.source.dsn, name="dbsplit check") as source:
             findings = check_split(loaded, source)
         lists = read_lists(loaded, source_only=True)
@@ -140,6 +141,23 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
                 print_lists(lists)
         if has_blocker(findings):
             sys.exit(3)
+
+
+def _all_problems(plan: Path, wrong: PlanProblems) -> PlanProblems:
+    """With what the source would say of the rest, if it answers."""
+    from cdc.connect import connect
+    from plans.check import also_wrong
+    from plans.errors import NotReady
+    from plans.load import without_wrong
+
+    rest = without_wrong(plan, os.environ, wrong.problems)
+    if rest is None:
+        return wrong
+    try:
+        with connect(rest.source.dsn, name="dbsplit check") as source:
+            return also_wrong(rest, wrong, source)
+    except NotReady:
+        return wrong
 
 
 def _tell_problems(wrong: PlanProblems, plan: Path, form: str, *, as_json: bool) -> None:
