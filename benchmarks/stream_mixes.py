@@ -102,7 +102,7 @@ MIXES = (
         " FROM generate_series(1, 5) n;"
         " UPDATE wide SET c0 = i, c1 = 'changed ' || i WHERE id IN"
         " (SELECT 1 + (i::bigint * 37 + n * 1009) % 10000 FROM generate_series(1, 5) n)",
-        3_000,
+        8_000,
         10,
     ),
     Mix(
@@ -110,8 +110,10 @@ MIXES = (
         ("old",),
         "CREATE TABLE old (id int PRIMARY KEY, note text, at timestamptz);"
         " CREATE INDEX ON old (at);"
-        " INSERT INTO old SELECT n, 'note ' || n, now() FROM generate_series(1, 400000) n;",
-        "DELETE FROM old WHERE id BETWEEN i * 50 - 49 AND i * 50",
+        " INSERT INTO old SELECT n, 'note ' || n, now() FROM generate_series(1, 800000) n;",
+        "DELETE FROM old WHERE id BETWEEN i * 50 - 49 AND i * 50;"
+        " IF NOT FOUND THEN RAISE EXCEPTION 'no row is left: fewer rounds, or a smaller --scale';"
+        " END IF",
         4_000,
         50,
     ),

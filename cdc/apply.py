@@ -93,6 +93,8 @@ class Applier:
         self._changes = 0
         self._bytes = 0
         self._part_max = PART_CHANGES_MAX
+        self._batch_bytes_max = link.share(BATCH_BYTES_MAX)
+        self._part_bytes_max = link.share(PART_BYTES_MAX)
         self._xids: list[int] = []  # of what was gathered
         self._markers: list[tuple[str, LSN]] = []
         self._pending: tuple[int, int] | None = None  # where the last one ended, and when
@@ -161,7 +163,7 @@ class Applier:
                 self._other(item)
             self._here = len(part.rows)
             self._take_rows()
-            if self._bytes >= PART_BYTES_MAX:
+            if self._bytes >= self._part_bytes_max:
                 self._carry_part()
 
     def _take_rows(self) -> None:
@@ -279,7 +281,7 @@ class Applier:
                 hint="this is a bug; nothing of that batch was written",
             )
         changes = self._changes if self._skip else self._changes + self._here - self._taken
-        is_full = changes >= BATCH_CHANGES_MAX or self._bytes >= BATCH_BYTES_MAX
+        is_full = changes >= BATCH_CHANGES_MAX or self._bytes >= self._batch_bytes_max
         if is_full or self._markers or self._in_parts:
             self._take_rows()
         self._begin = None
@@ -291,7 +293,7 @@ class Applier:
         self._pending = end, time_us
         self._counters.transactions += not self._echo
         # Fewer rows may have been wanted than came; more if a table goes to several.
-        is_full = self._changes >= BATCH_CHANGES_MAX or self._bytes >= BATCH_BYTES_MAX
+        is_full = self._changes >= BATCH_CHANGES_MAX or self._bytes >= self._batch_bytes_max
         if is_full or self._markers or self._in_parts:
             self._finish_batch()
 
@@ -406,7 +408,8 @@ class Applier:
         )
         self._renew(batch.to for batch in tables)
         self._counters = Counters()
-        self._xids = []
+        # What is handed over when a transaction begins does not have that one yet.
+        self._xids = [] if self._begin is None else self._xids[-1:]
         self._markers.clear()
         self._changes = self._bytes = 0
         self._part_max = PART_CHANGES_MAX

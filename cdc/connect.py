@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from plans.catalog_first import CATALOG_FIRST
+from plans.catalog_first import catalog_first
 from plans.errors import Unreachable
 
 CONNECT_TIMEOUT_S = 10
@@ -52,19 +52,23 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
-def connect(dsn: str, *, name: str = "dbsplit", autocommit: bool = True) -> Connection:
+def connect(
+    dsn: str, *, name: str = "dbsplit", autocommit: bool = True, may_be_lent: bool = False
+) -> Connection:
     """Open a connection with pinned text forms, which may rest as long as it likes.
+
+    `may_be_lent` is for who pins settings in each transaction anyway: behind a pooler, which
+    lends the server's session to others afterwards, nothing is set in it for good.
 
     Raises Unreachable, without the password, if the server does not let us in.
     """
     conninfo = session_conninfo(dsn, name=name)
     try:
-        connection = psycopg.connect(conninfo, autocommit=autocommit)
+        connection = psycopg.connect(conninfo, autocommit=True)
     except psycopg.OperationalError as error:
         raise not_reachable(dsn, error) from None
-    pin_settings(connection, unlimited=UNLIMITED)
-    if not autocommit:
-        connection.commit()
+    pin_settings(connection, unlimited=UNLIMITED, may_be_lent=may_be_lent)
+    connection.autocommit = autocommit
     return connection
 
 
@@ -82,27 +86,45 @@ def session_conninfo(dsn: str, *, name: str, **more: str) -> str:
     return make_conninfo("", **{**defaults, **given, "client_encoding": "UTF8", **more})
 
 
-def pin_settings(connection: Connection, *, unlimited: Iterable[str] = ()) -> None:
+def pin_settings(
+    connection: Connection, *, unlimited: Iterable[str] = (), may_be_lent: bool = False
+) -> None:
     """Make text forms the same on every server, and the server's own names its own.
 
     One round trip, in no transaction.  The order of other schemas stays as it is.
 
-    The limits that are `unlimited`, as far as the server knows them, are lifted.
+    The limits that are `unlimited`, as far as the server knows them, are lifted.  With
+    `may_be_lent` all of it ends with the transaction if another process answers than the
+    one that we connected to.
     """
+    scope: sql.Composable = sql.SQL("false")
+    if may_be_lent:
+        own = sql.Literal(connection.info.backend_pid)
+        scope = sql.SQL("pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) {}").format(own)
     pinned = [
-        sql.SQL("pg_catalog.set_config({}, {}, false)").format(name, value)
+        sql.SQL("pg_catalog.set_config({}, {}, {})").format(name, value, scope)
         for name, value in PINNED_SETTINGS.items()
     ]
-    lifted = [
+    pins = sql.SQL(", ").join([*pinned, *_lifted(unlimited, scope), catalog_first(scope)])
+    # A standby knows no serializable transactions, even if they are its default.
+    begin, end = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED"), sql.SQL("COMMIT")
+    connection.execute(sql.SQL("; ").join([begin, sql.SQL("SELECT {}").format(pins), end]))
+
+
+def lift_limits(connection: Connection) -> None:
+    """Let a transaction that was begun take as long as it likes."""
+    lifted = sql.SQL(", ").join(_lifted(UNLIMITED, sql.SQL("true")))
+    connection.execute(sql.SQL("SELECT {}").format(lifted))
+
+
+def _lifted(limits: Iterable[str], is_local: sql.Composable) -> list[sql.Composed]:
+    return [
         sql.SQL(
             "CASE WHEN pg_catalog.current_setting({0}, true) IS NOT NULL"
-            " THEN pg_catalog.set_config({0}, '0', false) END"
-        ).format(name)
-        for name in unlimited
+            " THEN pg_catalog.set_config({0}, '0', {1}) END"
+        ).format(name, is_local)
+        for name in limits
     ]
-    connection.execute(
-        sql.SQL("SELECT ") + sql.SQL(", ").join([*pinned, *lifted, sql.SQL(CATALOG_FIRST)])
-    )
 
 
 def describe(dsn: str) -> str:

@@ -18,11 +18,11 @@ from cdc.copy_sql import CopyStatements, CopyTask, statements_of, statements_of_
 from cdc.copy_transfer import BLOCK_BYTES, Exchange, Moved, transfer
 from cdc.crash import crash_point
 from cdc.crew import Postponed
-from cdc.holders import advice, holding
 from cdc.lsn import LSN
 from cdc.source_files import SourceFile, files_of, lock
 from plans.catalog import TableName
 from plans.errors import NotReady, StreamBroken
+from plans.holders import advice, holding
 
 SMALL_BYTES = 1 << 20
 """Tables below this size are copied several at a time, as waiting takes longer than copying."""

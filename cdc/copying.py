@@ -22,17 +22,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Self
 
+import psycopg
+
 from cdc.connect import connect
 from cdc.copy_chunks import CHUNK_BYTES, Chunk, cut, is_large, may_be_cut
 from cdc.copy_load import Carrier, Pause, Piece, loads_of
 from cdc.copy_pace import Tally
 from cdc.copy_record import begin_chunks, chunks, copied, forget_chunks, note_route_of_chunks
-from cdc.copy_session import Snapshot, Worker, equipped
+from cdc.copy_session import LOCK_WAIT_S, Snapshot, Worker, equipped
 from cdc.copy_sql import CopyTask, emptying
 from cdc.crew import Job
 from cdc.lsn import LSN
 from cdc.source_files import SourceFile, files_of
 from plans.catalog import TableName
+from plans.holders import locked
 
 JOBS = 2
 
@@ -148,7 +151,13 @@ class Copying:
         pieces: list[Piece] = []
         total = sum(task.route.source.size_bytes for task in todo)
         with connect(source_dsn, name="dbsplit copy") as source:
-            self._files = files_of(source, (task.route.source.name for task in todo))
+            source.execute(
+                "SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_WAIT_S * 1000:.0f}"]
+            )
+            try:
+                self._files = files_of(source, (task.route.source.name for task in todo))
+            except psycopg.errors.LockNotAvailable as error:
+                raise locked(source, error) from None
         for task in todo:
             file = self._files.get(task.route.source.name)
             mine = [chunk for chunk in known if chunk.route == task.route.id]

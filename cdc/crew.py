@@ -128,7 +128,7 @@ class Crew(Generic[W]):
                         return job
                 if not self._in_hand:
                     return None
-                self._changed.wait()
+                self._changed.wait()  # for whoever has a job in hand, each with limits of its own
             return None
 
     def _is_free(self, job: Job[W]) -> bool:

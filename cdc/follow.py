@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -36,6 +36,11 @@ from plans.errors import NotReady, SplitError, StreamBroken
 
 PULL_BYTES_MIN = 1 << 23
 """A log longer than this is pulled before the stream begins."""
+
+REACH_S_MAX = 24 * 3600.0
+"""For what a copy has left; a follower that falls behind for longer never gets there."""
+
+REACH_POLL_S = 0.1
 
 RETRY_S_MAX = 60.0
 """How long a broken connection is retried before the stream gives up."""
@@ -66,9 +71,18 @@ class Feed:
         return found
 
     @property
+    def tables(self) -> list[Table]:
+        """All tables whose rows come."""
+        leaders = [flow.leader for link in self.links for flow in link.flows]
+        return [*leaders, *self.elsewhere]
+
+    @property
     def binary(self) -> bool:
-        """Whether all rows come in binary form."""
-        return carries_binary(flow.leader for link in self.links for flow in link.flows)
+        """Whether all rows come in binary form, be it that nobody takes them.
+
+        What has no binary form, a server refuses to send in an array.
+        """
+        return carries_binary(self.tables)
 
 
 class Follower(threading.Thread):
@@ -98,6 +112,26 @@ class Follower(threading.Thread):
     def stop(self) -> None:
         """Ask it to end after the batch in hand."""
         self._halt.set()
+
+    def reach(self, goal: LSN, report: Callable[[int], None] = lambda _bytes: None) -> None:
+        """Return when all that comes before `goal` is applied; `report` gets what is left.
+
+        Raises what ended it, NotReady if that takes longer than a day.
+        """
+        deadline = time.monotonic() + REACH_S_MAX
+        while self.position < goal:
+            if self.failure is not None:
+                raise self.failure
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"stream {self.feed.name} has not come to {goal} within "
+                    f"{REACH_S_MAX / 3600:.0f} h",
+                    hint="see what holds up its targets (locks, a slow disk), then run the same "
+                    "command again: it goes on where it stopped",
+                )
+            if self.position > LSN(0):  # or the whole log would seem to be left
+                report(goal - self.position)
+            time.sleep(REACH_POLL_S)
 
     def run(self) -> None:
         """Follow; the thread's work."""
@@ -242,9 +276,7 @@ class Follower(threading.Thread):
 
     def _watch(self) -> Watch:
         feed = self.feed
-        tables = [flow.leader for link in feed.links for flow in link.flows]
-        tables += feed.elsewhere
-        return Watch(feed.leader_dsn, feed.publication, tables, feed.past, feed.horizons)
+        return Watch(feed.leader_dsn, feed.publication, feed.tables, feed.past, feed.horizons)
 
 
 def _first_line(error: BaseException) -> str:

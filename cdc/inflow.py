@@ -43,21 +43,33 @@ class Inflow:
     rows: int  # so many
 
 
-Step = bytes | Inflow
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """A statement that has to meet so many rows."""
+
+    statement: bytes
+    rows: int
+
+
+Step = bytes | Inflow | Exact
 """A statement without parameters, or rows for a table."""
 
 
-def exchange(connection: Connection, steps: Sequence[Step]) -> list[int]:
-    """Take these steps in their order; returns how many rows each has met, or brought.
+class Unexpected(Exception):
+    """The follower did not have the rows that it must have had."""
+
+
+def exchange(connection: Connection, steps: Sequence[Step]) -> None:
+    """Take these steps in their order.
 
     Not in a pipeline.  Raises what the server objects to, StreamBroken if a table took more
-    or less than it was to get; then nothing of it is to be kept, so a transaction has to be
-    open.
+    or less than it was to get, Unexpected if a statement has met others than it was to; then
+    nothing of it is to be kept, so a transaction has to be open.
     """
     if not steps:
-        return []
+        return
     target = connection.pgconn
-    statements = (one.statement if isinstance(one, Inflow) else one for one in steps)
+    statements = (one if isinstance(one, bytes) else one.statement for one in steps)
     target.send_query(b"; ".join(statements))
     flush(target)
     try:
@@ -77,7 +89,9 @@ def exchange(connection: Connection, steps: Sequence[Step]) -> list[int]:
                 hint="nothing of that batch was written; a trigger that is enabled ALWAYS or "
                 "REPLICA may leave rows out, otherwise this is a bug",
             )
-    return met
+    for one, rows in zip(steps, met, strict=True):
+        if isinstance(one, Exact) and rows != one.rows:
+            raise Unexpected(f"{rows} rows, not {one.rows}: {one.statement.decode()}")
 
 
 def _rows_met(target: PGconn) -> int:

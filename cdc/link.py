@@ -27,3 +27,12 @@ class Link:
     backwards: bool = False
     of_several_moments: bool = False
     """The follower may hold rows of later than the stream is: of a copy in chunks that went on."""
+    sharing: int = 1
+    """How many followers hold rows in the memory of one process."""
+
+    def share(self, of: int) -> int:
+        """Its part of so many bytes, which are what a follower alone may hold.
+
+        Several hold a quarter more than one does, until each has an eighth.
+        """
+        return min(of, max(of * 5 // 4 // self.sharing, of // 8))

@@ -93,8 +93,10 @@ def sees(snapshot: str, xids: Collection[int]) -> bool:
 def _read(connection: Connection, table: Table, stage: Stage, keys: Sequence[Key]) -> Iterator[Row]:
     """The rows in the form in which the stream has them: psycopg would make objects of them."""
     width = len(table.key)
+    # With their types, or a composite's would be none that a value can be read as.
+    types = [table.column(name).type for name in table.key]
     wanted = ", ".join(
-        "(" + ", ".join(f"${first * width + place + 1}" for place in range(width)) + ")"
+        "(" + ", ".join(f"${first * width + n}::{type_}" for n, type_ in enumerate(types, 1)) + ")"
         for first in range(len(keys))
     )
     query = sql.SQL("SELECT {} FROM {} WHERE ({}) IN ({})").format(

@@ -26,9 +26,9 @@ from cdc.connect import (
     describe,
     session_conninfo,
 )
-from cdc.holders import advice, in_progress
 from cdc.lsn import LSN
 from plans.errors import NotReady, StreamBroken, Unreachable
+from plans.holders import advice, in_progress
 
 if TYPE_CHECKING:
     from cdc.messages import Messages

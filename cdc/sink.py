@@ -20,6 +20,7 @@ from cdc.spool import Block, Spool
 from plans.errors import NotReady
 
 END_S_MAX = 30.0
+QUEUE_BYTES_MAX = 8 << 20
 KNOCK_S = 2.0
 """How often a follower that is away is looked for."""
 
@@ -68,7 +69,7 @@ class Sink(threading.Thread):
         self.tables = {flow.leader.name for flow in link.flows}
         self.block: Block = []
         self._known = known
-        self._spool = Spool(spill_bytes_max=spill_bytes_max)
+        self._spool = Spool(bytes_max=link.share(QUEUE_BYTES_MAX), spill_bytes_max=spill_bytes_max)
 
     @property
     def committed(self) -> LSN:

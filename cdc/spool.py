@@ -18,7 +18,6 @@ from typing import IO
 
 from cdc.parts import Part
 
-QUEUE_BYTES_MAX = 1 << 23
 QUEUE_MESSAGES_MAX = 100_000
 SPILL_BYTES_MAX = 1 << 30
 """Of one follower; what it lags behind beyond that, all of them wait for."""
@@ -39,7 +38,9 @@ def count_of(block: Block) -> int:
 class Spool:
     """Blocks on their way from the reader's thread to an applier's, first in, first out."""
 
-    def __init__(self, *, spill_bytes_max: int) -> None:
+    def __init__(self, *, bytes_max: int, spill_bytes_max: int) -> None:
+        """`bytes_max` are in memory."""
+        self._bytes_max = bytes_max
         self._spill_bytes_max = spill_bytes_max
         self._blocks: deque[Block] = deque()
         self._bytes = 0
@@ -113,7 +114,7 @@ class Spool:
     def _fits(self) -> bool:
         """Whether one more block may wait in memory: one always may, however large."""
         return not self._messages or (
-            self._messages < QUEUE_MESSAGES_MAX and self._bytes < QUEUE_BYTES_MAX
+            self._messages < QUEUE_MESSAGES_MAX and self._bytes < self._bytes_max
         )
 
     def _has_space(self) -> bool:

@@ -25,12 +25,9 @@ _TEXT_OID = 25
 
 
 def carries_binary(tables: Iterable[Table]) -> bool:
-    """Whether all rows of these tables may come in binary form.
-
-    Not XML: its binary form declares an encoding, and so is another text.
-    """
+    """Whether all rows of these tables may come in binary form."""
     return all(
-        column.is_portable and column.type not in ("xml", "xml[]")
+        column.is_portable
         for table in tables
         for column in table.columns
         if column.generated is None

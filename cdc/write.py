@@ -10,7 +10,7 @@ from cdc.batch import TableBatch
 from cdc.compaction import NetChanges, NetRows
 from cdc.compiled import CompiledFlow, Part
 from cdc.crash import crash_point
-from cdc.inflow import Inflow, Step, exchange
+from cdc.inflow import Exact, Inflow, Step, exchange
 from cdc.lsn import LSN
 from cdc.progress import Session
 from cdc.readback import read_back
@@ -26,10 +26,6 @@ LSN_SETTING = "dbsplit.lsn"
 
 class Incomplete(Exception):
     """Rows to be updated in part do not exist in the follower; the batch has been completed."""
-
-
-class Unexpected(Exception):
-    """The follower did not have the rows that it must have had."""
 
 
 class Way(Enum):
@@ -84,40 +80,31 @@ class BatchWriter:
             for staged in every:
                 if staged.partial:
                     self._require_complete(staged.batch, manner)
-        carrying, expected = self._carry_over(every, lsn, manner)
         appearing = [
             Inflow(flow.direct.into, staged.appearing, staged.appear)
             for staged in every
             for flow in staged.batch.to.flows
             if flow.direct and staged.appearing
         ]
-        met = exchange(self._connection, [*staging, *carrying, *appearing])
-        for place, (staged, count) in expected.items():
-            if met[len(staging) + place] != count:
-                raise Unexpected(str(staged.batch.to.leader.name))
+        carrying = self._carry_over(every, lsn, manner)
+        exchange(self._connection, [*staging, *carrying, *appearing])
 
-    def _carry_over(
-        self, every: Sequence[Staged], lsn: LSN, manner: Manner
-    ) -> tuple[list[bytes], dict[int, tuple[Staged, int]]]:
-        """What removes, updates and adds what is staged, and empties the stages.
-
-        And by their places which of the statements have to meet how many rows.
-        """
+    def _carry_over(self, every: Sequence[Staged], lsn: LSN, manner: Manner) -> list[Step]:
+        """What removes, updates and adds what is staged, and empties the stages."""
         flows = [(staged, flow) for staged in every for flow in staged.batch.to.flows]
-        run: list[bytes] = []
-        expected: dict[int, tuple[Staged, int]] = {}
+        run: list[Step] = []
         if manner.tracked:
             run.append(f"SELECT set_config('{LSN_SETTING}', '{lsn}', true)".encode())
         for staged, flow in flows:
             run += self._prepared(self._remove(staged, flow, manner))
         for staged, flow in flows:
             for statement, count in self._update(staged, flow):
-                run += self._session.prepared(statement)
-                expected[len(run) - 1] = staged, count
+                *before, last = self._session.prepared(statement)
+                run += [*before, Exact(last, count)]
             run += self._prepared(self._add(staged, flow, manner))
         for staged in every:
             run += self._prepared(self._clear(staged))
-        return run, expected
+        return run
 
     def _prepared(self, statements: Iterable[bytes]) -> Iterator[bytes]:
         for statement in statements:

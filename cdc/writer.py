@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from cdc.batch import TableBatch
+from cdc.inflow import Unexpected
 from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.progress import Counters, Reached, Session
-from cdc.write import BatchWriter, Incomplete, Manner, Unexpected, Way
+from cdc.write import BatchWriter, Incomplete, Manner, Way
 from plans.errors import StreamBroken
 from plans.routes import Kind
 

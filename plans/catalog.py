@@ -8,7 +8,7 @@ snapshot.  Types are written as ``format_type`` writes them under an empty
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -121,6 +121,7 @@ class Catalog:
     tables: Mapping[TableName, Table] = field(default_factory=dict)
     foreign_keys: tuple[ForeignKey, ...] = ()
     foreign_tables: tuple[TableName, ...] = ()  # their rows are in another database
+    foreign_partitions: frozenset[TableName] = frozenset()  # those of them that are partitions
     views: tuple[TableName, ...] = ()  # materialized ones too
     schemas_there: tuple[str, ...] = ()  # all of the database; () if it was not asked
 
@@ -132,21 +133,24 @@ class Catalog:
         return name
 
     def find(self, name: str) -> Table | None:
-        """The table that a plan calls ``name`` or ``schema.name``.
+        """The table that a plan calls ``name`` or ``schema.name``; see `named`."""
+        found = self.named(name, self.tables)
+        return self.tables[found] if found else None
+
+    def named(self, name: str, among: Container[TableName]) -> TableName | None:
+        """The relation, of those given, that is called ``name`` or ``schema.name``.
 
         A name may be quoted as in SQL, and need not be.  An unqualified name is
         looked up in the plan's schemas in their order.
         """
-        if '"' in name and len(parts := name_parts(name)) <= 2:
-            schemas = parts[:-1] or self.schemas
-            for schema in schemas:
-                if found := self.tables.get(TableName(schema, parts[-1])):
-                    return found
+        return next((one for one in self._readings(name) if one in among), None)
+
+    def _readings(self, name: str) -> Iterator[TableName]:
+        if '"' in name and len(parts := name_parts(name)) in (1, 2):
+            for schema in parts[:-1] or self.schemas:
+                yield TableName(schema, parts[-1])
         if "." in name:
             schema, _, table = name.partition(".")
-            if found := self.tables.get(TableName(schema, table)):
-                return found
+            yield TableName(schema, table)
         for schema in self.schemas:
-            if found := self.tables.get(TableName(schema, name)):
-                return found
-        return None
+            yield TableName(schema, name)

@@ -19,36 +19,41 @@ from psycopg.rows import DictRow, dict_row
 
 from plans import catalog_sql
 from plans.catalog import Catalog, Column, ForeignKey, Table, TableName
-from plans.errors import Locked
+from plans.holders import locked
 from plans.names import CONTROL_SCHEMA
 
 LOCK_WAIT_MS: Final = 5000
-"""pg_table_size() opens each table, and would wait for DDL without end."""
+"""pg_get_expr() opens a table, and would wait for DDL without end."""
 
 
 def read_catalog(
-    conn: psycopg.Connection[Any], schemas: Sequence[str], *, lock_wait_ms: int = LOCK_WAIT_MS
+    conn: psycopg.Connection[Any],
+    schemas: Sequence[str],
+    *,
+    patient: bool = True,
+    lock_wait_ms: int = LOCK_WAIT_MS,
 ) -> Catalog:
     """Read the tables of `schemas`, with all partitions of these wherever they are.
 
     Tables of extensions, temporary tables and our own control tables are left out.
     Reads in a transaction of its own (REPEATABLE READ, READ ONLY), so `conn`
-    must not be in one: ValueError.  Locked if a table stays locked by DDL.
+    must not be in one: ValueError.
+
+    Of a table that is locked, the size is that of the last ANALYZE.  The expressions of
+    its generated columns are waited for, and Locked says who locks it; who is not
+    `patient` gets NULL for them.
     """
     if conn.info.transaction_status != TransactionStatus.IDLE:
         raise ValueError("read_catalog() needs a connection that isn't in a transaction")
     wanted = tuple(schema for schema in schemas if schema != CONTROL_SCHEMA)
     try:
         with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-            patience = sql.SQL("SET LOCAL lock_timeout = {}").format(f"{lock_wait_ms}ms")
+            wait = sql.SQL("SET LOCAL lock_timeout = {}").format(f"{lock_wait_ms}ms")
             settings = map(sql.SQL, catalog_sql.SETTINGS)
-            cursor.execute(sql.SQL("; ").join([*settings, patience]))  # servers may be far away
-            return _Reader(cursor, wanted).catalog()
+            cursor.execute(sql.SQL("; ").join([*settings, wait]))  # servers may be far away
+            return _Reader(cursor, wanted, patient=patient).catalog()
     except psycopg.errors.LockNotAvailable as error:
-        raise Locked(
-            f"the catalog of {conn.info.dbname} can't be read: {error.diag.message_primary}",
-            hint="DDL, VACUUM FULL or LOCK TABLE holds a table; look at pg_locks, then try again",
-        ) from None
+        raise locked(conn, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,18 @@ class _Key:
 class _Reader:
     """The rows of one snapshot, put together."""
 
-    def __init__(self, cursor: psycopg.Cursor[DictRow], schemas: tuple[str, ...]) -> None:
+    def __init__(
+        self, cursor: psycopg.Cursor[DictRow], schemas: tuple[str, ...], *, patient: bool
+    ) -> None:
         self._cursor = cursor
+        self._patient = patient
         self._schemas = schemas
         relations = self._rows(catalog_sql.RELATIONS, schemas=list(schemas))
         self._relations = [row for row in relations if row["kind"] in "rp"]
         self._views = tuple(sorted(_name(row) for row in relations if row["kind"] in "vm"))
-        self._foreign = tuple(sorted(_name(row) for row in relations if row["kind"] == "f"))
+        foreign = [row for row in relations if row["kind"] == "f"]
+        self._foreign = tuple(sorted(map(_name, foreign)))
+        self._foreign_partitions = frozenset(_name(row) for row in foreign if row["is_partition"])
         self._oids = [row["oid"] for row in self._relations]
         self._partitions: dict[int, list[DictRow]] = defaultdict(list)
         for row in self._relations:
@@ -90,6 +100,7 @@ class _Reader:
             tables={table.name: table for table in sorted(tables, key=lambda table: table.name)},
             foreign_keys=tuple(self._foreign_keys()),
             foreign_tables=self._foreign,
+            foreign_partitions=self._foreign_partitions,
             views=self._views,
             schemas_there=tuple(server["schemas"]),
         )
@@ -125,7 +136,7 @@ class _Reader:
 
     def _columns(self) -> Mapping[int, tuple[Column, ...]]:
         found: dict[int, list[Column]] = defaultdict(list)
-        for row in self._rows(catalog_sql.COLUMNS, oids=self._oids):
+        for row in self._rows(catalog_sql.COLUMNS, oids=self._oids, patient=self._patient):
             found[row["relation"]].append(_column(row))
         return defaultdict(tuple, {oid: tuple(columns) for oid, columns in found.items()})
 

@@ -1,5 +1,7 @@
 """The queries by which a catalog is read; they run on PostgreSQL 15 and later."""
 
+# ruff: noqa: S608 - constants are put together
+
 from __future__ import annotations
 
 from typing import Final, LiteralString
@@ -19,6 +21,13 @@ SETTINGS: Final[tuple[LiteralString, ...]] = (
     "SET LOCAL extra_float_digits = 1",
 )
 
+# Tables that cannot be opened now; who waits for this lock keeps others out, too.
+_SHUT: Final[LiteralString] = """
+SELECT relation FROM pg_locks
+ WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
 SERVER: Final[LiteralString] = """
 SELECT current_setting('server_version_num')::int AS version,
        current_database()::text AS database,
@@ -27,7 +36,7 @@ SELECT current_setting('server_version_num')::int AS version,
 """
 
 # Partitions may be in a schema that the plan doesn't name.
-RELATIONS: Final[LiteralString] = """
+RELATIONS: Final[LiteralString] = f"""
 WITH RECURSIVE wanted AS (
     SELECT c.oid
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -47,7 +56,9 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
        p.oid::bigint AS parent_oid,
        CASE WHEN p.oid IS NOT NULL THEN ARRAY[pn.nspname::text, p.relname::text] END AS parent,
        CASE WHEN c.relkind = 'r' THEN greatest(c.reltuples, 0)::bigint ELSE 0 END AS rows,
-       CASE WHEN c.relkind = 'r' THEN coalesce(pg_table_size(c.oid), 0) ELSE 0 END AS bytes
+       CASE WHEN c.relkind <> 'r' THEN 0
+            WHEN c.oid IN ({_SHUT}) THEN c.relpages * current_setting('block_size')::bigint
+            ELSE coalesce(pg_table_size(c.oid), 0) END AS bytes
   FROM wanted
   JOIN pg_class c USING (oid)
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -56,43 +67,64 @@ SELECT c.oid::bigint AS oid, n.nspname::text AS schema, c.relname::text AS name,
   LEFT JOIN pg_namespace pn ON pn.oid = p.relnamespace
 """
 
-# `portable`: the binary form means the same on every server.  Types of initdb
-# have the same OID everywhere (below FirstGenbkiObjectId, 10000), also inside
-# arrays; reg* types are OIDs of objects; an enum's binary form is its label.  Of
-# extensions' types, those are trusted whose send functions write no OID and have
-# written the same in all of their versions that run on 15 and later.
+# A default has no columns in it, and is read without its table, which may be locked.
+#
+# `portable`: the binary form means the same on every server, for which all that a value is
+# made of must.  An enum's is its label.  Arrays and composites name the types of what is in
+# them, but since 14 a server believes that of the types of initdb alone, which have the same
+# OID everywhere (below FirstGenbkiObjectId, 10000): array_recv() and record_recv().  reg*
+# types are OIDs of objects.  Of extensions' types, those are trusted whose send functions
+# write no OID and have written the same in all of their versions that run on 15 and later.
 #
 # `toastable` doesn't ask attstorage: SET STORAGE leaves old values where they
 # are.  A value moves out of line only if it is longer than the pointer to it
-# (TOAST_POINTER_SIZE, 18 bytes, aligned 24), so short types are ruled out.
-COLUMNS: Final[LiteralString] = r"""
-WITH RECURSIVE used AS (
-    SELECT DISTINCT atttypid AS type, atttypid AS base
+# (TOAST_POINTER_SIZE, 18 bytes, aligned 24), so short types are ruled out.  Of
+# values made of others, all are long ones.
+COLUMNS: Final[LiteralString] = (
+    "WITH RECURSIVE shut AS (" + _SHUT + ")"
+    r"""
+, used AS (
+    SELECT DISTINCT atttypid AS type, atttypid AS part
       FROM pg_attribute WHERE attrelid = ANY (%(oids)s::oid[]) AND attnum > 0
-     UNION ALL
-    SELECT u.type, t.typbasetype
-      FROM used u JOIN pg_type t ON t.oid = u.base WHERE t.typtype = 'd'
+     UNION
+    SELECT u.type, p.part
+      FROM used u JOIN pg_type t ON t.oid = u.part
+      CROSS JOIN LATERAL (
+          SELECT t.typbasetype WHERE t.typtype = 'd'
+           UNION ALL
+          SELECT t.typelem WHERE t.typtype = 'b' AND t.typsend = 'array_send'::regproc
+           UNION ALL
+          SELECT rngsubtype FROM pg_range WHERE rngtypid = t.oid
+           UNION ALL
+          SELECT rngtypid FROM pg_range WHERE rngmultitypid = t.oid
+           UNION ALL
+          SELECT atttypid FROM pg_attribute
+           WHERE attrelid = t.typrelid AND t.typtype = 'c' AND attnum > 0 AND NOT attisdropped
+      ) AS p (part)
 ), types AS (
     SELECT u.type,
-           t.typtype = 'e'
-           OR (t.oid::bigint < 10000 AND t.typtype IN ('b', 'r', 'm')
-               AND t.typsend <> 0 AND t.typreceive <> 0
-               AND left(t.typname, 3) <> 'reg'
-               AND coalesce(left(e.typname, 3), '') <> 'reg'
-               AND t.typname <> ALL ('{pg_node_tree,pg_ndistinct,pg_dependencies,pg_mcv_list,
-                   pg_brin_bloom_summary,pg_brin_minmax_multi_summary,gtsvector}'::name[])
-           )
-           OR (t.typname = ANY (
-                   '{citext,hstore,ltree,geometry,geography,vector,halfvec,sparsevec}'::name[])
-               AND t.typsend <> 0 AND t.typreceive <> 0
-               AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
-                              AND d.objid = t.oid AND d.deptype = 'e')
+           bool_and(
+               t.typtype IN ('d', 'e', 'c', 'r', 'm')
+               OR (t.typtype = 'b' AND t.typsend = 'array_send'::regproc)
+               OR (t.oid::bigint < 10000 AND t.typtype = 'b'
+                   AND t.typsend <> 0 AND t.typreceive <> 0
+                   AND left(t.typname, 3) <> 'reg'
+                   AND t.typname <> ALL ('{pg_node_tree,pg_ndistinct,pg_dependencies,
+                       pg_mcv_list,pg_brin_bloom_summary,pg_brin_minmax_multi_summary,
+                       gtsvector}'::name[])
+               )
+               OR (t.typname = ANY ('{citext,hstore,ltree,geometry,geography,vector,halfvec,
+                       sparsevec}'::name[])
+                   AND t.typsend <> 0 AND t.typreceive <> 0
+                   AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
+                                  AND d.objid = t.oid AND d.deptype = 'e')
+               )
            ) AS portable,
-           t.typlen = -1 AND t.typstorage <> 'p'
-           AND t.typname <> ALL ('{inet,cidr}'::name[]) AS long
-      FROM used u JOIN pg_type t ON t.oid = u.base
-      LEFT JOIN pg_type e ON e.oid = t.typelem
-     WHERE t.typtype <> 'd'
+           bool_or(
+               t.typlen = -1 AND t.typstorage <> 'p' AND t.typname <> ALL ('{inet,cidr}'::name[])
+           ) FILTER (WHERE t.typtype <> 'd') AS long
+      FROM used u JOIN pg_type t ON t.oid = u.part
+     GROUP BY u.type
 ), named AS (
     -- What a function's text draws from; a name without a schema is of the function's own.
     SELECT p.oid AS routine, s.oid AS sequence,
@@ -146,7 +178,9 @@ SELECT a.attrelid::bigint AS relation, a.attname::text AS name,
        coalesce(t.portable, false) AS portable,
        a.attnotnull AS not_null, a.attidentity::text AS identity,
        a.attgenerated::text AS generated,
-       pg_get_expr(f.adbin, f.adrelid) AS expression,
+       CASE WHEN a.attgenerated = '' THEN pg_get_expr(f.adbin, 0)
+            WHEN NOT %(patient)s AND a.attrelid IN (TABLE shut) THEN 'NULL'
+            ELSE pg_get_expr(f.adbin, f.adrelid) END AS expression,
        CASE WHEN a.attcollation <> 0 AND a.attcollation <> y.typcollation
             THEN quote_ident(cn.nspname) || '.' || quote_ident(co.collname) END AS collation,
        coalesce(t.long, y.typlen = -1)
@@ -163,6 +197,7 @@ SELECT a.attrelid::bigint AS relation, a.attname::text AS name,
  WHERE a.attrelid = ANY (%(oids)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attrelid, a.attnum
 """
+)
 
 KEYS: Final[LiteralString] = """
 SELECT i.indrelid::bigint AS relation, i.indisprimary AS is_primary,

@@ -25,6 +25,7 @@ from plans.check_writers import check_roles
 from plans.compile import compile_all
 from plans.dependents import read_dependents
 from plans.findings import Finding, from_problem, ordered
+from plans.holders import require_unlocked
 from plans.lists import check_lists
 from plans.load import Plan
 from plans.problems import PlanProblems, Problem
@@ -69,7 +70,11 @@ def _line(problem: Problem) -> tuple[int, int]:
 
 
 def _checked(plan: Plan, conn: psycopg.Connection[Any]) -> tuple[Subject | None, list[Finding]]:
-    """The findings, with the subject if the plan could be compiled."""
+    """The findings, with the subject if the plan could be compiled.
+
+    NotReady if a table is locked: half of what is checked would wait for it.
+    """
+    require_unlocked(conn)
     catalog = read_catalog(conn, plan.source.schemas)
     compiled = compile_all(plan, catalog)
     subject = Subject.of(plan, catalog, compiled.routes)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from plans.catalog import Column
-from plans.check_subject import Subject, some
+from plans.check_subject import Subject
 from plans.collation_use import Use, collation_uses
 from plans.expressions import quoted
 from plans.findings import Finding, Severity
 from plans.routes import Kind, Route
+from plans.some import some
 from plans.target_facts import Facts
 
 _TEXT = ("text", "character", "name", "citext", "public.citext")

@@ -18,7 +18,9 @@ from plans.routes import Route
 Connection = psycopg.Connection[Any]
 
 # Counting a split table reads all of it; ten minutes are about 100 GB from a fast disk.
-QUERY_TIMEOUT: Final[LiteralString] = "SET LOCAL statement_timeout = '10min'"
+QUERY_TIMEOUT: Final[LiteralString] = (
+    "SET LOCAL statement_timeout = '10min'; SET LOCAL lock_timeout = '5s'"
+)
 
 ROWS_CODES: Final = frozenset({"rows-unowned", "rows-shared", "rows-unverified"})
 

@@ -15,6 +15,7 @@ from plans.check_subject import Subject
 from plans.findings import Finding, Severity
 from plans.places import Path
 from plans.routes import Route
+from plans.some import some
 
 _SHOWN_MAX = 12
 _TOGETHER = 40
@@ -43,11 +44,10 @@ def check_orphans(subject: Subject, conn: Connection) -> Iterator[Finding]:
             without.append(cut)
     if without:
         names = sorted({one.key.name for one in without})
-        more = f" and {len(names) - _SHOWN_MAX} more" if len(names) > _SHOWN_MAX else ""
         yield subject.finding(
             Severity.NOTE, "orphans-none", subject.plan.split, ("foreign_keys",),
             f"0 orphans today in {len(names)} of the keys that the split cuts:"
-            f" {', '.join(names[:_SHOWN_MAX])}{more}",
+            f" {some(names, _SHOWN_MAX)}",
         )  # fmt: skip
 
 

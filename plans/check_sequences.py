@@ -11,8 +11,9 @@ import psycopg
 
 from plans.boundary import held_columns
 from plans.catalog import TableName
-from plans.check_subject import Subject, some
+from plans.check_subject import Subject
 from plans.findings import Finding, Severity
+from plans.some import some
 
 Connection = psycopg.Connection[Any]
 

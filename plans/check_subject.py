@@ -111,9 +111,3 @@ def _roots(catalog: Catalog, moved: set[TableName]) -> Iterator[tuple[TableName,
             root = catalog.tables[root.parent]
         if root.name in moved:
             yield name, root.name
-
-
-def some(things: Sequence[object], shown: int = 3) -> str:
-    """The first of many, and how many more there are."""
-    names = ", ".join(map(str, things[:shown]))
-    return f"{names} and {len(things) - shown} more" if len(things) > shown else names

@@ -9,8 +9,9 @@ import psycopg
 
 from plans import names
 from plans.catalog import TableName
-from plans.check_subject import Subject, some
+from plans.check_subject import Subject
 from plans.findings import Finding, Severity
+from plans.some import some
 
 Connection = psycopg.Connection[Any]
 

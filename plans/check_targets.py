@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from plans.catalog import TableName
-from plans.catalog_first import CATALOG_FIRST
+from plans.catalog_first import catalog_first
 from plans.check_collations import check_collations
 from plans.check_left_out import check_left_out, not_told
 from plans.check_subject import Subject
@@ -83,7 +83,7 @@ def _ask(dsn: str | None) -> Facts | None:
             autocommit=True,
         ) as conn:
             conn.execute(STATEMENT_TIMEOUT)
-            conn.execute(sql.SQL("SELECT {}").format(sql.SQL(CATALOG_FIRST)))
+            conn.execute(sql.SQL("SELECT {}").format(catalog_first()))
             return read_facts(conn)
     except psycopg.Error:
         return None  # doctor says why

@@ -1,6 +1,7 @@
 """The plan file's format: what may be written where, and what it means.
 
-Each class is one mapping of the file.  Nothing here looks at a database or at
+Each class is one mapping of the file; the text below a key is what the reference and the
+schema say of it (`plans.plan_schema`).  Nothing here looks at a database or at
 another part of the file: contradictions within the file are found by
 `plans.coherence`, contradictions with the database by `plans.compile`.
 """
@@ -39,9 +40,8 @@ Dsn = Annotated[Text, Field(repr=False)]
 
 
 class _Mapping(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+    # Built when first used: then only the whole, and not each part of it as well.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 def _beside_the_plan(path: Path, info: ValidationInfo) -> Path:

@@ -15,8 +15,9 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from plans.model import NAME_PATTERN, PlanFile
+from plans.model import NAME_PATTERN
 from plans.places import Path as PlanPath
+from plans.plan_schema import schema
 
 BUNDLED: Final = Path(__file__).parent / "crm_shop" / "plan.yaml"
 LINES_MAX: Final = 12
@@ -167,8 +168,8 @@ WHERE: Final[Mapping[str, str]] = {
 
 def reference_text() -> str:
     """The reference as it stands in docs/plan.md."""
-    schema = PlanFile.model_json_schema()
-    mappings: dict[str, Schema] = {"PlanFile": schema, **schema["$defs"]}
+    whole = schema()
+    mappings: dict[str, Schema] = {"PlanFile": whole, **whole["$defs"]}
     plan = _Bundled(BUNDLED)
     sections = [_section(name, mappings[name], mappings, plan) for name in WHERE]
     return "\n".join([HEAD, *sections])

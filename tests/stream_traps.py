@@ -618,6 +618,89 @@ VALUES = (
         ),
     ),
     Trap(
+        "a key that is a composite, beside large values",
+        """CREATE TYPE tint AS ENUM ('dark', 'dim');
+           CREATE TYPE bulb AS (name text, now tint, were tint[]);
+           CREATE TABLE bulbs (t tint[], b bulb, n int, big text, PRIMARY KEY (t, b));
+           ALTER TABLE bulbs ALTER big SET STORAGE EXTERNAL""",
+        "bulbs: {owner: a, reference_in: [b]}\n",
+        rows="INSERT INTO bulbs SELECT ARRAY['dark', NULL]::tint[],"
+        f" (n::text, 'dim', '{{dark,NULL}}')::bulb, n, {big('b')} FROM generate_series(1, 9) n",
+        changes=(
+            "UPDATE bulbs SET n = -n",
+            "UPDATE bulbs SET t = t || 'dim'::tint WHERE n = -2",
+            "UPDATE bulbs SET b.were = '{}' WHERE n = -3",
+            "DELETE FROM bulbs WHERE n = -4",
+        ),
+    ),
+    Trap(
+        "values that name the types of what is in them",
+        """CREATE TYPE shade AS ENUM ('dark', 'dim', 'it''s "li,ght');
+           CREATE DOMAIN few AS int CHECK (VALUE < 9);
+           CREATE DOMAIN shades AS shade[];
+           CREATE TYPE lamp AS (name text, now shade, were shade[], n few, all_of shades[]);
+           CREATE TYPE lights AS (one lamp, more lamp[]);
+           CREATE TABLE lit (
+               id int PRIMARY KEY, s shade[], f few[], d shades, ds shades[], l lamp,
+               ls lights[], big shade[]
+           );
+           ALTER TABLE lit ALTER big SET STORAGE EXTERNAL;
+           CREATE TABLE lit_rows (id int PRIMARY KEY, s shade[] NOT NULL, l lamp, big shade[]);
+           ALTER TABLE lit_rows ALTER big SET STORAGE EXTERNAL;
+           CREATE TABLE lit_keyless (s shade[], l lamp, ls lights[])""",
+        """lit:
+  owner: a
+  reference_in: [b]
+  derive:
+    - into: hub.lit_derived
+      key: {id: id}
+      columns: {first: "s[1]::text", now: "(l).now::text", many: "cardinality(big)"}
+lit_rows: {split_rows: {a: "cardinality(s) = 2", b: "cardinality(s) <> 2"}}
+lit_keyless: a
+""",
+        derived="CREATE TABLE public.lit_derived (id int PRIMARY KEY, first text, now text,"
+        " many int);",
+        rows="""INSERT INTO lit SELECT n, '{dark,NULL}', '{1,NULL,8}', '{dim}',
+                   '{"{dim}",NULL,"{}"}', ('l' || n, 'dim', '{dark}', 1, '{"{dark}"}')::lamp, NULL,
+                   array_fill('dim'::shade, ARRAY[2000])
+                   FROM generate_series(1, 9) n;
+               INSERT INTO lit_rows SELECT n, array_fill('dim'::shade, ARRAY[n]),
+                   (NULL, 'dim', '{}', n, '{}')::lamp, array_fill('dark'::shade, ARRAY[2000])
+                   FROM generate_series(1, 4) n;
+               INSERT INTO lit_keyless SELECT ARRAY['dark']::shade[],
+                   ('l', NULL, NULL, n % 3, NULL)::lamp, ARRAY[ROW(NULL, '{}')::lights, NULL]
+                   FROM generate_series(1, 9) n""",
+        changes=(
+            """UPDATE lit SET s = '{}', f = '{}', d = '{}', ds = '{}', ls = '{}' WHERE id = 1""",
+            """UPDATE lit SET s = '[0:1][3:4]={{dark,NULL},{"it''s \\"li,ght",dim}}',
+                   ls = ARRAY[NULL, ROW(NULL, NULL)::lights,
+                       ROW(ROW('', 'dark', '{}', 8, '{NULL}')::lamp,
+                       ARRAY[ROW('a', NULL, '{dim,NULL}', NULL, NULL)::lamp, NULL])::lights]
+                   WHERE id = 2""",
+            "UPDATE lit SET s = NULL, f = NULL, d = NULL, l = NULL WHERE id = 3",
+            "UPDATE lit SET l.were = '{dim}', big = NULL WHERE id = 4",
+            "UPDATE lit SET id = 105, l.name = 'moved' WHERE id = 5",
+            """INSERT INTO lit SELECT id + 10, s, f, d, ds, l, ls, big FROM lit WHERE id < 3""",
+            "DELETE FROM lit WHERE id = 6",
+            "UPDATE lit_rows SET s = s || 'dark'::shade",
+            "UPDATE lit_rows SET id = 12, s = '{dark,dark}' WHERE id = 2",
+            "UPDATE lit_keyless SET s = s || 'dim'::shade WHERE (l).n = 1",
+            "DELETE FROM lit_keyless WHERE (l).n = 2",
+        ),
+    ),
+    Trap(
+        "types that come as text",
+        "CREATE TABLE in_text (id int PRIMARY KEY, names regtype[], rights aclitem[])",
+        "in_text: a\n",
+        rows="INSERT INTO in_text SELECT n, '{int}' FROM generate_series(1, 5) n",
+        changes=(
+            """UPDATE in_text SET names = '{text,NULL}', rights = '{postgres=r/postgres}'
+                   WHERE id < 3""",
+            "DELETE FROM in_text WHERE id = 4",
+            "INSERT INTO in_text VALUES (6, '{}', '{}')",
+        ),
+    ),
+    Trap(
         "text that COPY has to escape",
         r"""CREATE TABLE texts (id int PRIMARY KEY, v text, w text);
             CREATE TABLE texts_key (v text PRIMARY KEY, n int)""",

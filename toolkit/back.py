@@ -13,9 +13,9 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection, connect
-from cdc.holders import advice, in_progress
 from plans import names
 from plans.errors import NotReady
+from plans.holders import advice, in_progress
 from toolkit import markers, state
 from toolkit.opened import Split
 from toolkit.removal import drop_slot

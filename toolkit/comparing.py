@@ -8,18 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from psycopg import sql
-
 from cdc.connect import connect, describe
-from plans.catalog import Catalog, Column, Table, name_parts
+from plans.catalog import Catalog, Table, TableName, name_parts
 from plans.catalog_read import read_catalog
 from plans.errors import NotReady
-from plans.routes import Kind, Route, RouteColumn
+from validators.common_types import common_type
 from validators.compare import compare_routes
+from validators.plain_pairs import plain_pair
 from validators.results import Progress, TableResult
 from validators.scans import SNAPSHOT_S_MAX, Course
 from validators.scope import Scope
-from validators.sides import Pair, pair_of
+from validators.sides import Pair
 
 SETTLE_S = 0.5
 
@@ -28,7 +27,7 @@ SETTLE_S = 0.5
 class Wish:
     """What is to be compared, and how."""
 
-    tables: tuple[str, ...] = ()  # all that the first database has, if empty
+    tables: tuple[str, ...] = ()  # all of both databases, if empty
     schemas: tuple[str, ...] = ("public",)  # where tables are that are named without one
     key: tuple[str, ...] = ()  # instead of the primary key
     leave_out: tuple[str, ...] = ()  # columns
@@ -39,22 +38,60 @@ class Wish:
     """How long a row that differs may take to become equal: the delay of a replica."""
 
 
+@dataclass(frozen=True, slots=True)
+class UnlikeTypes:
+    """A column whose type is not the same on both sides."""
+
+    table: TableName
+    column: str
+    left: str
+    right: str
+    compared_as: str  # a type, "number" or "text"
+
+    def as_dict(self) -> dict[str, str]:
+        """As the verb's result has it."""
+        return {
+            "table": str(self.table),
+            "column": self.column,
+            "left": self.left,
+            "right": self.right,
+            "compared_as": self.compared_as,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison brought."""
+
+    tables: tuple[TableResult, ...]
+    unlike_types: tuple[UnlikeTypes, ...]
+    left_out: tuple[TableName, ...]  # foreign tables: their rows are in other databases
+
+
 def compare_databases(
     left_dsn: str, right_dsn: str, wish: Wish, report: Callable[[Progress], None]
-) -> list[TableResult]:
+) -> Compared:
     """Compare tables of the same names in two databases, all rows or those of the scope.
 
     A row differs if it still does after `settle_s` seconds, twice, and has not
     changed on the left meanwhile.  Raises NotReady, with all that is wrong, for
-    tables, columns and keys that are not on both sides.
+    tables, columns and keys that are not on both sides, and for one database given twice.
     """
     with ThreadPoolExecutor(2) as pool:
-        left, right = pool.map(partial(_catalog, wish=wish), (left_dsn, right_dsn))
-    routes, wrong = [], list[str]()
-    names = wish.tables or _all(left)
+        looked = pool.map(partial(_look, wish=wish), (left_dsn, right_dsn))
+        (left, our_identity), (right, their_identity) = looked
+    if our_identity == their_identity:
+        raise NotReady(
+            f"both are the same database, {describe(left_dsn)}: comparing it with itself"
+            " proves nothing",
+            hint="give the DSNs of two databases",
+        )
+    chosen = list[_Chosen]()
+    wrong = list[str]()
+    names = _names(left, right, wish)
     for name in names:
         try:
-            routes.append(_route(left, right, name, wish))
+            chosen.append(_choose(left, right, name, wish))
         except _Wrong as error:
             wrong.append(str(error))
     found = [table for side in (left, right) for name in names if (table := side.find(name))]
@@ -65,14 +102,14 @@ def compare_databases(
     if wrong:
         raise NotReady(
             "; ".join(wrong),
-            hint="name tables as schema.table, see --schema, --key and --exclude",
+            hint="name tables as schema.table with --tables, see --schema, --key and --exclude",
         )
-    if not routes:
+    if not chosen:
         raise NotReady(
             f"{describe(left_dsn)} has no tables in schema {', '.join(wish.schemas)}",
             hint="name others with --schema",
         )
-    pairs = [_pair(route, left_dsn, right_dsn, wish) for route in routes]
+    pairs = [_pair(one, left_dsn, right_dsn, wish) for one in chosen]
     wish.scope.require_bounds(pairs)
 
     def wait(timeout_s: float) -> bool:
@@ -80,23 +117,49 @@ def compare_databases(
         return True
 
     course = Course(jobs=wish.jobs, snapshot_s_max=wish.snapshot_s_max)
-    return compare_routes(pairs, wait, course=course, report=report)
+    results = compare_routes(pairs, wait, course=course, report=report)
+    unlike = [unlike for one in chosen for unlike in one.unlike_types()]
+    foreign = set[TableName]() if wish.tables else _foreign(left) | _foreign(right)
+    return Compared(tuple(results), tuple(unlike), tuple(sorted(foreign)))
 
 
 class _Wrong(Exception):
     """A table that cannot be compared, and why."""
 
 
-def _pair(route: Route, left_dsn: str, right_dsn: str, wish: Wish) -> Pair:
-    pair = pair_of(route, source_dsn=left_dsn, target_dsn=right_dsn)
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A table of both databases."""
+
+    left: Table
+    right: Table
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+    def unlike_types(self) -> Iterator[UnlikeTypes]:
+        for name in self.columns:
+            ours, theirs = self.left.column(name).type, self.right.column(name).type
+            if ours != theirs:
+                words = common_type(ours, theirs).words
+                yield UnlikeTypes(self.left.name, name, ours, theirs, words)
+
+
+def _pair(one: _Chosen, left_dsn: str, right_dsn: str, wish: Wish) -> Pair:
+    pair = plain_pair(
+        one.left, one.right, one.columns, one.key, left_dsn=left_dsn, right_dsn=right_dsn
+    )
     return wish.scope.of(pair)
 
 
-def _catalog(dsn: str, wish: Wish) -> Catalog:
+def _look(dsn: str, wish: Wish) -> tuple[Catalog, object]:
+    """What a database has, and what no other database has in common with it."""
     named = {schema for name in wish.tables for schema in _schemas_in(name)}
-    with connect(dsn, name="dbsplit compare") as connection:
+    with connect(dsn, name="dbsplit compare", may_be_lent=True) as connection:
+        identity = connection.execute(
+            "SELECT pg_postmaster_start_time(), current_database()"
+        ).fetchone()
         catalog = read_catalog(connection, [*wish.schemas, *sorted(named - {*wish.schemas})])
-    return replace(catalog, schemas=wish.schemas)
+    return replace(catalog, schemas=wish.schemas), identity
 
 
 def _schemas_in(name: str) -> set[str]:
@@ -105,60 +168,75 @@ def _schemas_in(name: str) -> set[str]:
     return {*quoted[:-1], name.partition(".")[0]}
 
 
-def _all(catalog: Catalog) -> list[str]:
-    """The names of all tables; partitions go with their roots."""
-    return [
-        table.name.identifier.as_string()
-        for table in catalog.tables.values()
-        if not table.is_partition
-    ]
+def _names(left: Catalog, right: Catalog, wish: Wish) -> list[str]:
+    """The tables that are wanted, each once; partitions go with their roots."""
+    if not wish.tables:
+        every = [*left.tables.values(), *right.tables.values()]
+        return list(dict.fromkeys(_quoted(one.name) for one in every if not one.is_partition))
+    wanted: dict[str, None] = {}
+    for name in wish.tables:
+        table = left.find(name)
+        if table is None:
+            wanted[name] = None
+            continue
+        # A query of a table shows the rows of those that inherit from it, too.
+        for one in (table.name, *_heirs(left, table.name), *_heirs(right, table.name)):
+            wanted[_quoted(one)] = None
+    return list(wanted)
 
 
-def _route(left: Catalog, right: Catalog, name: str, wish: Wish) -> Route:
-    ours, theirs = _found(left, name, "left"), _found(right, name, "right")
+def _foreign(catalog: Catalog) -> set[TableName]:
+    """Foreign tables that are not read with a table that they are partitions of."""
+    return set(catalog.foreign_tables) - catalog.foreign_partitions
+
+
+def _heirs(catalog: Catalog, name: TableName) -> Iterator[TableName]:
+    for table in catalog.tables.values():
+        if table.parent == name and not table.is_partition:
+            yield table.name
+            yield from _heirs(catalog, table.name)
+
+
+def _quoted(name: TableName) -> str:
+    return name.identifier.as_string()
+
+
+def _choose(left: Catalog, right: Catalog, name: str, wish: Wish) -> _Chosen:
+    ours = _found(left, name, "left")
+    theirs = _found(right, _quoted(ours.name), "right")
     columns = tuple(_columns(ours, theirs, wish))
-    return Route(
-        id=str(ours.name),
-        service="",
-        owner="",
-        kind=Kind.WHOLE,
-        source=ours,
-        target=theirs.name,
-        columns=columns,
-        key=_key(ours, [column.name for column in columns], wish),
-    )
+    return _Chosen(ours, theirs, columns, _key(ours, columns, wish))
 
 
 def _found(catalog: Catalog, name: str, side: str) -> Table:
-    table = catalog.find(name)
-    if table is None:
-        raise _Wrong(f"the {side} database has no table {name}")
-    return table
+    if table := catalog.find(name):
+        return table
+    if view := catalog.named(name, catalog.views):
+        raise _Wrong(f"{view} is a view in the {side} database, and only tables are compared")
+    if foreign := catalog.named(name, catalog.foreign_tables):
+        raise _Wrong(
+            f"{foreign} is a foreign table in the {side} database, and its rows are in another"
+        )
+    plain = (".".join(name_parts(name)) if name.startswith('"') else "") or name
+    raise _Wrong(f"the {side} database has no table {plain}")
 
 
-def _columns(ours: Table, theirs: Table, wish: Wish) -> Iterator[RouteColumn]:
-    there = {column.name: column for column in theirs.columns}
+def _columns(ours: Table, theirs: Table, wish: Wish) -> Iterator[str]:
+    there = {column.name for column in theirs.columns}
     names = {column.name for column in ours.columns}
     for column in ours.columns:
         if column.name in wish.leave_out:
             continue
         if column.name not in there:
             raise _Wrong(f"column {column.name} of {ours.name} is missing on the right")
-        yield _column(column, there[column.name])
-    surplus = [name for name in there if name not in names and name not in wish.leave_out]
+        yield column.name
+    surplus = [
+        column.name
+        for column in theirs.columns
+        if column.name not in names and column.name not in wish.leave_out
+    ]
     if surplus:
         raise _Wrong(f"column {surplus[0]} of {ours.name} is missing on the left")
-
-
-def _column(ours: Column, theirs: Column) -> RouteColumn:
-    return RouteColumn(
-        name=ours.name,
-        expression=sql.Identifier(ours.name).as_string(),
-        reads=frozenset([ours.name]),
-        type=theirs.type,
-        plain=ours.name,
-        binary=False,  # nothing is copied
-    )
 
 
 def _key(table: Table, columns: Sequence[str], wish: Wish) -> tuple[str, ...]:

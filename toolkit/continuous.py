@@ -36,6 +36,12 @@ SMALL_ROWS = 20_000
 TOGETHER_MAX = 100
 """Small tables of a service are compared with each other, at most so many at a time."""
 REST_S = 0.5
+DEAD_S_MAX = 60.0
+"""The stream ends a move whose process is gone within a second, but it may not run."""
+
+STUCK_HINT = (
+    "a move was begun and its process is gone: `dbsplit stream` ends it, or the same command again"
+)
 BETWEEN = (Phase.DRAINING, Phase.SETTLED)
 
 
@@ -151,6 +157,7 @@ class _Watch:
     handover: Handover | None = None
     _open: OpenDifferences = field(default_factory=OpenDifferences)
     _examples: Examples = field(default_factory=Examples)
+    _stuck: tuple[str, ...] = ()  # services whose move nobody ends, which was told
     _reasons: dict[str, str] = field(default_factory=dict)  # why a table was last unverified
 
     @property
@@ -200,10 +207,25 @@ class _Watch:
             time.sleep(min(REST_S, left_s))
 
     def _let_moves_pass(self) -> None:
-        """A cutover compares for itself, and wants the servers for it."""
-        while locks.is_held(self.source, self.split.name, locks.CUTOVER) or any(
-            phase in BETWEEN for phase in state.phases(self.source, self.split.name).values()
-        ):
+        """A cutover compares for itself, and wants the servers for it.
+
+        That of a live process is waited for, as it has limits of its own.  Of a dead one it
+        is told that nobody ends it, and comparing goes on.
+        """
+        died = time.monotonic()
+        while True:
+            now = state.phases(self.source, self.split.name)
+            between = [service for service, phase in now.items() if phase in BETWEEN]
+            if locks.is_held(self.source, self.split.name, locks.CUTOVER):
+                died = time.monotonic()
+            elif not between:
+                self._stuck = ()
+                return
+            elif time.monotonic() > died + DEAD_S_MAX or self._stuck == tuple(between):
+                if not self._stuck:
+                    self.say("stuck", {"services": between, "hint": STUCK_HINT})
+                self._stuck = tuple(between)
+                return
             time.sleep(REST_S)
 
     def _compared(self, routes: Sequence[Route]) -> list[TableResult]:

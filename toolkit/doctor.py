@@ -10,9 +10,9 @@ from typing import Final
 from cdc.connect import Connection, connect
 from cdc.slot import require_whole
 from plans import names
-from plans.check_subject import some
 from plans.errors import NotReady, StreamBroken
 from plans.load import Plan
+from plans.some import some
 from toolkit import state
 from toolkit.journal import verify_chain
 from toolkit.need import Need
@@ -138,11 +138,14 @@ def _slot(connection: Connection, where: str, slot: str) -> Need:
 
 def _identities(connection: Connection, where: str, publication: str) -> Need:
     """Whether applications may change what is published: PostgreSQL wants an identity for that."""
+    # Not pg_get_publication_tables(), which waits for DDL.
     rows = connection.execute(
-        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_publication AS p,"
-        " pg_get_publication_tables(p.pubname::text) AS t JOIN pg_class AS c ON c.oid = t.relid"
-        " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE p.pubname = %s AND c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index AS i"
+        "WITH RECURSIVE published AS (SELECT r.prrelid AS oid FROM pg_publication_rel AS r"
+        " JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = %s UNION"
+        " SELECT i.inhrelid FROM published AS b JOIN pg_inherits AS i ON i.inhparent = b.oid)"
+        " SELECT format('%%I.%%I', n.nspname, c.relname) FROM published JOIN pg_class AS c"
+        " USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relkind = 'r' AND c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index AS i"
         " WHERE i.indrelid = c.oid AND i.indisvalid AND CASE c.relreplident"
         " WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident END)"
         " ORDER BY 1",

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -110,7 +111,9 @@ def carry(path: Path, error: SplitError, say: Say, stop: threading.Event) -> Non
         raise stopped(plan, stopping or met) from error
     say("schema changed", {"changes": [str(change) for change in met]})
     try:
-        done = _refreshed(path, Answers(anew=anew), say, stop)
+        patience = Patience()
+        patience.follows()
+        done = refresh_patiently(path, Answers(anew=anew), say, stop, patience)
     except (PlanInvalid, NotReady, GateClosed) as refused:
         raise StreamBroken(str(refused), hint=refused.hint) from error
     if done.to_repair:
@@ -118,14 +121,25 @@ def carry(path: Path, error: SplitError, say: Say, stop: threading.Event) -> Non
         say("to repair", {"routes": list(done.to_repair), "by": by})
 
 
-def _refreshed(path: Path, answers: Answers, say: Say, stop: threading.Event) -> Refreshed:
+def refresh_patiently(
+    path: Path,
+    answers: Answers,
+    say: Say,
+    stop: threading.Event,
+    patience: Patience,
+    *,
+    dry_run: bool = False,
+) -> Refreshed:
     """Refresh; what a broken connection has interrupted goes on where it stopped."""
-    patience = Patience()
-    patience.follows()
+
+    def said(step: str, details: dict[str, Any]) -> None:
+        patience.follows()  # who begins a refresh is told at once what does not answer
+        say(step, details)
+
     while True:
         patience.begin()
         try:
-            return refresh(path, answers, say)
+            return refresh(path, answers, said, dry_run=dry_run)
         except (NotReady, psycopg.Error) as error:
             if _stopped_before_again(patience, error, say, stop):
                 raise

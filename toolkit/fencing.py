@@ -15,9 +15,9 @@ from psycopg import sql
 
 from cdc.connect import Connection
 from cdc.crash import crash_point
-from cdc.holders import advice, holding
 from plans.catalog import Table, TableName
 from plans.errors import GivenUp
+from plans.holders import advice, holding
 from toolkit import fence_sql
 from toolkit.fence import (
     ALL_TRIGGERS,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plans.errors import GateClosed, NotReady
+from plans.errors import GateClosed
 from plans.model import Limits
 from toolkit.slot_health import HEALTHY, SlotHealth, duration
 
@@ -146,14 +146,14 @@ def unknown(silent: Iterable[str]) -> Gate:
     )
 
 
-def untold(error: NotReady) -> Gate:
+def untold(why: str, hint: str) -> Gate:
     """The same while they answer, and their tables cannot be looked at."""
     return Gate(
         "targets",
         False,  # noqa: FBT003
-        str(error),
+        why,
         "all answer",
-        f"{error.hint}; the other gates are not known until then",
+        f"{hint}; the other gates are not known until then",
     )
 
 

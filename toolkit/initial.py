@@ -40,8 +40,6 @@ from toolkit.state import Phase
 from toolkit.target_server import ask_server, schema_of
 from toolkit.throttling import throttled
 
-CATCH_UP_POLL_S = 0.1
-
 SNAPSHOTS_MAX = 5
 """How often tables that were rewritten before they could be copied are tried again at once."""
 
@@ -82,7 +80,7 @@ def copy(
         ) as throttle:
             initial = _Initial(split, source, services, tally, throttle, jobs)
             try:
-                _copy_all(initial, report, chunk_bytes)
+                under_snapshots(lambda: initial.run(initial.copying(chunk_bytes), report))
             except GateClosed:
                 retained = read_slot(source, slot).retained_bytes
                 if is_over_budget(split, source, retained):
@@ -96,17 +94,19 @@ def copy(
         return _rows(split, services)
 
 
-def _copy_all(initial: _Initial, report: Report, chunk_bytes: int) -> None:
-    """Copy under one snapshot after the other, until no table was rewritten meanwhile."""
+def under_snapshots(copy_rest: Callable[[], Collection[TableName]]) -> None:
+    """Copy under one snapshot after the other, until no table was rewritten meanwhile.
+
+    `copy_rest` copies what is left under a snapshot of its own, and returns such tables.
+    """
     changed: Collection[TableName] = ()
     for _ in range(SNAPSHOTS_MAX):
-        changed = initial.run(initial.copying(chunk_bytes), report)
-        if not changed:
+        if not (changed := copy_rest()):
             return
     raise NotReady(
         f"{', '.join(map(str, sorted(changed)))} was truncated, rewritten or dropped each "
         f"time before it could be copied, {SNAPSHOTS_MAX} times",
-        hint="stop whoever does that for a while, then run `dbsplit copy` again: "
+        hint="stop whoever does that for a while, then run the same command again: "
         "what is copied stays",
     )
 
@@ -231,12 +231,7 @@ class _Initial:
             follower = Follower(forward_feed(split, of_several_moments=True))
             follower.start()
             try:
-                while follower.position < goal:
-                    if follower.failure is not None:
-                        raise follower.failure
-                    if follower.position > LSN(0):  # or the whole log would seem to be behind
-                        report(CatchUpProgress(max(0, goal - follower.position)))
-                    time.sleep(CATCH_UP_POLL_S)
+                follower.reach(goal, lambda left: report(CatchUpProgress(left)))
             finally:
                 follower.stop()
                 follower.join(timeout=30)

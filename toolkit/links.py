@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cdc.connect import connect
@@ -12,13 +13,13 @@ from cdc.link import Link
 from cdc.lsn import LSN
 from cdc.past import Past
 from cdc.slot import Server
-from cdc.stage import carries_binary
 from plans import names
 from plans.errors import NotReady, StreamBroken
 from plans.routes import Kind, Route
 from plans.schema.staging import staging_types
 from toolkit.opened import Split
 from toolkit.prepared import passed_of, past_of, past_of_leader
+from toolkit.privileges import require_temporary
 from toolkit.slot_server import SOURCE, known_server
 
 
@@ -30,7 +31,8 @@ def forward_feed(
     Until the stream has passed the latest horizon, targets may be of several moments.
 
     Raises NotReady if a route is not copied yet: without its horizon the stream
-    would not know which changes the copy has.
+    would not know which changes the copy has; or if the role may not stage rows in a target, or in
+    the source on a way back.
     """
     taken = [route for route in split.routes if route.id not in aside]
     # A target without a route now goes on with the others: it will have one again.
@@ -65,6 +67,7 @@ def _from_source(
 ) -> Feed:
     links = []
     with connect(split.plan.source.dsn) as source:
+        require_temporary(source, "source")  # a way back may begin at any time
         passed = passed_of(source, split.name)
     server: Server | None = None
     for service in split.plan.services:
@@ -72,6 +75,7 @@ def _from_source(
             continue
         routes = [route for route in taken if route.service == service]
         with connect(split.plan.source.dsn) as source, connect(split.dsn(service)) as target:
+            require_temporary(target, f"service {service}")
             there = copied(target)
             server = known_server(target, split.name, SOURCE) or server
             tables = {route.source.name: route.source for route in routes}
@@ -112,13 +116,14 @@ def _from_source(
                 of_several_moments=manner.of_several_moments,
                 horizons=horizons,
                 types=staging.types,
+                sharing=len(split.plan.services),
             )
         )
     with connect(split.plan.source.dsn) as source:
         noted = past_of(source, split.name)
     tables = {route.source.name: route.source for route in split.routes}
     followed = {route.source.name for route in taken}
-    return Feed(
+    feed = Feed(
         name=split.name,
         leader_dsn=split.plan.source.dsn,
         slot=manner.slot,
@@ -126,8 +131,8 @@ def _from_source(
         links=tuple(links),
         elsewhere=tuple(tables[name] for name in sorted(tables.keys() - followed)),
         server=server,
-        past=Past.of(noted, binary=carries_binary(f.leader for link in links for f in link.flows)),
     )
+    return replace(feed, past=Past.of(noted, binary=feed.binary))
 
 
 def back_feed(split: Split, service: str) -> Feed:
@@ -152,16 +157,17 @@ def back_feed(split: Split, service: str) -> Feed:
         flows=tuple(split.back(route) for route in split.owned([service])),
         horizons=passed,
         backwards=True,
+        sharing=len(split.plan.services),
     )
-    return Feed(
+    feed = Feed(
         name=f"{split.name}/{service} back",
         leader_dsn=split.dsn(service),
         slot=names.back_slot(split.name, service),
         publication=names.back_publication(split.name, service),
         links=(link,),
         server=server,
-        past=Past.of(past, binary=carries_binary(flow.leader for flow in link.flows)),
     )
+    return replace(feed, past=Past.of(past, binary=feed.binary))
 
 
 def require_copied(split: Split, routes: Iterable[Route]) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cdc.connect import Connection
-from cdc.holders import prepared
 from cdc.slot import read_slot
 from plans import names
 from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
+from plans.holders import prepared
 from toolkit import locks, slot_health
 from toolkit.gates import IS_NEW, Crossing, Readiness
 from toolkit.opened import Split, schemas_of

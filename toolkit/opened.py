@@ -99,7 +99,7 @@ def open_split(
     """
     plan = load_plan(path, os.environ, targets=dsns)
     with connect(plan.source.dsn) as source:
-        catalog = read_catalog(source, plan.source.schemas)
+        catalog = read_catalog(source, plan.source.schemas, patient=not tolerant)
         if prepared or tolerant:
             catalog = without_ignored(catalog, plan, source)
         if prepared and not tolerant and not refreshing:
@@ -125,8 +125,9 @@ def read_targets(
     for service, target in plan.services.items():
         try:
             with connect(target.dsn) as connection:
+                schemas = schemas_of(connection)
                 targets[service] = read_catalog(
-                    connection, schemas_of(connection), lock_wait_ms=wait_ms
+                    connection, schemas, patient=not tolerant, lock_wait_ms=wait_ms
                 )
         except NotReady as error:
             if tolerant:

@@ -16,7 +16,8 @@ from cdc.connect import Connection
 from cdc.replication import ReplicationConnection
 from plans.errors import NotReady
 from plans.load import Plan
-from toolkit.need import Need
+from plans.some import some
+from toolkit.need import Need, require
 
 ORIGIN_FUNCTIONS: Final = (
     "pg_replication_origin_create(text)",
@@ -24,7 +25,6 @@ ORIGIN_FUNCTIONS: Final = (
     "pg_replication_origin_session_setup(text)",
 )
 INHERIT_SINCE: Final = 160_000
-SHOWN_MAX: Final = 3
 
 _WHO: Final[LiteralString] = """
 SELECT rolsuper, rolreplication, rolname::text, current_database()::text,
@@ -80,6 +80,26 @@ def target_privileges(plan: Plan, service: str, target: Connection) -> Need:
     return _of_role(target, dsn, f"service {service}", plan.source.schemas)
 
 
+def require_temporary(follower: Connection, where: str) -> None:
+    """Check that an applier can make its stages; NotReady with the GRANT if not.
+
+    It makes them when a table first changes, which may be long after it began.
+    """
+    row = follower.execute(
+        "SELECT quote_ident(current_database()), quote_ident(current_user),"
+        " has_database_privilege(current_database(), 'TEMPORARY')"
+    ).fetchone()
+    assert row is not None  # noqa: S101
+    name, role, has_it = row
+    what, grant = _temporary(name, role)
+    require([Need(f"{where}: privileges", has_it, f"{role} lacks {what}", grant)])
+
+
+def _temporary(database: str, role: str) -> tuple[str, str]:
+    what = f"TEMPORARY on database {database}"
+    return what, f"GRANT TEMPORARY ON DATABASE {database} TO {role}"
+
+
 def _of_role(connection: Connection, dsn: str, where: str, schemas: Sequence[str]) -> Need:
     row = connection.execute(_WHO, [list(ORIGIN_FUNCTIONS)]).fetchone()
     assert row is not None  # noqa: S101
@@ -94,8 +114,7 @@ def _of_role(connection: Connection, dsn: str, where: str, schemas: Sequence[str
         grant = f"GRANT CREATE ON DATABASE {name} TO {role}"
         missing.append((f"CREATE on database {name}", grant))
     if not temporary:
-        grant = f"GRANT TEMPORARY ON DATABASE {name} TO {role}"
-        missing.append((f"TEMPORARY on database {name}", grant))
+        missing.append(_temporary(name, role))
     if not _sets_replication_role(connection):
         grant = f"GRANT SET ON PARAMETER session_replication_role TO {role}"
         missing.append(("SET on session_replication_role", grant))
@@ -142,11 +161,10 @@ def _ownership(plan: Plan, source: Connection) -> Need:
     role = sql.Identifier(source.info.user).as_string(None)
     inherit = " WITH INHERIT TRUE" if source.info.server_version >= INHERIT_SINCE else ""
     owners = ", ".join(sorted({sql.Identifier(owner).as_string(None) for _, owner in rows}))
-    shown = ", ".join(f"{table} to {owner}" for table, owner in rows[:SHOWN_MAX])
-    more = f" and {len(rows) - SHOWN_MAX} more" if len(rows) > SHOWN_MAX else ""
+    shown = some([f"{table} to {owner}" for table, owner in rows])
     return Need(
         "source: ownership of tables and sequences",
         not rows,
-        f"{shown}{more} belong{'s' if len(rows) == 1 else ''}" if rows else "as it must be",
+        f"{shown} belong{'s' if len(rows) == 1 else ''}" if rows else "as it must be",
         f"GRANT {owners} TO {role}{inherit}" if rows else "",
     )

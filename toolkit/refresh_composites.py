@@ -1,7 +1,7 @@
 """Composite types of the targets that have other attributes than the source's.
 
-The log has values of before as texts of the old attributes, so tables with such columns
-are copied anew.  The type itself is altered, not made anew: a service's own tables and
+The log has values of before with the old attributes, so tables with such columns are
+copied anew.  The type itself is altered, not made anew: a service's own tables and
 functions may use it.
 """
 

@@ -19,10 +19,10 @@ from cdc.slot import read_slot
 from cdc.throttle import Throttle
 from plans import names
 from plans.catalog import TableName
-from plans.errors import GateClosed, NotReady, StreamBroken
+from plans.errors import GateClosed, StreamBroken
 from toolkit import refresh_revisions as revisions
 from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
-from toolkit.initial import copy_tasks
+from toolkit.initial import copy_tasks, under_snapshots
 from toolkit.opened import Split, open_split
 from toolkit.refresh_beside import (
     Manner,
@@ -41,7 +41,6 @@ from toolkit.say import Say
 from toolkit.throttling import throttled
 
 JOBS = 2
-SNAPSHOTS_MAX = 5
 
 
 def copy_anew(path: Path, split: Split, source: Connection, work: Work, say: Say) -> None:
@@ -152,22 +151,16 @@ def _copy_all(
         check()
         throttle.pause(size_bytes)
 
-    changed: frozenset[TableName] = frozenset()
-    for _ in range(SNAPSHOTS_MAX):
+    def copy_rest() -> frozenset[TableName]:
         with Copying(
             split.plan.source.dsn, split.name, tasks, workers=JOBS, pause=pause
         ) as copying:
             jobs = copying.jobs(tally)
             tally.begin()
             Crew(jobs).work(JOBS, copying.equip)
-        changed = copying.changed
-        if not changed:
-            return
-    raise NotReady(
-        f"{', '.join(map(str, sorted(changed)))} was rewritten or truncated each time "
-        "before it could be copied",
-        hint="stop whoever does that for a while, then run the same command again",
-    )
+        return copying.changed
+
+    under_snapshots(copy_rest)
 
 
 def copied_until(split: Split, work: Work) -> LSN:

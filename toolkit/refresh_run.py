@@ -33,9 +33,7 @@ from toolkit.sides import source_fences, target_fences
 from toolkit.source_log import identify_rows, with_locks
 from toolkit.stored import stored
 
-POLL_S = 0.1
 FENCE_S_MAX = 60.0
-CATCH_UP_S_MAX = 24 * 3600.0
 
 
 def carry_out(path: Path, work: Work, say: Say) -> None:
@@ -129,12 +127,8 @@ def _catch_up(split: Split, work: Work, say: Say) -> None:
         source.execute("SELECT pg_logical_emit_message(true, 'dbsplit refresh', '')")
     follower = Follower(forward_feed(split, of_several_moments=several))
     follower.start()
-    deadline = time.monotonic() + CATCH_UP_S_MAX
     try:
-        while follower.position < goal and time.monotonic() < deadline:
-            if follower.failure is not None:
-                raise follower.failure
-            time.sleep(POLL_S)
+        follower.reach(goal)
     finally:
         follower.stop()
         follower.join(timeout=30)

@@ -9,11 +9,11 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
-from cdc.holders import advice, in_progress
 from cdc.slot import FAILOVER_SLOTS, require_whole
 from plans import names
 from plans.catalog import TableName
 from plans.errors import NotReady
+from plans.holders import advice, in_progress
 from plans.routes import Route
 from toolkit import state
 from toolkit.opened import Split

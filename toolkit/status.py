@@ -12,6 +12,7 @@ import psycopg
 from cdc.connect import Connection, connect
 from plans import names
 from plans.errors import NotReady
+from plans.holders import MOMENT_S, shut
 from toolkit import locks, state
 from toolkit.freshness import Freshness, read_freshness
 from toolkit.gates import Gate, Readiness, decide, unknown, untold
@@ -54,6 +55,7 @@ class ServiceStatus:
     away_s: float | None = None  # for how long the stream has gone on without it
     spilled_bytes: int = 0  # changes that wait for it on the stream's disk
     silent: bool = False  # nothing could be asked of its database just now
+    locked: tuple[str, ...] = ()  # its tables that nobody can read now, and because of whom
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Status:
     validating: str = ""
     """Which validation runs now, "once" or "continuous"."""
     tables: tuple[Freshness, ...] = ()
+    locked: tuple[str, ...] = ()
+    """Tables of the source and of all services that nobody can read now, because of whom."""
 
     def as_dict(self) -> dict[str, Any]:
         """The result object that scripts read."""
@@ -80,6 +84,7 @@ class Status:
             "copy": self.copy,
             "services": {name: asdict(one) for name, one in self.services.items()},
             "slots": [one.as_dict() for one in self.slots],
+            "locked": list(self.locked),
             "gates": [gate.as_dict() for gate in self.gates],
             "validation": {
                 "runs": self.validating,
@@ -108,8 +113,18 @@ def read_status(split: Split) -> Status:
         gates: tuple[Gate, ...] = ()
         slots = _slots(split, source, now)
         silent = [name for name, one in services.items() if one.silent]
+        locked = tuple(
+            f"{place}: {one}"
+            for place, found in (
+                ("source", shut(source, age_s=MOMENT_S)),
+                *((service, one.locked) for service, one in services.items()),
+            )
+            for one in found
+        )
         if silent:
             gates = (unknown(silent),)
+        elif locked:
+            gates = (untold(", ".join(locked), "wait for the end of that, or end it"),)
         elif all(phase in (Phase.FOLLOWING, Phase.MOVED) for phase in now.values()):
             gates = _gates(split, source, now, services, slots)
         return Status(
@@ -122,6 +137,7 @@ def read_status(split: Split) -> Status:
             slots,
             _validating(split, source),
             tuple(read_freshness(source, split.name, split.routes, now)),
+            locked,
         )
 
 
@@ -135,7 +151,7 @@ def _gates(
     try:
         readiness = _readiness(split, source, now, services, slots)
     except NotReady as error:  # somebody locks a table, or a target has gone away just now
-        return (untold(error),)
+        return (untold(str(error), error.hint),)
     return tuple(decide(readiness, split.plan.limits, split.plan.path))
 
 
@@ -165,6 +181,7 @@ def _service(split: Split, source: Connection, service: str, phase: Phase) -> Se
         return ServiceStatus(phase.value, lag, 0.0, len(routes), 0, epoch, str(error), silent=True)
     try:
         with target:
+            locked = shut(target, age_s=MOMENT_S)
             copied = target.execute(
                 "SELECT count(*) FROM dbsplit.copied WHERE route = ANY (%s)", [routes]
             ).fetchone()
@@ -178,7 +195,13 @@ def _service(split: Split, source: Connection, service: str, phase: Phase) -> Se
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return ServiceStatus(phase.value, 0, 0.0, len(routes), 0, epoch)
     return ServiceStatus(
-        phase.value, lag, age if lag else 0.0, len(routes), int(copied[0]) if copied else 0, epoch
+        phase.value,
+        lag,
+        age if lag else 0.0,
+        len(routes),
+        int(copied[0]) if copied else 0,
+        epoch,
+        locked=locked,
     )
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -22,7 +23,6 @@ from plans import names
 from plans.catalog_read import read_catalog
 from plans.errors import NotReady, SplitError, StreamBroken
 from toolkit import locks, state
-from toolkit.executed import Unreadable, Watcher
 from toolkit.giving_up import give_up, require_not_given_up
 from toolkit.links import back_feed, forward_feed
 from toolkit.observe import unpublished
@@ -34,11 +34,13 @@ from toolkit.slot_server import require_back_slot, require_source_slot
 from toolkit.slot_watch import SlotWatch
 from toolkit.stopping import SOURCE, Stopper
 
+if TYPE_CHECKING:
+    from toolkit.executed import Watcher
+
 BEAT_S = 0.5
 THOROUGH_ROUNDS = 10
 LOOK_S = 60.0
 """Between two looks at the statements; what was evicted in between counts as crossing."""
-CATCH_UP_S_MAX = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class _Supervisor:
         self._back: dict[str, Follower] = {}
         self._trouble = ""
         self._rounds = 0
-        self._watcher = Watcher(split.plan, split.catalog, split.routes)
+        self._watcher: Watcher | None = None
         self._looked_at = 0.0
         self._owned_at = 0.0
         self._slots = SlotWatch(split, source)
@@ -193,6 +195,11 @@ class _Supervisor:
         wanted = self._split.plan.limits.crossing_free_days_min is not None
         if not wanted or time.monotonic() - self._looked_at < LOOK_S:
             return
+        # Few plans ask, and what reads statements takes long to import.
+        from toolkit.executed import Unreadable, Watcher
+
+        split = self._split
+        self._watcher = self._watcher or Watcher(split.plan, split.catalog, split.routes)
         self._looked_at = time.monotonic()
         try:
             self._watcher.look(self._source)

@@ -28,6 +28,12 @@ _ROW_SEED = 0x6462_7370_6C69_74  # any number will do; "dbsplit"
 _BUCKET_SEED = _ROW_SEED + 1
 
 
+_COMPARABLE = sql.SQL(
+    "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END"
+)
+"""Where a database says of no text what its bytes mean, they are taken as they are."""
+
+
 def trusted(text: str) -> sql.SQL:
     """SQL text that stands in the plan or comes from the catalog."""
     return sql.SQL(text)
@@ -81,7 +87,7 @@ class Hashing:
     """How both servers hash; the same for both of them."""
 
     by_bytes: bool = False
-    """Hash UTF-8 bytes, because the encodings of the databases differ from it."""
+    """Hash UTF-8 bytes, because the databases' encodings differ."""
     typed: bool = True
     """Hash columns by their types: see `validators.typed`; otherwise the row's text."""
 
@@ -105,7 +111,7 @@ class Hashing:
 
     def _text(self, text: sql.Composable, seed: sql.Composable) -> sql.Composed:
         if self.by_bytes:
-            text = sql.SQL("encode(convert_to({}, 'UTF8'), 'hex')").format(text)
+            text = sql.SQL("encode(convert_to({}, {}), 'hex')").format(text, _COMPARABLE)
         return sql.SQL('hashtextextended(({}) COLLATE "C", {})').format(text, seed)
 
 

@@ -6,11 +6,11 @@ it.  So rows are read in groups of a bounded size, and handed over group by grou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import sql
+from psycopg import errors, sql
 
 from cdc.connect import Connection
 from validators.canonical import text_of
@@ -87,13 +87,20 @@ class _Reader:
 
     def rows(self, keys: Sequence[Key]) -> tuple[dict[Key, list[_Row]], dict[Key, list[_Row]]]:
         """What both sides have of the keys."""
+        try:
+            return self._rows(keys, shown=_as_it_is)
+        except errors.CharacterNotInRepertoire:  # bytes of no encoding, in SQL_ASCII
+            return self._rows(keys, shown=_escaped)
 
+    def _rows(
+        self, keys: Sequence[Key], *, shown: Callable[[sql.Composable], sql.Composable]
+    ) -> tuple[dict[Key, list[_Row]], dict[Key, list[_Row]]]:
         def read(connection: Connection, side: Side) -> dict[Key, list[_Row]]:
             texts = [text_of(value) for value in side.columns]
             hashes = [self.ends.hashing.of_text(text) for text in texts]
             wanted = {
                 "d": _array(hashes, "int8"),
-                "x": _array(texts, "text"),
+                "x": _array([shown(text) for text in texts], "text"),
                 "v": sql.SQL("xmin::text::int8"),
             }
             rows: dict[Key, list[_Row]] = {}
@@ -174,6 +181,14 @@ def _first(rows: Sequence[_Row], others: Sequence[_Row]) -> _Row | None:
     known = {row.hashes for row in others}
     # For a table without a key the row may be there, only less often than here.
     return next((row for row in rows if row.hashes not in known), rows[0] if rows else None)
+
+
+def _as_it_is(text: sql.Composable) -> sql.Composable:
+    return text
+
+
+def _escaped(text: sql.Composable) -> sql.Composed:
+    return sql.SQL("encode(convert_to({}, getdatabaseencoding()), 'escape')").format(text)
 
 
 def _array(items: Sequence[sql.Composable], type_: str) -> sql.Composed:

@@ -79,7 +79,7 @@ class Scope:
         given = {option: text for option, text in bounds.items() if text is not None}
         first = {pair.leader.key[0].type: pair for pair in pairs if given and pair.leader.key}
         for type_, pair in first.items():
-            with connect(pair.leader.dsn, name="dbsplit compare") as connection:
+            with connect(pair.leader.dsn, name="dbsplit compare", may_be_lent=True) as connection:
                 for option, text in given.items():
                     bound = sql.SQL("SELECT {}::{}").format(sql.Literal(text), trusted(type_))
                     try:

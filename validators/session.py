@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -20,8 +21,9 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from cdc.connect import PINNED_SETTINGS, Connection, connect, describe
+from cdc.connect import PINNED_SETTINGS, Connection, connect, describe, lift_limits
 from plans.errors import NotReady
+from plans.holders import locked
 from validators.arrays import load_arrays
 from validators.canonical import Hashing, trusted
 from validators.sides import Pair, Side
@@ -167,6 +169,7 @@ def join(connection: Connection, snapshot: str) -> None:
     """Begin the transaction that has the snapshot, and stays open."""
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
+    lift_limits(connection)
 
 
 @dataclass(slots=True)
@@ -210,6 +213,7 @@ def held(ends: Ends, pair: Pair) -> Iterator[Held]:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         # It is the first statement that takes the snapshot.
         row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        lift_limits(connection)
         return str(row[0]) if row else None
 
     try:
@@ -242,15 +246,20 @@ def pinned(
 
     The cursor's placeholders are ``$1``, so a ``%`` in the plan's SQL means itself.
     A statement may take `timeout_s`, 0 is any time; `planner` is more settings.
+    NotReady if somebody keeps a table locked.
     """
     begin, end = _bounds(connection)
     try:
-        connection.execute(_begin(begin, schemas, timeout_s, planner))
-        with psycopg.RawCursor(connection) as cursor:
-            yield cursor
-    finally:
-        if not connection.broken and not connection.closed:
-            connection.execute(sql.SQL("; ").join(end))
+        try:
+            settings = _settings(connection, schemas, timeout_s, planner)
+            connection.execute(_begin(begin, settings))
+            with psycopg.RawCursor(connection) as cursor:
+                yield cursor
+        finally:
+            if not connection.broken and not connection.closed:
+                connection.execute(sql.SQL("; ").join(end))
+    except psycopg.errors.LockNotAvailable as error:
+        raise locked(connection, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +298,7 @@ def read_rows(
 
     One round trip, however far the server is.  `planner` is more settings.
     """
-    settings = _settings(schemas, 0, planner)
+    settings = _settings(connection, schemas, 0, planner)
     pins = sql.SQL(", ").join(
         sql.SQL("set_config({}, {}, true)").format(name, value) for name, value in settings.items()
     )
@@ -305,9 +314,11 @@ def read_rows(
                 for statement in end:
                     connection.execute(statement)
             return cursor.fetchall()
-    except psycopg.Error:
+    except psycopg.Error as error:
         if not connection.broken and not connection.closed:
             connection.execute(sql.SQL("; ").join(end))
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise locked(connection, error) from None
         raise
 
 
@@ -316,10 +327,7 @@ def _bounds(connection: Connection) -> tuple[sql.SQL, tuple[sql.SQL, ...]]:
     return _WITHIN if is_within else _ALONE
 
 
-def _begin(
-    begin: sql.SQL, schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
-) -> sql.Composed:
-    settings = _settings(schemas, timeout_s, planner)
+def _begin(begin: sql.SQL, settings: Mapping[str, str]) -> sql.Composed:
     pins = [
         sql.SQL("SELECT set_config({}, {}, true)").format(name, value)
         for name, value in settings.items()
@@ -328,7 +336,7 @@ def _begin(
 
 
 def _settings(
-    schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
+    connection: Connection, schemas: Sequence[str], timeout_s: float, planner: Mapping[str, str]
 ) -> dict[str, str]:
     path = ", ".join(sql.Identifier(name).as_string() for name in ("pg_catalog", *schemas))
     return {
@@ -338,6 +346,7 @@ def _settings(
         "lock_timeout": f"{LOCK_S_MAX * 1000:.0f}ms",
         "statement_timeout": f"{timeout_s * 1000:.0f}ms",
         "idle_in_transaction_session_timeout": "0",
+        **({"transaction_timeout": "0"} if connection.info.server_version >= 170000 else {}),
         "client_encoding": _UTF8,
         **planner,
         "search_path": path,
@@ -345,16 +354,18 @@ def _settings(
 
 
 def _open(dsn: str) -> Connection:
-    connection = connect(dsn, name="dbsplit compare")
+    connection = connect(dsn, name="dbsplit compare", may_be_lent=True)
     connection.prepare_threshold = None  # a plan for any array would be a bad one
     return connection
 
 
 def _agreed_hashing(leader: Connection, follower: Connection, pool: ThreadPoolExecutor) -> Hashing:
     encodings = {_encoding(leader), _encoding(follower)}
-    typed = Hashing(by_bytes=encodings != {_UTF8})
+    # Of one encoding, whatever it is, the same text has the same bytes.
+    typed = Hashing(by_bytes=len(encodings) > 1)
+    samples = [text for text in _SAMPLES if text.isascii() or encodings == {_UTF8}]
     for hashing in (typed, replace(typed, typed=False)):
-        ours, theirs = pool.map(_sample, (leader, follower), (hashing, hashing))
+        ours, theirs = pool.map(partial(_sample, hashing, samples), (leader, follower))
         if ours == theirs:
             return hashing
     raise NotReady(
@@ -368,8 +379,7 @@ def _encoding(connection: Connection) -> str:
     return connection.info.parameter_status("server_encoding") or ""
 
 
-def _sample(connection: Connection, hashing: Hashing) -> tuple[Any, ...]:
-    samples = [text for text in _SAMPLES if text.isascii() or not hashing.by_bytes]
+def _sample(hashing: Hashing, samples: Sequence[str], connection: Connection) -> tuple[Any, ...]:
     hashes = [hashing.of_text(sql.Literal(text)) for text in samples]
     if hashing.typed:
         # Both ways in which a column may be hashed, for each type that has a hash of its own.

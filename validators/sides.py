@@ -7,12 +7,13 @@ not care which of them leads, before or after a cutover.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from psycopg import sql
 
-from plans.catalog import TableName
+from plans.catalog import TableName, name_parts
 from plans.routes import Route, RouteColumn
 from validators.canonical import Hashing, bucket_of, is_builtin, text_of, trusted, unlimited, value
 from validators.typed import Value
@@ -134,35 +135,43 @@ def pair_of(
 
 def source_side(route: Route, dsn: str, schemas: tuple[str, ...] = ()) -> Side:
     """The rows that the route makes of the source's rows."""
+    key = tuple(_source_key(route, route.column(name)) for name in route.key)
     return Side(
         dsn=dsn,
         table=route.source.name,
         columns=tuple(value(_source(column), column.type) for column in route.columns),
         types=_types(route),
         never_null=_never_null(route),
-        key=tuple(_source_key(route, route.column(name)) for name in route.key),
+        key=key,
         where=_condition([sql.SQL("({})").format(trusted(route.where))] if route.where else []),
-        schemas=tuple(dict.fromkeys((route.source.name.schema, *schemas))),
+        schemas=schemas_of(route.source.name.schema, key, schemas),
     )
 
 
 def target_side(route: Route, dsn: str) -> Side:
     """The route's rows in the target, apart from those of other routes."""
+    key = tuple(_target_key(route.column(name)) for name in route.key)
     return Side(
         dsn=dsn,
         table=route.target,
         columns=tuple(value(sql.Identifier(column.name), column.type) for column in route.columns),
         types=_types(route),
         never_null=_never_null(route),
-        key=tuple(_target_key(route.column(name)) for name in route.key),
+        key=key,
         where=_condition(
             [
                 sql.SQL("{} = ({})").format(sql.Identifier(name), trusted(constant))
                 for name, constant in route.fixed
             ]
         ),
-        schemas=(route.target.schema,),
+        schemas=schemas_of(route.target.schema, key),
     )
+
+
+def schemas_of(own: str, key: Iterable[KeyColumn], others: Iterable[str] = ()) -> tuple[str, ...]:
+    """Where names are looked up: a type of an extension has its ``=`` in the schema of its own."""
+    typed = [name_parts(column.type)[0] for column in key if not is_builtin(column.type)]
+    return tuple(dict.fromkeys((own, *others, *typed)))
 
 
 def _types(route: Route) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from plans.propose.naming import service_named, service_prefixed
 from plans.propose.roles import Roles
 from plans.propose.tally import IDLE, Activity, By, rate, share, tally, total
 from plans.propose.ties import Tie
+from plans.some import some
 from plans.usage.model import Actor
 
 # Who writes is what an owner is; nothing else outweighs it.
@@ -228,8 +229,7 @@ def _tied(tied: Sequence[Tie], owners: Mapping[TableName, str]) -> Iterator[_Rea
         grouped[owners[tie.other], tie.why].append(tie)
     for (service, why), group in sorted(grouped.items()):
         names = list(dict.fromkeys(tie.other.name for tie in group))
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        yield _Reason(service, sum(tie.weight for tie in group), f"{why} {shown}")
+        yield _Reason(service, sum(tie.weight for tie in group), f"{why} {some(names)}")
 
 
 def _owned(name: TableName, owner: str, by_service: Weights, reasons: Iterable[_Reason]) -> Owned:

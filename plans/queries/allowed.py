@@ -21,9 +21,7 @@ from plans.yaml_file import read_yaml
 
 
 class _Mapping(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Entry(_Mapping):

@@ -3,7 +3,8 @@
 The stream stages source rows as they are and evaluates the routes' expressions
 on them.  Where the target lacks a type of the source (the orchestrator has no
 ``public.order_status``), it gets one of the same make in our own schema; a domain
-is staged as its base type, since the source has checked the value already.
+is staged as its base type, since the source has checked the value already.  Only in
+arrays a domain over an array is staged as itself.
 """
 
 from __future__ import annotations
@@ -89,6 +90,14 @@ class _Types:
         by_name = {(row.schema, row.local): row for row in rows}
         return cls({row.oid: row for row in rows}, by_name, attributes)
 
+    def is_domain_over_array(self, oid: int) -> bool:
+        """Whether values of the type are arrays, though it is none."""
+        row = self.by_oid[oid]
+        if row.kind != "d":
+            return False
+        base = self.by_oid[row.base]
+        return bool(base.element) or self.is_domain_over_array(base.oid)
+
 
 @dataclass(slots=True)
 class _Staging:
@@ -101,7 +110,7 @@ class _Staging:
         """How the target is to call the type that the source writes as `written`."""
         row = self.source.by_oid[oid]
         if row.element and not row.builtin:
-            return self.name(row.element, self.source.by_oid[row.element].name) + "[]"
+            return self._element(row.element) + "[]"
         if row.builtin:
             return str(written)
         if row.kind == "d":
@@ -114,9 +123,22 @@ class _Staging:
                 " which the target does not have",
                 hint=f"CREATE EXTENSION {row.extension} in the target",
             )
-        if oid not in self.made:
-            self.made[oid] = self._make(row)
-        return self.made[oid]
+        return self._made(row)
+
+    def _element(self, oid: int) -> str:
+        """How it is to call the type of an array's elements.
+
+        A domain over an array stays one: an array of arrays is no type.
+        """
+        row = self.source.by_oid[oid]
+        if not self.source.is_domain_over_array(oid):
+            return self.name(oid, row.name)
+        return str(row.name) if self._is_there(row) else self._made(row)
+
+    def _made(self, row: Any) -> str:  # noqa: ANN401 - a row
+        if row.oid not in self.made:
+            self.made[row.oid] = self._make(row)
+        return self.made[row.oid]
 
     def _is_there(self, row: Any) -> bool:  # noqa: ANN401 - a row
         """Whether the target has the same type under the same name."""
@@ -125,6 +147,8 @@ class _Staging:
 
     def _is_same(self, row: Any, other: Any) -> bool:  # noqa: ANN401 - rows
         if (row.kind, row.labels, row.extension) != (other.kind, other.labels, other.extension):
+            return False
+        if row.base and self._written(row.oid) != self._base(other.oid, other.name):
             return False
         if row.subtype and self._written(row.subtype) != self.target.by_oid[other.subtype].name:
             return False
@@ -141,7 +165,10 @@ class _Staging:
         """The target's type, seen through its domains, as `name` does for the source's."""
         row = self.target.by_oid[oid]
         if row.element and not row.builtin:
-            return self._base(row.element, self.target.by_oid[row.element].name) + "[]"
+            element = self.target.by_oid[row.element]
+            if self.target.is_domain_over_array(element.oid):
+                return f"{element.name}[]"
+            return self._base(element.oid, element.name) + "[]"
         return self._base(row.base, row.base_name) if row.kind == "d" else written
 
     def _written(self, oid: int) -> str:
@@ -151,7 +178,10 @@ class _Staging:
         if row.kind == "m":
             return self._multirange(row)
         name = f"{STAGING_SCHEMA}.{row.staged_quoted}"
+        what = "TYPE"
         match row.kind:
+            case "d":
+                what, body = "DOMAIN", self._written(row.oid)
             case "e":
                 body = f"ENUM ({row.label_literals or ''})"
             case "r":
@@ -170,7 +200,7 @@ class _Staging:
         there = self.target.by_name.get((STAGING_SCHEMA, row.staged))
         if there is None or not self._is_same(row, there):
             self.statements += [f"DROP TYPE IF EXISTS {name}"] * (there is not None)
-            self.statements.append(f"CREATE TYPE {name} AS {body}")
+            self.statements.append(f"CREATE {what} {name} AS {body}")
         return name
 
     def _multirange(self, row: Any) -> str:  # noqa: ANN401 - a row

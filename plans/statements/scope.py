@@ -17,6 +17,7 @@ from psycopg.rows import DictRow, dict_row
 
 from plans.catalog import Catalog, ForeignKey, TableName
 from plans.errors import NotReady
+from plans.holders import locked
 from plans.names import CONTROL_SCHEMA
 from plans.statements import scope_sql
 from plans.statements.parts import (
@@ -110,11 +111,13 @@ def read_scope(conn: psycopg.Connection[Any], catalog: Catalog) -> Scope:
             for setting in scope_sql.SETTINGS:
                 cursor.execute(setting)
             return _read(cursor, catalog)
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+    except psycopg.errors.LockNotAvailable as error:
+        raise locked(conn, error) from None
+    except psycopg.errors.QueryCanceled as error:
         raise NotReady(
             f"the views and functions of {conn.info.dbname} can't be read:"
             f" {error.diag.message_primary}",
-            hint="DDL or LOCK TABLE holds one of them; look at pg_locks, then try again",
+            hint="try again when the server is less busy",
         ) from None
 
 

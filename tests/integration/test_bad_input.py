@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,8 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tests.pooler import pooler
 from tests.small_shop import PASSWORD, SmallShop, small_shop
 from toolkit import locks
 from toolkit.servers import Server, running_server
@@ -217,52 +213,13 @@ def test_servers_that_are_not_as_they_must_be(
 
 def test_a_pooler_in_between(untouched: SmallShop) -> None:
     dsn = untouched.verbs.environment["DBSPLIT_CRM_DSN"]
-    with _pooler(dsn) as pooled:
+    with pooler(dsn) as pooled:
         told = untouched.verbs.json("doctor", code=4, DBSPLIT_CRM_DSN=pooled)
         ill = [need for need in told["needs"] if not need["ok"]]
         assert [need["need"] for need in ill] == ["service crm: no pooler in between"]
         untouched.verbs.refused(
             "prepare", code=4, says="no pooler", hint="the server itself", DBSPLIT_CRM_DSN=pooled
         )
-
-
-@contextmanager
-def _pooler(dsn: str) -> Iterator[str]:
-    """PgBouncer before the database of `dsn`."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("apt-get install pgbouncer")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    parts = conninfo_to_dict(dsn)
-    lines = (
-        "[databases]",
-        "pooled = host={host} port={port} dbname={dbname} user={user}".format_map(parts),
-        "[pgbouncer]",
-        "listen_addr = 127.0.0.1",
-        f"listen_port = {port}",
-        "unix_socket_dir =",
-        "auth_type = any",
-    )
-    with tempfile.TemporaryDirectory() as directory:
-        ini = Path(directory) / "pgbouncer.ini"
-        ini.write_text("\n".join(lines))
-        ini.parent.chmod(0o755)
-        # It refuses to run as root.
-        user = "nobody" if os.geteuid() == 0 else None
-        bouncer = subprocess.Popen([program, "-q", str(ini)], user=user, stderr=subprocess.DEVNULL)
-        try:
-            assert wait_until(lambda: _listens(port), timeout_s=10)
-            yield make_conninfo(dsn, port=port, dbname="pooled")
-        finally:
-            bouncer.terminate()
-            bouncer.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_missing_privileges(untouched: SmallShop, source_server: Server) -> None:

@@ -88,9 +88,7 @@ def test_which_tables_there_are(catalog: Catalog) -> None:
 
 def test_which_binary_forms_are_portable(catalog: Catalog) -> None:
     columns = catalog.tables[public("customers")].columns
-    assert {column.name for column in columns if not column.is_portable} == {
-        "ms", "p", "f", "c"
-    }  # fmt: skip
+    assert {column.name for column in columns if not column.is_portable} == {"c"}
 
 
 def test_which_values_may_be_stored_out_of_line(catalog: Catalog) -> None:
@@ -190,7 +188,7 @@ def test_a_locked_table_is_not_waited_for_without_end(
     monkeypatch.setattr(catalog_sql, "SETTINGS", hurried)
     with psycopg.connect(source_db) as other:
         other.execute("LOCK TABLE customers")
-        with pytest.raises(NotReady, match="lock timeout"):
+        with pytest.raises(NotReady, match="customers is locked by"):
             read_catalog(conn, ["public"])
         other.rollback()
 

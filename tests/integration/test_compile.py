@@ -108,7 +108,7 @@ def test_columns_of_a_route(catalog: Catalog, plan_of: MakePlan) -> None:
         "B", '"B"', "B", "public.mood", True
     )  # fmt: skip
     assert a.reads == {"a"}
-    assert not routes["shop:public.customers"].column("moods").binary
+    assert routes["shop:public.customers"].column("moods").binary
     claim = routes["hub:public.orders>public.claim"]
     state = claim.column("state")
     assert (state.expression, state.reads, state.plain, state.type, state.binary) == (

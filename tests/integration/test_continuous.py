@@ -15,8 +15,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.following import following
 from tests.small_shop import SmallShop, small_shop
 from tests.verbs import DBSPLIT, VERB_S_MAX
+from toolkit.continuous import Pace, keep_validating
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
 
@@ -172,3 +174,34 @@ def test_one_that_is_paused_by_an_operator_ends_when_it_is_told_to(shop: SmallSh
 
 def test_a_single_result_is_not_to_be_had_of_many_rounds(shop: SmallShop) -> None:
     shop.verbs.refused("validate", "--continuous", "--repair", code=2, says="has no --repair")
+
+
+def test_a_move_that_nobody_ends_is_told_and_comparing_goes_on(
+    source_server: Server, target_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.continuous.DEAD_S_MAX", 0.2)
+    said: list[str] = []
+
+    def say(step: str, _details: object) -> None:
+        said.append(step)
+        if step == "round":
+            raise KeyboardInterrupt
+
+    with following(source_server, target_server, tmp_path, tables="t: a\nu: b\n") as databases:
+        databases.execute(
+            "CREATE SCHEMA odd; CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (i int)"
+        )
+        databases.prepare()
+        databases.copy()
+        databases.execute("UPDATE dbsplit.service SET phase = 'draining'")
+        split = databases.open()
+        watched = threading.Thread(
+            target=keep_validating,
+            args=(split, split.routes, say),
+            kwargs={"pace": Pace(every_s=0), "still": lambda: None, "stop": threading.Event()},
+            daemon=True,
+        )
+        watched.start()
+        watched.join(VERB_S_MAX)
+        assert said[-1:] == ["round"]
+    assert said.count("stuck") == 1

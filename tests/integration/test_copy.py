@@ -301,7 +301,10 @@ def test_a_table_that_applications_cannot_change_any_more_is_told(
 ) -> None:
     some = copied(
         'CREATE TABLE "A b" (id int PRIMARY KEY); CREATE TABLE keyless (id int);'
-        "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY HASH (id)"
+        "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY HASH (id);"
+        "CREATE TABLE leaf PARTITION OF parted FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+        "CREATE TABLE other (id int PRIMARY KEY, code int NOT NULL CONSTRAINT one_code UNIQUE);"
+        "ALTER TABLE other REPLICA IDENTITY USING INDEX one_code"
     )
     assert some.verbs.json("doctor")["ok"] is True
     some.ask(some.source, 'ALTER TABLE "A b" REPLICA IDENTITY NOTHING')
@@ -309,6 +312,10 @@ def test_a_table_that_applications_cannot_change_any_more_is_told(
         some.ask(some.source, 'UPDATE "A b" SET id = 1')
     (refused,) = [n for n in some.verbs.json("doctor", code=4)["needs"] if not n["ok"]]
     assert 'DELETE of public."A b",' in refused["observed"]
+    some.ask(some.source, "ALTER TABLE leaf REPLICA IDENTITY NOTHING")
+    some.ask(some.source, "ALTER TABLE other DROP CONSTRAINT one_code")
+    (refused,) = [n for n in some.verbs.json("doctor", code=4)["needs"] if not n["ok"]]
+    assert 'DELETE of public."A b", public.leaf, public.other,' in refused["observed"]
 
 
 def test_a_stream_does_not_begin_before_the_copy_has_ended(
@@ -361,6 +368,7 @@ import os
 import psycopg
 from cdc import copy_load, copy_session
 for settings in copy_session._SOURCE_SETTINGS, copy_session._TARGET_SETTINGS:
+    assert settings["lock_timeout"] == f"{copy_session.LOCK_WAIT_S}s"
     settings["lock_timeout"] = "500ms"
 other = psycopg.connect(os.environ["TO_LOCK"], application_name="a long ALTER")
 def crash_point(point):
@@ -388,6 +396,18 @@ def test_a_table_that_stays_locked_ends_the_copy_by_name(
     told = json.loads(locked.stdout.splitlines()[-1])
     assert f"table public.t of the {side} has been locked" in told["error"]
     assert "a long ALTER" in told["hint"]
+    some.verbs("copy")
+    some.prove()
+
+
+def test_a_table_that_is_locked_when_the_copy_begins_is_not_waited_for_without_end(
+    copied: Callable[..., Copied], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc.copying.LOCK_WAIT_S", 0.3)
+    some = copied("CREATE TABLE t (id int PRIMARY KEY)")
+    with psycopg.connect(some.source, application_name="a long ALTER") as other:
+        other.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        some.verbs.refused("copy", code=4, says="table public.t is locked by", hint="end it")
     some.verbs("copy")
     some.prove()
 

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.contest import encrypt
 from cdc.copy_session import Snapshot
@@ -89,11 +90,28 @@ def pair(
     with (
         fresh_database(servers[0]) as source,
         fresh_database(servers[1]) as target,
+        left_by_all(servers[0], source),
         closing(psycopg.connect(f"{source}?{parameters}", autocommit=True)) as one,
         closing(psycopg.connect(f"{target}?{parameters}", autocommit=True)) as other,
     ):
         assert one.pgconn.ssl_in_use == (way == "tls")
         yield Pair(one, other)
+
+
+@contextmanager
+def left_by_all(server: Server, dsn: str) -> Iterator[None]:
+    """End what a broken connection has left behind.
+
+    Its session may send for minutes yet, and while it does the server drops no database.
+    """
+    try:
+        yield
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
+                [conninfo_to_dict(dsn)["dbname"]],
+            )
 
 
 def both(pair: Pair, ddl: LiteralString) -> None:

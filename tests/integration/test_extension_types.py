@@ -1,4 +1,7 @@
-"""Types of extensions: whole feeds come in binary form with those that mean the same everywhere."""
+"""Types of extensions and XML, which the embedded servers lack.
+
+Whole feeds come in binary form with types that mean the same everywhere.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ SCHEMA = (
     " FROM generate_series(1, 50) AS n",
     "CREATE TABLE places (id int PRIMARY KEY, at cube, names citext[])",
     "INSERT INTO places SELECT n, cube(n), ARRAY['a', 'B'] FROM generate_series(1, 5) AS n",
+    "CREATE TABLE pages (id int PRIMARY KEY, page xml, more xml[])",
+    """INSERT INTO pages VALUES (1, '<?xml version="1.0" encoding="LATIN1"?><a>ä</a>', '{}')""",
 )
 CHANGES = (
     "UPDATE people SET email = upper(email::text) WHERE n < 10",
@@ -28,7 +33,15 @@ CHANGES = (
     "DELETE FROM people WHERE n > 40; INSERT INTO people VALUES ('NAME41', '', '', 41)",
     "BEGIN; INSERT INTO people VALUES ('x', NULL, 'a.b', 1); UPDATE people SET email = 'X'"
     " WHERE email = 'x'; COMMIT",
+    """INSERT INTO pages SELECT 2, page, ARRAY[page, NULL] FROM pages;
+       INSERT INTO pages VALUES (3, '<?xml version="1.1" standalone="no"?><b/>', NULL)""",
 )
+PAGES = [
+    (1, "<a>ä</a>", "{}"),
+    (2, "<a>ä</a>", "{<a>ä</a>,NULL}"),
+    (3, '<?xml version="1.1" standalone="no"?><b/>', None),
+]
+"""As text has them too: an encoding is not declared that a value may not have any more."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +52,9 @@ def server() -> Iterator[Server]:
         yield one
 
 
-@pytest.fixture(params=["people: a\n", "people: a\nplaces: a\n"], ids=["binary", "text"])
+@pytest.fixture(
+    params=["people: a\npages: b\n", "people: a\nplaces: a\npages: b\n"], ids=["binary", "text"]
+)
 def databases(
     request: pytest.FixtureRequest, server: Server, tmp_path: Path
 ) -> Iterator[Following]:
@@ -59,7 +74,9 @@ def test_they_are_copied_and_followed(databases: Following, request: pytest.Fixt
     split = databases.open()
     assert forward_feed(split).binary is ("text" not in request.node.name)
     for route in split.routes:
-        assert databases.differences(split, route) == ([], []), route.id
+        if route.source.name.name != "pages":
+            assert databases.differences(split, route) == ([], []), route.id
+    assert databases.rows("b", "SELECT id, page::text, more::text FROM pages ORDER BY id") == PAGES
     assert {one.state for one in databases.validated().values()} == {"equal"}
     emails = databases.rows("a", "SELECT email::text FROM people WHERE n < 3 ORDER BY n, 1")
     assert emails == [("NAME1",), ("X",), ("NAME2",)]

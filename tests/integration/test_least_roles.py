@@ -152,6 +152,7 @@ def test_who_owns_a_table_or_its_sequence_is_asked_for(shop: SmallShop) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_the_line_needs_no_superuser(shop: SmallShop) -> None:
     verbs = shop.verbs
     assert verbs.json("plan", "check")["ok"] is True

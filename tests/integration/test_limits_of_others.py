@@ -10,10 +10,11 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc.connect import connect
+from cdc.connect import connect, not_reachable
 from cdc.replication import ReplicationConnection
 from plans.errors import Unreachable
 from tests.following import DEADLINE_S, following
+from tests.verbs import Verbs
 from toolkit.control.schema import install_control, remove_control
 from toolkit.servers import Server
 from toolkit.servers_watchdog import wait_until
@@ -97,6 +98,34 @@ def test_a_batch_may_take_longer_than_an_application_may(
         assert databases.rows("a", "SELECT v FROM small") == [(3,), (3,)]
 
 
+def test_a_stream_that_may_not_stage_rows_is_told_so_when_it_begins(
+    source_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    """It would else be told when a table first changes."""
+    with following(source_server, target_server, tmp_path, tables="small: a\n") as databases:
+        databases.execute("CREATE SCHEMA odd", "CREATE TABLE small (id int PRIMARY KEY, v int)")
+        databases.prepare()
+        databases.copy()
+        verbs, plan = Verbs(databases.path, {}), databases.path.read_text()
+        for dsn in (databases.source, databases.targets["a"]):
+            databases.path.write_text(plan.replace(dsn, make_conninfo(dsn, user="stages_nothing")))
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                name = connection.info.dbname
+                connection.execute(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC".encode())
+                connection.execute(
+                    "CREATE ROLE stages_nothing LOGIN IN ROLE pg_read_all_data, pg_write_all_data"
+                )
+                try:
+                    verbs.refused(
+                        "stream",
+                        code=4,
+                        says=f"stages_nothing lacks TEMPORARY on database {name}",
+                        hint=f"GRANT TEMPORARY ON DATABASE {name} TO stages_nothing",
+                    )
+                finally:
+                    connection.execute("DROP ROLE stages_nothing")
+
+
 @pytest.mark.long
 def test_a_backlog_that_the_server_may_not_lay_out_is_streamed(
     source_server: Server, target_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,6 +163,19 @@ def test_a_role_whose_connections_are_all_taken_is_told_so(source_db: str) -> No
         finally:
             connection.execute("DROP ROLE limited")
     assert "none that this role may have" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [  # of PostgreSQL 15 to 18, where the server's own connections are taken
+        "sorry, too many clients already",
+        "remaining connection slots are reserved for non-replication superuser connections",
+        "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+    ],
+)
+def test_so_is_one_that_finds_a_full_server(said: str) -> None:
+    refused = psycopg.OperationalError(f'connection to server at "db" failed: FATAL:  {said}')
+    assert "none of its connections is free" in (not_reachable("host=db", refused).hint or "")
 
 
 def test_a_snapshot_that_others_are_to_take_outlives_the_limits_of_applications(

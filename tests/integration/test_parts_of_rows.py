@@ -20,6 +20,8 @@ from toolkit.state import Direction
 
 SERVICES = ("crm", "shop")
 SCHEMA = """
+CREATE TYPE tag AS ENUM ('new', 'old');
+CREATE TYPE place AS (town text, tags tag[]);
 CREATE TABLE parts (
     tenant int,
     id bigint GENERATED ALWAYS AS IDENTITY,
@@ -27,6 +29,8 @@ CREATE TABLE parts (
     long text,
     email text NOT NULL DEFAULT '',
     code int UNIQUE,
+    tags tag[],
+    at place DEFAULT ('here', '{new}'),
     PRIMARY KEY (tenant, id)
 );
 ALTER TABLE parts ALTER long SET STORAGE EXTERNAL;
@@ -49,7 +53,7 @@ services:
 tables:
   parts:
     split_columns:
-      crm: [tenant, id, name, long]
+      crm: [tenant, id, name, long, tags, at]
       shop: [tenant, id, email, code]
   notes:
     drop: [kept]
@@ -113,7 +117,12 @@ def test_no_part_is_lost_with_what_the_other_does(
         monkeypatch.setattr(f"cdc.apply.{name}", batch)
     # A key that was had only for a moment, of a row with a value that is not in the log.
     for tenant in (2, 3, 4):
-        moved.ask("crm", "UPDATE parts SET tenant = %s WHERE id = 3", tenant)
+        moved.ask(
+            "crm", "UPDATE parts SET tenant = %s, tags = tags || '{old}' WHERE id = 3", tenant
+        )
+    # What names types that have other numbers in the source.
+    moved.ask("crm", "UPDATE parts SET tags = '{old,NULL}', at.tags = '{}' WHERE id = 4")
+    moved.ask("shop", "UPDATE parts SET email = 'other' WHERE id = 4")
     # Keys that are exchanged.
     moved.ask(
         "crm",
@@ -126,6 +135,14 @@ def test_no_part_is_lost_with_what_the_other_does(
         " UPDATE parts SET tenant = 6 WHERE id = 5 AND tenant = -1",
     )
     _catch_up(moved)
+    assert moved.ask(
+        "source",
+        "SELECT tags::text, at::text, email FROM parts WHERE id IN (4, 5) ORDER BY id, name",
+    ) == [
+        ("{old,NULL}", "(here,{})", "other"),
+        (None, "(here,{new})", "email 5"),
+        (None, "(here,{new})", ""),
+    ]
     whole = "SELECT tenant, id, name, left(long, 1), length(long), email, code FROM parts"
     assert moved.ask("source", f"{whole} WHERE id IN (3, 5) ORDER BY id, tenant") == [
         (4, 3, "name 3", "3", 3000, "email 3", 3),
@@ -133,7 +150,7 @@ def test_no_part_is_lost_with_what_the_other_does(
         (6, 5, "name 5", "5", 3000, "email 5", 5),
     ]
     rows: dict[str, LiteralString] = {
-        "crm": "SELECT tenant, id, name, long FROM parts ORDER BY 1, 2",
+        "crm": "SELECT tenant, id, name, long, tags::text, at::text FROM parts ORDER BY 1, 2",
         "shop": "SELECT tenant, id, email, code FROM parts ORDER BY 1, 2",
     }
     for place, query in rows.items():

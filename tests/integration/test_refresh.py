@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,9 @@ from toolkit.gates import Gate
 from toolkit.opened import open_split
 from toolkit.refresh import Refreshed, refresh
 from toolkit.refresh_edits import Answers
+from toolkit.refresh_run import carry_out
+from toolkit.refresh_work import Work
+from toolkit.say import Say
 from toolkit.servers import Server
 from toolkit.status import read_status
 
@@ -465,6 +469,39 @@ def test_a_text_that_was_a_value_s_name_is_told_before_its_rows_change_their_own
     followed(databases)
     assert databases.rows("a", "SELECT * FROM tints") == [(1, "light")]
     assert databases.rows("b", "SELECT * FROM tints") == [(2, "dark")]
+
+
+def test_the_verb_goes_on_when_its_connection_breaks(
+    databases: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases.execute("ALTER TABLE plain ADD later int")
+    began: list[bool] = []
+
+    def cut_at_first(path: Path, work: Work, say: Say) -> None:
+        began.append(True)
+        say("schema", {})
+        if len(began) == 1:
+            databases.rows("source", "SELECT pg_terminate_backend(pg_backend_pid())")
+        carry_out(path, work, say)
+
+    monkeypatch.setattr("toolkit.refresh.carry_out", cut_at_first)
+    done = Verbs(databases.path, {}).json("plan", "refresh")
+    assert done["outcome"] == "refreshed"
+    assert "public.plain" in done["changes"][0]
+    assert len(began) == 2
+    followed(databases)
+    same(databases, "plain")
+
+
+@pytest.mark.long
+def test_a_refresh_that_cannot_catch_up_in_time_is_not_done(databases: Following) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cdc.follow.REACH_S_MAX", -1.0)
+        with pytest.raises(NotReady, match="has not come to"):
+            refreshed(databases, Answers(anew=frozenset({"plain"})))
+    assert refreshed(databases).copied == ("a:public.plain",)
+    followed(databases)
+    same(databases, "plain")
 
 
 def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with(

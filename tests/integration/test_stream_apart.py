@@ -20,7 +20,6 @@ import cdc.apply
 import cdc.follow
 import cdc.reader
 import cdc.sink
-import cdc.spool
 from plans.errors import StreamBroken
 from tests.following import Following, following
 from tests.verbs import Verbs
@@ -120,7 +119,7 @@ def is_equal(databases: Following) -> None:
 def test_a_slow_follower_does_not_hold_up_the_others(
     databases: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cdc.spool, "QUEUE_BYTES_MAX", 100_000)
+    monkeypatch.setattr(cdc.sink, "QUEUE_BYTES_MAX", 100_000)
     with databases.live():
         with locked(databases, "a", "slow"):
             for _ in range(10):
@@ -141,7 +140,7 @@ def spilled(databases: Following) -> int:
 def test_what_the_slow_one_lags_behind_is_bounded(
     databases: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cdc.spool, "QUEUE_BYTES_MAX", 100_000)
+    monkeypatch.setattr(cdc.sink, "QUEUE_BYTES_MAX", 100_000)
     monkeypatch.setattr(cdc.follow, "SPILL_BYTES_MAX", 300_000)
     monkeypatch.setattr(cdc.apply, "BATCH_BYTES_MAX", 100_000)
     with databases.live():

@@ -33,7 +33,7 @@ WAYS = {
 }
 
 
-TEXT_ONLY = "every type"
+TEXT_ONLY = "types that come as text"
 FORMS = {
     "in text": TRAPS,
     "in binary form": tuple(trap for trap in TRAPS if trap.name != TEXT_ONLY),

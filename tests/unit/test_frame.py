@@ -48,10 +48,11 @@ def test_the_ci_fails_on_a_skip_and_ends_with_a_test_run() -> None:
     lines = script.read_text().splitlines()
     assert "set -euo pipefail" in lines
     assert "export DBSPLIT_CI=1" in lines
-    long = "long and not crash and not release"
-    assert f'limited .venv/bin/pytest -m "{long}" -n 2 --dist worksteal' in lines
-    assert "limited .venv/bin/pytest -m chaos -n 2 --dist worksteal" in lines
-    assert lines[-1].endswith('.venv/bin/pytest -m "crash and not release" -n 2')
+    long = "long and not release"
+    where = "tests/integration tests/long"
+    assert f'limited .venv/bin/pytest -m "{long}" -n 2 --dist worksteal {where}' in lines
+    assert "limited .venv/bin/pytest -m chaos -n 2 --dist worksteal tests/chaos" in lines
+    assert lines[-1].endswith('.venv/bin/pytest -m "crash and not release" -n 2 tests/crash')
     subprocess.run(["bash", "-n", script], check=True, timeout=10)  # noqa: S607
 
 

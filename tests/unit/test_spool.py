@@ -10,7 +10,6 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
-import cdc.spool
 from cdc.lsn import LSN
 from cdc.messages import NONE, Messages
 from cdc.parts import NO_ROWS, Announcement, Part
@@ -23,12 +22,12 @@ Open = Callable[[int], Spool]
 
 
 @pytest.fixture
-def spool_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    monkeypatch.setattr(cdc.spool, "QUEUE_BYTES_MAX", 100)
+def spool_with() -> Iterator[Open]:
     with ExitStack() as cleanup:
 
         def open_spool(spill_bytes_max: int) -> Spool:
-            return cleanup.enter_context(closing(Spool(spill_bytes_max=spill_bytes_max)))
+            one = Spool(bytes_max=100, spill_bytes_max=spill_bytes_max)
+            return cleanup.enter_context(closing(one))
 
         yield open_spool
 

@@ -136,5 +136,3 @@ def test_which_rows_may_come_in_binary_form() -> None:
     assert carries_binary([table])
     assert not carries_binary([table, replace(table, columns=(plain, odd))])
     assert carries_binary([replace(table, columns=(plain, replace(odd, generated="a")))])
-    for type_ in ("xml", "xml[]"):  # its binary form declares an encoding
-        assert not carries_binary([replace(table, columns=(replace(plain, type=type_),))])

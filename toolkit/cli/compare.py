@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,17 +13,19 @@ from toolkit.cli.scoping import NO_ROWS, scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
 
 if TYPE_CHECKING:
-    from toolkit.comparing import Wish
-    from validators.results import Progress, TableResult
+    from toolkit.comparing import Compared, Wish
+    from validators.results import Progress
 
 _DIFFER, _UNVERIFIED = 5, 4
+_NAME = re.compile(r'(?:"(?:[^"]|"")*"|[^,])+')
+_QUOTED = re.compile(r'"(?:[^"]|"")+"')
 
 
 @click.command()
 @click.argument("left", metavar="DSN")
 @click.argument("right", metavar="DSN")
 @JSON
-@click.option("--tables", help="Names, with commas between them; all tables if not given.")
+@click.option("--tables", help="Names, with commas between them; all tables of both if not given.")
 @click.option(
     "--schema", "schemas", multiple=True, help="Where tables are; may be repeated.  [public]"
 )
@@ -84,10 +86,10 @@ def _wish(options: dict[str, Any]) -> Wish:
     from toolkit.comparing import Wish
 
     return Wish(
-        tables=_names(options["tables"]),
+        tables=names_of(options["tables"]),
         schemas=options["schemas"] or ("public",),
-        key=_names(options["key"]),
-        leave_out=_names(options["exclude"]),
+        key=columns_of(options["key"]),
+        leave_out=columns_of(options["exclude"]),
         jobs=options["jobs"],
         snapshot_s_max=options["snapshot_limit"],
         settle_s=options["settle_s"],
@@ -95,13 +97,24 @@ def _wish(options: dict[str, Any]) -> Wish:
     )
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+def names_of(text: str | None) -> tuple[str, ...]:
+    """Names with commas between them; what stands in double quotes may have some of its own."""
+    parts = _NAME.findall(text or "")
+    return tuple(part.strip() for part in parts if part.strip())
 
 
-def _tell(talk: Talk, results: Sequence[TableResult], wish: Wish) -> None:
+def columns_of(text: str | None) -> tuple[str, ...]:
+    """Names of columns, without the quotes that some are given in."""
+    return tuple(
+        name[1:-1].replace('""', '"') if _QUOTED.fullmatch(name) else name
+        for name in names_of(text)
+    )
+
+
+def _tell(talk: Talk, compared: Compared, wish: Wish) -> None:
     from validators.results import consistent
 
+    results = compared.tables
     rows = sum(one.rows for one in results)
     equal = consistent(results) and rows > 0
     result = {
@@ -110,18 +123,29 @@ def _tell(talk: Talk, results: Sequence[TableResult], wish: Wish) -> None:
         "scope": wish.scope.words,
         "collision_bound": sum(one.collision_bound for one in results),
         "tables": [one.summary() for one in results],
+        "unlike_types": [one.as_dict() for one in compared.unlike_types],
+        "left_out": [str(name) for name in compared.left_out],
     }
-    talk.result(result, "" if talk.as_json else _text(results, wish))
+    talk.result(result, "" if talk.as_json else _text(compared, wish))
     if any(one.state == "different" for one in results):
         sys.exit(_DIFFER)
     if not equal:
         sys.exit(_UNVERIFIED)
 
 
-def _text(results: Sequence[TableResult], wish: Wish) -> str:
+def _text(compared: Compared, wish: Wish) -> str:
     from toolkit.cli.show import validation_text  # rich takes longer to load than most tables
 
-    text = validation_text(results) + scope_text(wish.scope.words)
-    if not any(one.rows for one in results):
+    lines = [validation_text(compared.tables) + scope_text(wish.scope.words)]
+    lines += [
+        f"{one.table}.{one.column} is {one.left} on the left and {one.right} on the right:"
+        f" compared as {one.compared_as}"
+        for one in compared.unlike_types
+    ]
+    if compared.left_out:
+        names = ", ".join(map(str, compared.left_out))
+        lines.append(f"Not compared, since their rows are in other databases: {names}")
+    text = "\n".join(lines)
+    if not any(one.rows for one in compared.tables):
         text += NO_ROWS
     return text

@@ -18,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _ALONE = ("html", "junit", "github", "differences", "csv", "repair_sql", "repair", "rules")
 _WHOLE = ("sample", "within", "key_from", "key_below", "snapshot")
+_ALERTS = ("differs", "unverified", "stuck")
 _FOR_PROGRAMS = ("comparing", "compared", "proven")
 """Told for each table in each round; a person asks `dbsplit status` for them."""
 
@@ -71,7 +72,7 @@ def watch_split(
         if talk.as_json and step != "comparing":
             talk.say(step, details)
         elif step not in _FOR_PROGRAMS:
-            alert = click.style("ALERT", fg="red") if step in ("differs", "unverified") else ""
+            alert = click.style("ALERT", fg="red") if step in _ALERTS else ""
             talk.line(f"{step} {alert}".strip(), _said(step, details))
 
     def still() -> None:

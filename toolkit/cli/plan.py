@@ -216,10 +216,14 @@ def plan_refresh(
     dbsplit plan refresh plan.yaml --owner invoices=billing --column customers.vat_id=crm
     """
     with told(as_json=as_json) as talk:
-        from toolkit.cli.refresh import answers, refreshed_text
-        from toolkit.refresh import refresh
+        from threading import Event
 
-        done = refresh(plan, answers(owners, columns, anew), talk.say, dry_run=dry_run)
+        from toolkit.cli.refresh import answers, refreshed_text
+        from toolkit.evolving import refresh_patiently
+        from toolkit.patience import Patience
+
+        wanted = answers(owners, columns, anew)
+        done = refresh_patiently(plan, wanted, talk.say, Event(), Patience(), dry_run=dry_run)
         outcome = "dry-run" if dry_run else "refreshed" if done.changes else "unchanged"
         talk.result({"outcome": outcome, **done.as_dict()}, refreshed_text(outcome, done, plan))
 

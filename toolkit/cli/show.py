@@ -34,6 +34,7 @@ def status_text(status: Status) -> str:
             f"{one.limit_bytes:,} bytes, {one.forecast} ({one.limit})"
             for one in status.slots
         ),
+        *(f"LOCKED  {said}" for said in status.locked),
         *(f"ALERT   {said}" for said in status.stream.get("alerts") or ()),
         *_freshness_lines(status),
     ]

@@ -23,6 +23,7 @@ from plans.check import check_source
 from plans.compile import compile_routes
 from plans.dependents import read_dependents
 from plans.errors import NotReady
+from plans.holders import require_unlocked
 from plans.load import Plan, Targets, load_plan
 from toolkit import locks, migrations, state
 from toolkit.control.schema import control_sql
@@ -73,6 +74,7 @@ def foresee(path: Path) -> Outlook:
     """
     plan = load_plan(path, os.environ, targets=Targets.IF_SET)
     with connect(plan.source.dsn, name="dbsplit explain") as source:
+        require_unlocked(source)
         catalog = read_catalog(source, plan.source.schemas)
         begun = require_same_plan(plan, source)
         require_same_tables(plan, catalog, source)

@@ -12,10 +12,12 @@ from logging.config import fileConfig
 import psycopg
 from alembic import context
 from alembic.util import CommandError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import create_engine, pool, text
 
 config = context.config
 service = config.config_ini_section
+CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT = "5s"
 
 if config.config_file_name is not None:
@@ -50,7 +52,9 @@ def run_offline() -> None:
 
 def run_online() -> None:
     """Run each revision in a transaction of its own."""
-    conninfo = dsn()
+    conninfo = make_conninfo(
+        "", **{"connect_timeout": CONNECT_TIMEOUT_S, **conninfo_to_dict(dsn())}
+    )
     # psycopg reads URIs, conninfo strings and service=NAME; a SQLAlchemy URL is none of them.
     engine = create_engine(
         "postgresql+psycopg://",

@@ -8,14 +8,21 @@ It ends when somebody ends it by its name.
 
 from __future__ import annotations
 
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 
-from cdc.connect import Connection
 from plans.catalog import TableName
+from plans.errors import Locked, NotReady
+from plans.names import CONTROL_SCHEMA
+from plans.some import some
 
-SHOWN_MAX: Final = 3
+Connection = psycopg.Connection[Any]
+
+MOMENT_S: Final = 1.0
+"""Who locks a table for less is not worth a word: a TRUNCATE does."""
+
+_WAIT: Final = "wait for the end of that, or end it; then run the same command again"
 
 _PREPARED: Final[LiteralString] = """
 SELECT format('prepared transaction %%L of %%s in database %%s', p.gid, p.owner, p.database) AS who,
@@ -59,6 +66,20 @@ _ON_TABLE: Final[LiteralString] = (
 """
 )
 
+# Who waits for such a lock keeps all that come after him from reading, as who has it does.
+_SHUT: Final[LiteralString] = """
+SELECT n.nspname, c.relname, bool_or(l.granted)
+  FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
+  JOIN pg_class AS c ON c.oid = l.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.pid IS DISTINCT FROM pg_backend_pid()
+   AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> %(ours)s AND n.nspname !~ '^pg_'
+   AND coalesce(coalesce(l.waitstart, a.xact_start)
+                < clock_timestamp() - make_interval(secs => %(age_s)s), true)
+ GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
 _OLDEST: Final[LiteralString] = """
 SELECT who || coalesce(' for ' || round(extract(epoch FROM clock_timestamp() - since)) || ' s', '')
   FROM held ORDER BY since NULLS LAST, who
@@ -73,6 +94,32 @@ def in_progress(connection: Connection) -> str:
 def holding(connection: Connection, table: TableName) -> str:
     """Who has held a table's locks for longest, or "" if nobody does."""
     return _some(connection, _ON_TABLE + _OLDEST, schema=table.schema, name=table.name)
+
+
+def shut(connection: Connection, *, age_s: float = 0.0) -> tuple[str, ...]:
+    """Which tables of the database nobody can read now, and because of whom.
+
+    Without those that have been so for less than `age_s`: most are for a moment.
+    """
+    rows = connection.execute(_SHUT, {"ours": CONTROL_SCHEMA, "age_s": age_s}).fetchall()
+    return tuple(
+        f"table {table} is locked by {by}" if granted else f"{by} keeps table {table} from a lock"
+        for schema, name, granted in rows
+        for table in [TableName(schema, name)]
+        if (by := holding(connection, table))
+    )
+
+
+def require_unlocked(connection: Connection) -> None:
+    """NotReady if somebody locks a table of the database, and not only for a moment."""
+    if found := shut(connection, age_s=MOMENT_S):
+        raise NotReady(some(found), hint=_WAIT)
+
+
+def locked(connection: Connection, error: psycopg.Error) -> Locked:
+    """What to raise when a lock could not be had in time; outside of a failed transaction."""
+    found = some(shut(connection))
+    return Locked(found or f"{error.diag.message_primary}: somebody has a lock", hint=_WAIT)
 
 
 def prepared(connection: Connection, *, age_s: float) -> tuple[str, ...]:
@@ -99,5 +146,4 @@ def _some(connection: Connection, query: LiteralString, **names: str) -> str:
         found = [who for (who,) in connection.execute(query, names).fetchall()]
     except psycopg.Error:
         return ""
-    more = f" and {len(found) - SHOWN_MAX} more" if len(found) > SHOWN_MAX else ""
-    return ", ".join(found[:SHOWN_MAX]) + more
+    return some(found)
