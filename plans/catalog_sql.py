@@ -113,8 +113,8 @@ COLUMNS: Final[LiteralString] = (
                        pg_mcv_list,pg_brin_bloom_summary,pg_brin_minmax_multi_summary,
                        gtsvector}'::name[])
                )
-               OR (t.typname = ANY ('{citext,hstore,ltree,geometry,geography,vector,halfvec,
-                       sparsevec}'::name[])
+               OR (t.typname = ANY ('{citext,hstore,ltree,lquery,ltxtquery,cube,
+                       geometry,geography,vector,halfvec,sparsevec}'::name[])
                    AND t.typsend <> 0 AND t.typreceive <> 0
                    AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_type'::regclass
                                   AND d.objid = t.oid AND d.deptype = 'e')

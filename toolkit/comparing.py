@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+
+from psycopg import sql
 
 from cdc.connect import connect, describe
 from plans.catalog import Catalog, Table, TableName, name_parts
@@ -18,9 +20,14 @@ from validators.plain_pairs import plain_pair
 from validators.results import Progress, TableResult
 from validators.scans import SNAPSHOT_S_MAX, Course
 from validators.scope import Scope
+from validators.session import read_rows
 from validators.sides import Pair
 
 SETTLE_S = 0.5
+ALTERED = "it was altered while it was compared; compare it again"
+
+_Shapes = Mapping[TableName, set[tuple[str, str]]]
+"""Names and types of tables' columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +125,13 @@ def compare_databases(
 
     course = Course(jobs=wish.jobs, snapshot_s_max=wish.snapshot_s_max)
     results = compare_routes(pairs, wait, course=course, report=report)
+    with ThreadPoolExecutor(2) as pool:
+        tables = [one.left.name for one in chosen]
+        ours, theirs = pool.map(partial(_shapes, tables=tables), (left_dsn, right_dsn))
+    results = [
+        _unless_altered(result, one, ours, theirs)
+        for result, one in zip(results, chosen, strict=True)
+    ]
     unlike = [unlike for one in chosen for unlike in one.unlike_types()]
     foreign = set[TableName]() if wish.tables else _foreign(left) | _foreign(right)
     return Compared(tuple(results), tuple(unlike), tuple(sorted(foreign)))
@@ -149,6 +163,43 @@ def _pair(one: _Chosen, left_dsn: str, right_dsn: str, wish: Wish) -> Pair:
         one.left, one.right, one.columns, one.key, left_dsn=left_dsn, right_dsn=right_dsn
     )
     return wish.scope.of(pair)
+
+
+def _unless_altered(
+    result: TableResult, one: _Chosen, ours: _Shapes, theirs: _Shapes
+) -> TableResult:
+    """What was read by columns that are others now proves nothing."""
+    sides = ((one.left, ours), (one.right, theirs))
+    if result.state != "equal" or all(_shape(t) == there.get(t.name) for t, there in sides):
+        return result
+    return replace(result, state="unverified", reason=ALTERED)
+
+
+def _shape(table: Table) -> set[tuple[str, str]]:
+    return {(column.name, column.type) for column in table.columns}
+
+
+def _shapes(dsn: str, tables: Sequence[TableName]) -> _Shapes:
+    """The tables' columns and types as they are now; nobody's lock is waited for."""
+    with connect(dsn, name="dbsplit compare", may_be_lent=True) as connection:
+        found = read_rows(
+            connection,
+            (),
+            sql.SQL(
+                "SELECT n.nspname::text, c.relname::text, a.attname::text,"
+                " format_type(a.atttypid, a.atttypmod)"
+                " FROM unnest($1::text[], $2::text[]) AS w(schema, name)"
+                " JOIN pg_namespace AS n ON n.nspname = w.schema"
+                " JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.name"
+                " JOIN pg_attribute AS a ON a.attrelid = c.oid"
+                " WHERE a.attnum > 0 AND NOT a.attisdropped"
+            ).format(),
+            [[table.schema for table in tables], [table.name for table in tables]],
+        )
+    shapes: dict[TableName, set[tuple[str, str]]] = {}
+    for schema, name, column, type_ in found:
+        shapes.setdefault(TableName(schema, name), set()).add((column, type_))
+    return shapes
 
 
 def _look(dsn: str, wish: Wish) -> tuple[Catalog, object]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from psycopg import pq, sql
 
 from cdc.connect import Connection, connect
@@ -67,24 +68,36 @@ def fills_of(
 def _missing_value(
     source: Connection, table: TableName, column: str, type_: str
 ) -> Mapping[str, str] | None:
-    """The constant that the server keeps for rows of before, in both forms, and as SQL."""
+    """The constant that the server keeps for rows of before, in its forms, and as SQL.
+
+    A type may have no binary form: then all rows come as text.
+    """
+    # It is kept in an array of the column's type; of arrays there are no arrays.
+    kept = sql.SQL(
+        "((attmissingval::text::text[])[1])::{}"
+        if type_.endswith("[]")
+        else "(attmissingval::text::{}[])[1]"
+    )
     query = sql.SQL(
-        "SELECT (attmissingval::text::{type}[])[1] FROM pg_attribute"
-        " WHERE attrelid = {table}::regclass AND attname = {column}"
+        "SELECT {kept} FROM pg_attribute WHERE attrelid = {table}::regclass AND attname = {column}"
     ).format(
-        type=sql.SQL(type_),  # of the source's own writing
+        kept=kept.format(sql.SQL(type_)),  # of the source's own writing
         table=sql.Literal(table.identifier.as_string(None)),
         column=sql.Literal(column),
     )
-    forms: dict[str, bytes | None] = {}
-    for form, number in (("text", pq.Format.TEXT), ("binary", pq.Format.BINARY)):
-        result = source.pgconn.exec_params(query.as_string(None).encode(), None, None, None, number)
-        forms[form] = result.get_value(0, 0)
-    text, binary = forms["text"], forms["binary"]
-    if text is None or binary is None:
+    text, binary = (
+        source.pgconn.exec_params(query.as_string(None).encode(), None, None, None, form)
+        for form in (pq.Format.TEXT, pq.Format.BINARY)
+    )
+    if text.status != pq.ExecStatus.TUPLES_OK:
+        raise psycopg.errors.error_from_result(text)
+    if (value := text.get_value(0, 0)) is None:
         return None
-    literal = sql.SQL("{}::").format(sql.Literal(text.decode())).as_string(None)
-    return {"text": text.hex(), "binary": binary.hex(), "sql": literal + type_}
+    literal = sql.SQL("{}::").format(sql.Literal(value.decode())).as_string(None)
+    forms = {"text": value.hex(), "sql": literal + type_}
+    if binary.status == pq.ExecStatus.TUPLES_OK:
+        forms["binary"] = (binary.get_value(0, 0) or b"").hex()
+    return forms
 
 
 def past_of_log(facts: Facts, followed: set[TableName]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from typing import IO, Any, Final, Literal, Self
 
@@ -126,6 +127,8 @@ def repair(
 ) -> dict[str, Repaired]:
     """Repair the differences of these routes, parents first and deletions last.
 
+    What the follower refused is tried once more when its rows that were too many are gone.
+
     Nobody can move a service meanwhile.  Raises NotReady if somebody does.
     """
     done: dict[str, Repaired] = {}
@@ -146,21 +149,28 @@ def repair(
         for hows, route in work:
             if not any(spool.counts[route.id][how] for how in hows):
                 continue
-            repaired = _repair_route(split, spool, route, hows, control)
+            repaired = _repair_route(split, spool, route, spool.keys(route.id, hows), control)
             done[route.id] = done.get(route.id, Repaired()) + repaired
-            say(
-                "repaired",
-                {
-                    "route": route.id,
-                    "inserted": repaired.inserted,
-                    "updated": repaired.updated,
-                    "deleted": repaired.deleted,
-                    "left": len(repaired.left),
-                },
-            )
+            say("repaired", _in_words(route, repaired))
+        for route in ordered:
+            before = done.get(route.id, Repaired())
+            if before.left and before.deleted:  # which may have been in the way of what was left
+                repaired = _repair_route(split, spool, route, iter(before.left), control)
+                done[route.id] = replace(before, left={}) + repaired
+                say("repaired", _in_words(route, repaired))
         counts = {route: one.written for route, one in done.items()}
         note(control, split.name, "repair", {"rows": counts})
     return done
+
+
+def _in_words(route: Route, repaired: Repaired) -> dict[str, Any]:
+    return {
+        "route": route.id,
+        "inserted": repaired.inserted,
+        "updated": repaired.updated,
+        "deleted": repaired.deleted,
+        "left": len(repaired.left),
+    }
 
 
 def parents_first(split: Split, routes: Sequence[Route]) -> list[Route]:
@@ -199,7 +209,7 @@ def origin_of(split: str, way: Way) -> str:
 
 
 def _repair_route(
-    split: Split, spool: Spool, route: Route, hows: tuple[How, ...], control: Connection
+    split: Split, spool: Spool, route: Route, keys: Iterator[Key], control: Connection
 ) -> Repaired:
     way = spool.ways[route.id]
     is_back = way.direction is Direction.ROLLBACK
@@ -235,7 +245,6 @@ def _repair_route(
             hold=lambda: _require_held(control),
             limits=Limits(),
         )
-        keys = iter(spool.keys(route.id, hows))
         while some := list(islice(keys, KEYS_AT_ONCE)):
             done += work.run(some)
     return done

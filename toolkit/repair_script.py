@@ -81,8 +81,9 @@ class RepairScript:
             file.write(origin_setup(origin_of(self._split.name, first)))
             routes = parents_first(self._split, [one.way.route for one in some])
             ordered = [self._parts[route.id] for route in routes]
-            files = [one.adding for one in ordered]
-            files += [one.removing for one in reversed(ordered)]
+            # What is too much may hold a unique value of what is missing.
+            files = [one.removing for one in reversed(ordered)]
+            files += [one.adding for one in ordered]
             written += sum(_write_statements(one, file) for one in files)
             file.write(part_end())
         return written

@@ -42,6 +42,9 @@ TOO_MANY = "too many rows differ to recheck all of them"
 SETTLE_WITHIN_S = 5.0
 """A key waits so long at most for others to be settled with: each time takes several waits."""
 
+EXAMPLE_READ_MAX = 100_000
+"""Characters of a value of which some are shown, and all were compared by their hash."""
+
 UNREADABLE = (psycopg.Error, SplitError, UnicodeError, OSError)
 """What keeps a table from being compared, and is no bug of ours."""
 
@@ -270,7 +273,10 @@ class _Comparison:
         """Read what differs while it is fresh: all of it, or as much as is shown."""
         wanted = len(differing) if self.work.found else self.tally.examples_wanted
         some = dict(islice(differing.items(), wanted))
-        for differences in read_differences(self.ends, self.pair, extents, some):
+        most = None if self.work.found else EXAMPLE_READ_MAX
+        for differences in read_differences(
+            self.ends, self.pair, extents, some, characters_max=most
+        ):
             self.tally.show(differences)
             if self.work.found:
                 self.work.found(self.pair, differences)

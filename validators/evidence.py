@@ -18,7 +18,7 @@ read it on the leader again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -93,14 +93,25 @@ def count(leader: Rows, follower: Rows) -> Counts:
     return Counts(lacking - both, surplus - both, both)
 
 
-def by_key(found: Iterable[tuple[Key, int, int]]) -> dict[Key, Rows]:
-    """Gather what one side has of each key."""
-    gathered: dict[Key, Rows] = {}
-    for key, hashed, rows in found:
+def readings(found: Iterable[tuple[Key, int, int, int]]) -> dict[Key, Reading]:
+    """What one side has of each key, from row hashes, their counts and versions."""
+    gathered: dict[Key, Reading] = {}
+    for key, hashed, rows, version in found:
         # Nearly every key has one row, and there may be a million of them.
         known = gathered.get(key)
-        gathered[key] = ((hashed, rows),) if known is None else _with(known, hashed, rows)
+        gathered[key] = (
+            Reading(((hashed, rows),), version)
+            if known is None
+            else Reading(_with(known.rows, hashed, rows), known.version + version)
+        )
     return gathered
+
+
+def share(new: dict[Key, Reading], known: Mapping[Key, Reading]) -> None:
+    """Hold what is as it was only once: there may be a hundred thousand keys at a time."""
+    for key, reading in new.items():
+        if (before := known.get(key)) == reading and before is not None:
+            new[key] = before
 
 
 def _with(known: Rows, hashed: int, rows: int) -> Rows:

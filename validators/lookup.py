@@ -10,7 +10,7 @@ from psycopg import sql
 
 from cdc.connect import Connection
 from validators.canonical import Hashing, trusted
-from validators.evidence import Reading, by_key
+from validators.evidence import Reading, readings
 from validators.fingerprint import Extent, from_table
 from validators.session import read_rows
 from validators.sides import Key, KeyColumn, Side
@@ -62,11 +62,7 @@ def read_keys(
             "statement_timeout": f"{how.timeout_s * 1000:.0f}ms",
         },
     )
-    rows = by_key((keys[n - 1], hashed, count) for n, hashed, count, _ in found)
-    versions = dict.fromkeys(rows, 0)
-    for n, _, _, version in found:
-        versions[keys[n - 1]] += version
-    return {key: Reading(rows[key], versions[key]) for key in rows}
+    return readings((keys[n - 1], hashed, count, version) for n, hashed, count, version in found)
 
 
 def parameters(keys: Sequence[Key]) -> list[list[str | None]]:

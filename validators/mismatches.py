@@ -43,13 +43,19 @@ def how_of(counts: Counts) -> How:
 
 
 def read_differences(
-    ends: Ends, pair: Pair, extents: Extents, differing: Mapping[Key, Counts]
+    ends: Ends,
+    pair: Pair,
+    extents: Extents,
+    differing: Mapping[Key, Counts],
+    *,
+    characters_max: int | None = None,
 ) -> Iterator[tuple[Difference, ...]]:
     """The rows of these keys as they are now, in groups; equal columns are left out.
 
     A row that has changed since its key was settled may have no column that differs.
+    Of a value no more than its first `characters_max` are read, and its length.
     """
-    reader = _Reader(ends, pair, extents)
+    reader = _Reader(ends, pair, extents, characters_max)
     for keys in groups_that_fit(ends, pair, extents, list(differing)):
         leader, follower = reader.rows(keys)
         yield tuple(
@@ -84,13 +90,22 @@ class _Reader:
     ends: Ends
     pair: Pair
     extents: Extents
+    characters_max: int | None = None  # of a value
 
     def rows(self, keys: Sequence[Key]) -> tuple[dict[Key, list[_Row]], dict[Key, list[_Row]]]:
         """What both sides have of the keys."""
         try:
-            return self._rows(keys, shown=_as_it_is)
+            return self._rows(keys, shown=self._beginning)
         except errors.CharacterNotInRepertoire:  # bytes of no encoding, in SQL_ASCII
-            return self._rows(keys, shown=_escaped)
+            return self._rows(keys, shown=lambda text: _escaped(self._beginning(text)))
+
+    def _beginning(self, text: sql.Composable) -> sql.Composable:
+        if self.characters_max is None:
+            return text
+        return sql.SQL(
+            "CASE WHEN length({t}) > {most} THEN format('%s... (%s characters)',"
+            " left({t}, {most}), length({t})) ELSE {t} END"
+        ).format(t=text, most=sql.Literal(self.characters_max))
 
     def _rows(
         self, keys: Sequence[Key], *, shown: Callable[[sql.Composable], sql.Composable]
@@ -158,10 +173,8 @@ def _difference(
     if not pair.key and ours and theirs:  # the same row, only more often on one side
         ours, theirs = (ours, None) if how_of(counts) == "missing" else (None, theirs)
     columns = tuple(
-        ColumnDifference(
-            name,
-            ours.texts[number] if ours else None,
-            theirs.texts[number] if theirs else None,
+        _column(
+            name, ours.texts[number] if ours else None, theirs.texts[number] if theirs else None
         )
         for number, name in enumerate(pair.columns)
         if ours is None or theirs is None or ours.hashes[number] != theirs.hashes[number]
@@ -177,14 +190,16 @@ def _difference(
     )
 
 
+def _column(name: str, ours: str | None, theirs: str | None) -> ColumnDifference:
+    if ours is not None and ours == theirs:  # where they differ was not read
+        ours, theirs = f"{ours}, differs further on", f"{theirs}, differs further on"
+    return ColumnDifference(name, ours, theirs)
+
+
 def _first(rows: Sequence[_Row], others: Sequence[_Row]) -> _Row | None:
     known = {row.hashes for row in others}
     # For a table without a key the row may be there, only less often than here.
     return next((row for row in rows if row.hashes not in known), rows[0] if rows else None)
-
-
-def _as_it_is(text: sql.Composable) -> sql.Composable:
-    return text
 
 
 def _escaped(text: sql.Composable) -> sql.Composed:

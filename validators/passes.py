@@ -48,7 +48,8 @@ ROWS_PER_SUM: Final = 16
 PASSES_MAX: Final = 3
 PAUSE_S_MAX: Final = 30.0
 """A pause that is longer lets the snapshots go."""
-KEYS_HELD: Final = 100_000
+KEYS_HELD: Final = 50_000
+"""While it is settled a key takes some 2 kB; without a key the table is scanned for each lot."""
 ROWS_PER_LOOK: Final = 5_000
 
 _ROWS = (

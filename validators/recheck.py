@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cdc.connect import Connection
-from validators.evidence import ABSENT, Counts, Reading, Round, Rows, Verdict, count, judge
+from validators.evidence import ABSENT, Counts, Reading, Round, Rows, Verdict, count, judge, share
 from validators.fingerprint import Extents
 from validators.lookup import Lookup, read_keys
 from validators.session import Ends
@@ -58,15 +58,19 @@ class Recheck:
         settled = Settled(unsettled=list(keys))
         before = self.read_leader(keys)
         last: dict[Key, Round] = {}
+        follower: dict[Key, Reading] = {}
         for number in range(self.limits.rounds):
             if number:
                 time.sleep(self._backoff_s(number))
             if not catch_up(self.limits.catch_up_s):
                 settled.caught_up = False
                 break
-            follower = self.read_follower(settled.unsettled)
+            seen = self.read_follower(settled.unsettled)
+            share(seen, follower)
+            follower = seen
             is_visible = self.ends.ask_leader(self._all_visible)
             after = self.read_leader(settled.unsettled)
+            share(after, before)
             rounds = {
                 key: Round(
                     before=before.get(key, ABSENT),

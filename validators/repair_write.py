@@ -23,7 +23,7 @@ from cdc.stage import Stage
 from plans.catalog import Table
 from plans.routes import RouteColumn
 from validators.canonical import Hashing, text_of
-from validators.evidence import ABSENT, Reading, by_key
+from validators.evidence import ABSENT, Reading, readings
 from validators.fingerprint import Extent
 from validators.lookup import Lookup, matching, parameters
 from validators.session import Cursor, pinned
@@ -245,10 +245,8 @@ def _read(
         "SELECT k.n, r.h, count(*), sum(r.v)::int8, r.x FROM {} GROUP BY 1, 2, 5"
     ).format(matching(side, extent, keys, how, wanted))
     found = cursor.execute(query, parameters(keys)).fetchall()
-    readings = by_key((keys[n - 1], hashed, count) for n, hashed, count, _, _ in found)
-    versions = dict.fromkeys(readings, 0)
-    rows: dict[Key, dict[int, Row]] = {key: {} for key in readings}
-    for n, hashed, count, version, texts_ in found:
-        versions[keys[n - 1]] += version
+    gathered = readings((keys[n - 1], hashed, count, v) for n, hashed, count, v, _ in found)
+    rows: dict[Key, dict[int, Row]] = {key: {} for key in gathered}
+    for n, hashed, count, _, texts_ in found:
         rows[keys[n - 1]][hashed] = Row(count, tuple(texts_))
-    return {key: Rows(Reading(readings[key], versions[key]), rows[key]) for key in readings}
+    return {key: Rows(reading, rows[key]) for key, reading in gathered.items()}

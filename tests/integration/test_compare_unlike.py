@@ -17,9 +17,9 @@ from tests.integration.test_compare import Bench, bench, database
 from tests.pooler import pooler
 from tests.standby import standby_of
 from toolkit.cli.compare import columns_of, names_of
-from toolkit.comparing import Compared, Wish, compare_databases
+from toolkit.comparing import ALTERED, Compared, Wish, compare_databases
 from toolkit.servers import Server, running_server
-from validators.results import TableResult
+from validators.results import Progress, TableResult
 
 __all__ = ["bench"]
 
@@ -255,3 +255,43 @@ def test_a_standby_is_compared_whatever_its_default_isolation_is() -> None:
             for sides in ((source, there), (there, source)):
                 one = result(Bench(*sides), "t")
                 assert (one.state, one.rows, one.reason) == ("equal", 999, "")
+
+
+def test_of_a_very_long_value_a_beginning_is_read_and_shown(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("validators.compare.EXAMPLE_READ_MAX", 1000)
+    bench.both(
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "INSERT INTO t SELECT i, repeat('ä', 5000) FROM generate_series(1, 3) AS i",
+    )
+    bench.target(
+        "UPDATE t SET v = v || 'x' WHERE id = 1",
+        "UPDATE t SET v = left(v, 4999) || 'x' WHERE id = 2",
+        "UPDATE t SET v = left(v, 900) || 'x' || right(v, 4099) WHERE id = 3",
+    )
+    one = result(bench, "t")
+    shown = {one.key[0]: one.columns[0].follower or "" for one in one.examples}
+    assert shown["1"].endswith("... (5001 characters)")
+    assert shown["2"].endswith("... (5000 characters), differs further on")
+    assert "äxä" in shown["3"]
+    assert max(map(len, shown.values())) < 250
+
+
+@pytest.mark.parametrize(
+    "change", ["ADD more int", "ALTER v TYPE numeric USING v + 0.3", "RENAME TO other"]
+)
+def test_what_is_altered_while_it_is_compared_is_not_proven(bench: Bench, change: str) -> None:
+    bench.both(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, w point, x interval day, y numeric(9,2)[])",
+        "INSERT INTO t VALUES (1, 2, '(1,2)', '1 day', '{1}')",
+    )
+    assert result(bench, "t").state == "equal"
+
+    def alter(progress: Progress) -> None:
+        if progress.step == "done":
+            bench.target(f"ALTER TABLE t {change}")
+
+    wish = Wish(tables=("t",), settle_s=0)
+    (one,) = compare_databases(bench.source_dsn, bench.target_dsn, wish, alter).tables
+    assert (one.state, one.reason) == ("unverified", ALTERED)

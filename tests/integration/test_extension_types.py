@@ -18,12 +18,15 @@ from toolkit.servers import Server, running_server
 SCHEMA = (
     "CREATE SCHEMA odd",
     "CREATE EXTENSION citext; CREATE EXTENSION hstore; CREATE EXTENSION ltree;"
-    " CREATE EXTENSION cube",
-    "CREATE TABLE people (email citext PRIMARY KEY, more hstore, path ltree, n int)",
+    " CREATE EXTENSION cube; CREATE EXTENSION seg",
+    "CREATE TABLE people (email citext PRIMARY KEY, more hstore, path ltree, n int, at cube[],"
+    " asks lquery, words ltxtquery)",
     "INSERT INTO people SELECT 'Name' || n, hstore('k', n::text), ('top.n' || n)::ltree, n"
     " FROM generate_series(1, 50) AS n",
-    "CREATE TABLE places (id int PRIMARY KEY, at cube, names citext[])",
-    "INSERT INTO places SELECT n, cube(n), ARRAY['a', 'B'] FROM generate_series(1, 5) AS n",
+    "UPDATE people SET at = ARRAY[cube(1), cube(ARRAY[1, -0.5], ARRAY[2, 3]), NULL],"
+    " asks = 'a.*{1,2}.!b|c%@*', words = 'a & !b*@ | c'",
+    "CREATE TABLE places (id int PRIMARY KEY, at seg, names citext[])",
+    "INSERT INTO places SELECT n, '1 .. 2', ARRAY['a', 'B'] FROM generate_series(1, 5) AS n",
     "CREATE TABLE pages (id int PRIMARY KEY, page xml, more xml[])",
     """INSERT INTO pages VALUES (1, '<?xml version="1.0" encoding="LATIN1"?><a>ä</a>', '{}')""",
 )
@@ -31,6 +34,7 @@ CHANGES = (
     "UPDATE people SET email = upper(email::text) WHERE n < 10",
     "UPDATE people SET more = more || 'new=>NULL', path = path || 'leaf' WHERE n % 3 = 0",
     "DELETE FROM people WHERE n > 40; INSERT INTO people VALUES ('NAME41', '', '', 41)",
+    "UPDATE people SET at = at[2:2] WHERE n = 7",
     "BEGIN; INSERT INTO people VALUES ('x', NULL, 'a.b', 1); UPDATE people SET email = 'X'"
     " WHERE email = 'x'; COMMIT",
     """INSERT INTO pages SELECT 2, page, ARRAY[page, NULL] FROM pages;
@@ -61,7 +65,7 @@ def databases(
     with following(server, server, tmp_path, tables=request.param) as one:
         one.execute(*SCHEMA)
         if "places" not in request.param:
-            one.execute("DROP TABLE places; DROP EXTENSION cube")
+            one.execute("DROP TABLE places; DROP EXTENSION seg")
         yield one
 
 

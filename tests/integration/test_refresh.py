@@ -166,18 +166,25 @@ def test_an_added_column_stops_the_stream_and_a_refresh_carries_it(databases: Fo
         "UPDATE added SET v = 'before' WHERE id = 1; INSERT INTO added VALUES (4, 'before')",
         "ALTER TABLE added ADD extra numeric(6, 2) NOT NULL DEFAULT 1.5",
         "ALTER TABLE added ALTER extra SET DEFAULT 7",
+        """ALTER TABLE added ADD words text[] NOT NULL DEFAULT '{a,"b c",NULL}',
+               ADD felt mood[] NOT NULL DEFAULT '{calm}', ADD span span DEFAULT ((1, 2), NULL)""",
         "INSERT INTO added VALUES (5, 'after'); UPDATE added SET extra = 3 WHERE id = 2",
     )
     error = stops(databases, "table public.added has a new column extra")
     assert "ddl.added_columns: carry" in error.hint
     assert databases.rows("a", "SELECT count(*) FROM added WHERE id = 5") == [(0,)]
     done = refreshed(databases)
-    assert done.changes == ("table public.added has a new column extra (numeric(6,2))",)
+    assert done.changes == tuple(
+        f"table public.added has a new column {one}"
+        for one in ("extra (numeric(6,2))", "words (text[])", "felt (public.mood[])",
+                    "span (public.span)")
+    )  # fmt: skip
     assert done.copied == ()
     followed(databases)
     same(databases, "added")
     # A row of before, that came after the target's column was there, has what rows had then.
-    assert databases.rows("a", "SELECT extra FROM added WHERE id = 4") == [(1.5,)]
+    (found,) = databases.rows("a", "SELECT extra, words, felt::text FROM added WHERE id = 4")
+    assert found == (1.5, ["a", "b c", None], "{calm}")
     databases.execute_on("a", "BEGIN; INSERT INTO added VALUES (9, 'own'); ROLLBACK")
     assert refreshed(databases) == Refreshed(statements={"a": [], "b": [], "hub": []})
 

@@ -10,10 +10,12 @@ from validators.evidence import (
     Reading,
     Round,
     Verdict,
-    by_key,
     count,
     judge,
+    readings,
+    share,
 )
+from validators.sides import Key
 
 OLD = Reading(((1, 1),), version=10)
 NEW = Reading(((2, 1),), version=11)
@@ -74,7 +76,19 @@ def test_rows_of_a_key_are_counted_by_kind() -> None:
 
 
 def test_rows_of_one_key_are_gathered() -> None:
-    assert by_key([(("a",), 2, 1), (("b",), 9, 1), (("a",), 1, 1), (("a",), 2, 4)]) == {
-        ("a",): ((1, 1), (2, 5)),
-        ("b",): ((9, 1),),
+    found = [(("a",), 2, 1, 5), (("b",), 9, 1, 6), (("a",), 1, 1, 7), (("a",), 2, 4, 1)]
+    assert readings(found) == {
+        ("a",): Reading(((1, 1), (2, 5)), version=13),
+        ("b",): Reading(((9, 1),), version=6),
     }
+
+
+def test_what_is_as_it_was_is_held_once() -> None:
+    known: dict[Key, Reading] = {("a",): OLD, ("b",): OLD}
+    new: dict[Key, Reading] = {
+        ("a",): Reading(OLD.rows, OLD.version), ("b",): NEW, ("c",): WRONG,
+    }  # fmt: skip
+    same = dict(new)
+    share(new, known)
+    assert new == same
+    assert [new[key] is known.get(key) for key in new] == [True, False, False]
