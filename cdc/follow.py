@@ -129,7 +129,8 @@ class Follower(threading.Thread):
                     hint="see what holds up its targets (locks, a slow disk), then run the same "
                     "command again: it goes on where it stopped",
                 )
-            report(goal - self.position)
+            if self.position > LSN(0):  # or the whole log would seem to be left
+                report(goal - self.position)
             time.sleep(REACH_POLL_S)
 
     def run(self) -> None:

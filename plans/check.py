@@ -28,6 +28,7 @@ from plans.findings import Finding, from_problem, ordered
 from plans.holders import require_unlocked
 from plans.lists import check_lists
 from plans.load import Plan
+from plans.problems import PlanProblems, Problem
 
 
 def check_source(plan: Plan, conn: psycopg.Connection[Any]) -> list[Finding]:
@@ -46,6 +47,26 @@ def check_split(plan: Plan, conn: psycopg.Connection[Any]) -> list[Finding]:
     if subject is not None:
         findings += check_targets(subject, conn, findings)
     return ordered(findings)
+
+
+def also_wrong(plan: Plan, wrong: PlanProblems, conn: psycopg.Connection[Any]) -> PlanProblems:
+    """What is wrong in itself, and what contradicts the source besides.
+
+    `plan` is the rest of it, see `plans.load.without_wrong`.
+    """
+    taken_out = {problem.at[:2] for problem in wrong.problems}
+    compiled = compile_all(plan, read_catalog(conn, plan.source.schemas))
+    more = [
+        problem
+        for problem in compiled.problems
+        if problem.at[:1] in (("tables",), ("source",)) and problem.at[:2] not in taken_out
+    ]
+    return PlanProblems(plan.places.file, sorted([*wrong.problems, *more], key=_line))
+
+
+def _line(problem: Problem) -> tuple[int, int]:
+    line, column = problem.place.rsplit(":", 2)[1:]
+    return int(line), int(column)
 
 
 def _checked(plan: Plan, conn: psycopg.Connection[Any]) -> tuple[Subject | None, list[Finding]]:

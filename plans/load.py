@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from plans import coherence, conninfo, names
 from plans.invalid import add_invalid
 from plans.model import (
+    DROP,
     CommandSwitch,
     CutForeignKey,
     Ddl,
@@ -31,7 +32,7 @@ from plans.model import (
 )
 from plans.places import Path as PlanPath
 from plans.places import Places
-from plans.problems import PlanProblems, Problems
+from plans.problems import PlanProblems, Problem, Problems
 from plans.yaml_file import read_yaml
 
 
@@ -173,6 +174,42 @@ def load_plan(path: Path, env: Mapping[str, str], *, targets: Targets = Targets.
     coherence.check(content, problems)
     problems.raise_if_any()
     return Plan(path, content, places, written, unset)
+
+
+def without_wrong(path: Path, env: Mapping[str, str], wrong: Iterable[Problem]) -> Plan | None:
+    """The plan without the entries that are wrong, by which to say what else is.
+
+    Such a table is as if it were dropped, and the services' databases are unknown.  None if
+    so little is left that it would tell nothing.
+    """
+    wrong = tuple(wrong)
+    if not all(problem.at for problem in wrong):
+        return None  # it isn't readable at all
+    data, places = read_yaml(path)
+    if not all(_take_out(data, problem.at) for problem in wrong):
+        return None
+    _expand(data, env, Problems(places), unknown=data["services"])
+    try:
+        content = PlanFile.model_validate(data, context={"directory": path.parent})
+    except ValidationError:
+        return None
+    return Plan(path, content, places)
+
+
+def _take_out(data: Any, at: PlanPath) -> bool:  # noqa: ANN401
+    """Take the entry out that something is wrong with; False if all others hang on it."""
+    match at:
+        case ("tables", name, *_):
+            data["tables"][name] = DROP
+        case ("foreign_keys" | "lists" as section, name, *_):
+            data[section].pop(name, None)
+        case ("limits" | "sequences" | "slots" | "ddl" | "switch" as section, *_):
+            data.pop(section, None)
+        case ("services", _, "dsn"):
+            pass
+        case _:
+            return False
+    return True
 
 
 def _unset(

@@ -18,6 +18,7 @@ class Problem:
     path: str  # "tables.customers.split_columns.crm"
     message: str
     remedy: str = ""
+    at: Path = ()  # the same as `path`, in parts
 
     def __str__(self) -> str:
         path = f"{self.path}: " if self.path else ""
@@ -49,7 +50,7 @@ class Problems:
 
     def add_at(self, mark: Mark, path: Path, message: str, remedy: str = "") -> None:
         """Note that something is wrong at a mark."""
-        problem = Problem(self.places.at(mark), dotted(path), message, remedy)
+        problem = Problem(self.places.at(mark), dotted(path), message, remedy, path)
         self.found.setdefault((mark, problem))
 
     @property

@@ -51,6 +51,10 @@ INDEX_WORK = 2.0
 
 VALIDATE_WORK = 0.6
 ANALYZE_WORK = 16 << 20
+ANALYZE_SHARE = 5
+"""Of a table that has no more rows than ANALYZE looks at: the work is by its size then."""
+
+ANALYZE_WORK_MIN = 256 << 10
 REST_WORK = 16 << 20
 """As measured by `python -m benchmarks.copying --eta`."""
 
@@ -59,6 +63,11 @@ RANK = 1
 
 Ready = Callable[[TableName], Collection[str]]
 """The names of the jobs after which a table has its rows."""
+
+
+def analyze_work(size_bytes: int) -> float:
+    """The work of ANALYZE on a table of this size: it looks at 30,000 rows at most."""
+    return min(float(ANALYZE_WORK), ANALYZE_WORK_MIN + ANALYZE_SHARE * size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +145,9 @@ class AfterData:
         builds = [s for s in self._apart if s.build and not s.build.references]
         jobs = self._builds(builds, ready, built)
         jobs += self._foreign_keys(whole)
-        jobs += [self._statistics(table, whole(table)) for table in self._tables()]
+        jobs += [
+            self._statistics(table, size, whole(table)) for table, size in self._tables().items()
+        ]
         rest = f"{self._service}: the rest"
         self._tally.expect(rest, REST_WORK)
         last: Job[Worker] = Job(
@@ -194,15 +205,16 @@ class AfterData:
             checking += [self._job(s, needs, work=work, claims=places) for s in self._left([first])]
         return [*adding, *checking]
 
-    def _statistics(self, table: TableName, needs: Collection[str]) -> Job[Worker]:
+    def _statistics(self, table: TableName, size_bytes: int, needs: Collection[str]) -> Job[Worker]:
         name = f"{self._service}: statistics of {table}"
-        self._tally.expect(name, ANALYZE_WORK)
+        work = analyze_work(size_bytes)
+        self._tally.expect(name, work)
         return Job(
             name=name,
             run=lambda worker: self._analyze(worker, name, table),
             rank=RANK,
             needs=needs,
-            weight=ANALYZE_WORK,
+            weight=work,
             claims=[self._place(table)],
         )
 
@@ -230,8 +242,10 @@ class AfterData:
     def _left(self, steps: Iterable[_Step]) -> Iterator[_Step]:
         return (step for step in steps if step.digest not in self._done)
 
-    def _tables(self) -> list[TableName]:
-        return sorted({route.target for route in self._split.routes_of([self._service])})
+    def _tables(self) -> dict[TableName, int]:
+        """The service's tables, and how large they are in the source."""
+        routes = sorted(self._split.routes_of([self._service]), key=lambda one: one.target)
+        return {route.target: route.source.size_bytes for route in routes}
 
     def _name(self, step: _Step) -> str:
         return f"{self._service}: {step.digest}"

@@ -95,11 +95,13 @@ def compare_databases(
         )
     chosen = list[_Chosen]()
     wrong = list[str]()
-    for name in _names(left, right, wish):
+    names = _names(left, right, wish)
+    for name in names:
         try:
             chosen.append(_choose(left, right, name, wish))
         except _Wrong as error:
             wrong.append(str(error))
+    wrong += _nothing_to_leave_out(left, right, names, wish)
     if wrong:
         raise NotReady(
             "; ".join(wrong),
@@ -129,6 +131,17 @@ def compare_databases(
     unlike = [unlike for one in chosen for unlike in one.unlike_types()]
     foreign = set[TableName]() if wish.tables else _foreign(left) | _foreign(right)
     return Compared(tuple(results), tuple(unlike), tuple(sorted(foreign)))
+
+
+def _nothing_to_leave_out(
+    left: Catalog, right: Catalog, names: Sequence[str], wish: Wish
+) -> list[str]:
+    """What no column is called that is to be left out: it may be mistyped."""
+    found = [table for side in (left, right) for name in names if (table := side.find(name))]
+    known = {column.name for table in found for column in table.columns}
+    return [
+        f"no table has a column {name} to leave out" for name in wish.leave_out if name not in known
+    ]
 
 
 class _Wrong(Exception):

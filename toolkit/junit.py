@@ -82,15 +82,8 @@ def _case_of_rule(one: RuleResult) -> ElementTree.Element:
 def difference_text(one: Difference) -> str:
     """A difference in a line."""
     key = ", ".join("NULL" if part is None else part for part in one.key) or "no key"
-    columns = "; ".join(
-        f"{c.column}: {_shown(c.leader)} where it leads, {_shown(c.follower)} where it follows"
-        for c in one.columns
-    )
-    return f"({key}) {one.how}: {columns}" + f" [{CAUSES[one.cause]}]"
-
-
-def _shown(value: str | None) -> str:
-    return "NULL" if value is None else repr(value)
+    columns = one.told("where it leads", "where it follows")
+    return f"({key}) {one.how}{columns} [{CAUSES[one.cause]}]"
 
 
 def _text(text: str) -> str:

@@ -65,12 +65,29 @@ class Difference:
     written: Written = Written()  # the follower's row
     cause: Cause = "unknown"
 
+    def told(self, leads: str, follows: str) -> str:
+        """The columns in words, with these for the sides; a row that is not there has no values."""
+        if self.how == "missing" and all(c.follower is None for c in self.columns):
+            told = [f"{c.column}: {_told(c.leader)}" for c in self.columns]
+        elif self.how == "extra" and all(c.leader is None for c in self.columns):
+            told = [f"{c.column}: {_told(c.follower)}" for c in self.columns]
+        else:
+            told = [
+                f"{c.column}: {_told(c.leader)} {leads}, {_told(c.follower)} {follows}"
+                for c in self.columns
+            ]
+        return ": " * bool(self.columns) + "; ".join(told)
+
     def shortened(self) -> Difference:
         """The same to be shown: texts are cut to a readable length."""
         return replace(
             self,
             columns=tuple(_shortened(c) for c in self.columns),
         )
+
+
+def _told(value: str | None) -> str:
+    return "NULL" if value is None else repr(value)
 
 
 @dataclass(frozen=True, slots=True)

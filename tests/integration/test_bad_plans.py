@@ -12,9 +12,9 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from plans.check import check_source
+from plans.check import also_wrong, check_source
 from plans.findings import Finding, Severity
-from plans.load import load_plan
+from plans.load import load_plan, without_wrong
 from plans.problems import PlanProblems
 from tests.conftest import fresh_database
 from toolkit.servers import Server
@@ -238,6 +238,35 @@ def test_what_is_wrong_is_said_with_place_and_remedy(
     ], places  # fmt: skip
     assert any(bad.remedy in one.remedy for one in fitting), fitting
     assert "hunter2" not in str(findings)
+
+
+def test_what_the_source_says_is_said_with_what_is_wrong_in_itself(
+    database: str, tmp_path: Path
+) -> None:
+    """One look at the file is to be enough to correct it."""
+    path, env = tmp_path / "plan.yaml", {"SOURCE": database}
+    change = {"orders": "shopp", "visits": "{owner: crm, refrence_in: [shop]}", "later": GONE,
+              "keylss": "crm", "keyless": GONE}  # fmt: skip
+    more = "limits: {lag_bytes_max: few}\n"
+    path.write_text(written(Bad("several", change, "", "", "", more=more)))
+    with pytest.raises(PlanProblems) as wrong:
+        load_plan(path, env)
+    rest = without_wrong(path, env, wrong.value.problems)
+    assert rest is not None
+    with psycopg.connect(database, autocommit=True) as source:
+        all_of_it = also_wrong(rest, wrong.value, source)
+    paths = [problem.path for problem in all_of_it.problems]
+    assert sorted(paths) == [
+        "limits.lag_bytes_max", "tables", "tables", "tables.keylss", "tables.orders.owner",
+        "tables.visits.refrence_in",
+    ]  # fmt: skip
+    assert all("'shopp'" in p.message for p in all_of_it.problems if p.path.endswith("owner"))
+    lines = [int(problem.place.split(":")[-2]) for problem in all_of_it.problems]
+    assert lines == sorted(lines)
+    path.write_text(path.read_text().replace("crm: {dsn", "crm: {dns"))
+    with pytest.raises(PlanProblems) as wrong:
+        load_plan(path, env)
+    assert without_wrong(path, env, wrong.value.problems) is None, "all others hang on it"
 
 
 def test_the_kinds_are_distinct_and_many() -> None:

@@ -110,6 +110,8 @@ def test_columns_of_one_side_only_have_to_be_left_out_aloud(both: Bench) -> None
     assert (code, result["consistent"]) == (0, True)
     code, result, _ = compare(both, "--exclude", "id,loaded_at", "--tables", "orders")
     assert (code, "is of its key" in result["error"]) == (4, True)
+    code, result, _ = compare(both, "--exclude", "laoded_at")
+    assert (code, "no table has a column laoded_at" in result["error"]) == (4, True)
 
 
 def test_a_part_is_no_whole(both: Bench) -> None:

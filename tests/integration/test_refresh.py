@@ -515,7 +515,7 @@ def test_a_plan_that_was_edited_while_a_refresh_is_under_way_is_not_gone_on_with
     databases: Following,
 ) -> None:
     """What was begun with one text, and ended with another, no later refresh would take."""
-    databases.execute("ALTER TABLE plain ADD later int")
+    databases.execute("ALTER TABLE plain ADD latest int")
     plan = databases.path.read_text()
     with pytest.MonkeyPatch.context() as patch:
 

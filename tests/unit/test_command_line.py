@@ -183,6 +183,22 @@ def test_whatever_is_wrong_the_last_line_is_an_object(
         )
 
 
+def test_a_plan_that_is_wrong_in_itself_is_told_in_each_format(plan: Path) -> None:
+    plan.write_text(plan.read_text().replace("tables: {t: a}", "tables: {t: b, u: c}"))
+    check = ("plan", "check", str(plan))
+    github, sarif = (_run(*check, "--format", form) for form in ("github", "sarif"))
+    assert [one.returncode for one in (github, sarif)] == [3, 3]
+    assert github.stdout.count("::error file=") == 2
+    assert len(json.loads(sarif.stdout)["runs"][0]["results"]) == 2
+    found = json.loads(_run(*check, "--format", "json").stdout)
+    told = json.loads(_run(*check, "--json").stdout)
+    assert found == told["findings"]
+    assert [one["object"] for one in found] == ["tables.t.owner", "tables.u.owner"]
+    assert (told["ok"], told["exit_code"]) == (False, 3)
+    text = _run(*check)
+    assert (text.stdout, text.stderr.count("there is no service")) == ("", 2)
+
+
 def test_a_signal_ends_a_verb_in_order(plan: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -17,6 +17,7 @@ from cdc.copy_sql import Blocks, CopyTask, rows_of
 from cdc.source_files import SourceFile
 from plans.catalog import Table, TableName
 from plans.routes import Kind, Route
+from toolkit.after_data import analyze_work
 
 TABLE = Table(
     name=TableName("public", "big"),
@@ -186,6 +187,12 @@ def test_while_it_is_paused_no_time_passes(clock: Clock) -> None:
     tally.rested(3600)
     tally.moving("copy of a", route, 500, 500)
     assert tally.pace().eta_s == pytest.approx(10)
+
+
+def test_statistics_of_many_small_tables_are_little_work() -> None:
+    assert analyze_work(0) < MB
+    assert 500 * analyze_work(64 << 10) < 500 * MB
+    assert analyze_work(1 << 40) == analyze_work(100 * MB) == 16 * MB
 
 
 def test_nothing_is_foretold_before_something_is_done(clock: Clock) -> None:

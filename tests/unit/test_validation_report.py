@@ -109,6 +109,7 @@ def test_junit_has_a_case_for_each_table_and_rule_and_is_xml_whatever_rows_hold(
     assert "1 missing, 1 extra, 1204 different" in str(failure.get("message"))
     assert "\\x00\\x1b]]>" in str(failure.text)
     assert "where it leads, NULL where it follows" in str(failure.text)
+    assert "missing: id: '1019'; email: 'x@y\\n' [" in str(failure.text), "no row has no NULL"
     assert HOSTILE in str(failure.text)
 
 

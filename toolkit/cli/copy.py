@@ -36,7 +36,8 @@ def copy_command(plan: Path, jobs: int, chunk_mb: int, *, as_json: bool) -> None
     """
     with told(as_json=as_json) as talk:
         rows = copy_rows(plan, talk, jobs, chunk_mb)
-        talk.result({"outcome": "copied", "rows": rows}, f"{rows:,} rows are copied")
+        said = f"{rows:,} rows are copied" if rows else "nothing was left to copy"
+        talk.result({"outcome": "copied", "rows": rows}, said)
 
 
 @click.command("throttle")

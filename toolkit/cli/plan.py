@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from toolkit.cli.options import DRY_RUN, FORMAT, JSON, PLAN, InOrder, require_dsn, writing
 from toolkit.cli.talk import told
+
+if TYPE_CHECKING:
+    from plans.problems import PlanProblems
 
 
 @click.group("plan", cls=InOrder)
@@ -112,10 +116,16 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
         from plans.findings import has_blocker
         from plans.findings_written import render_findings
         from plans.load import Targets, load_plan
+        from plans.problems import PlanProblems
         from plans.sarif import repository_of
         from toolkit.cli.lists import print_lists, read_lists
 
-        loaded = load_plan(plan, os.environ, targets=Targets.IF_SET)
+        try:
+            loaded = load_plan(plan, os.environ, targets=Targets.IF_SET)
+        except PlanProblems as some:
+            wrong = _all_problems(plan, some)
+            _tell_problems(wrong, plan, form, as_json=as_json)
+            raise wrong from None
         with connect(loaded.source.dsn, name="dbsplit check") as source:
             findings = check_split(loaded, source)
         lists = read_lists(loaded, source_only=True)
@@ -131,6 +141,37 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
                 print_lists(lists)
         if has_blocker(findings):
             sys.exit(3)
+
+
+def _all_problems(plan: Path, wrong: PlanProblems) -> PlanProblems:
+    """With what the source would say of the rest, if it answers."""
+    from cdc.connect import connect
+    from plans.check import also_wrong
+    from plans.errors import NotReady
+    from plans.load import without_wrong
+
+    rest = without_wrong(plan, os.environ, wrong.problems)
+    if rest is None:
+        return wrong
+    try:
+        with connect(rest.source.dsn, name="dbsplit check") as source:
+            return also_wrong(rest, wrong, source)
+    except NotReady:
+        return wrong
+
+
+def _tell_problems(wrong: PlanProblems, plan: Path, form: str, *, as_json: bool) -> None:
+    """Tell programs what keeps the plan from being read, as they are told of other findings."""
+    from dataclasses import asdict
+
+    from plans.findings import from_problem
+    from plans.findings_written import render_findings
+    from plans.sarif import repository_of
+
+    findings = [from_problem(problem) for problem in wrong.problems]
+    wrong.result = {"ok": False, "findings": [asdict(one) for one in findings], "lists": []}
+    if not as_json and form != "text":
+        click.echo(render_findings(findings, form, repository_of(plan)))  # type: ignore[arg-type]
 
 
 @plan_group.command("refresh")

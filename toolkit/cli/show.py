@@ -105,19 +105,12 @@ def validation_text(results: Sequence[TableResult]) -> str:
         lines.append(f"{some} tables were read as of one position on both sides: {position}")
     for one in results:
         if one.reason:
-            lines.append(f"{one.service} {one.table}: {one.reason}")
+            lines.append(f"{one.service} {one.table}: {one.reason}".lstrip())
         for difference in one.examples[:5]:
             key = ", ".join("NULL" if part is None else part for part in difference.key)
-            columns = "; ".join(
-                f"{c.column}: {_value(c.leader)} here, {_value(c.follower)} there"
-                for c in difference.columns
-            )
-            lines.append(f"{one.service} {one.table} ({key}) {difference.how}: {columns}")
+            whose = f"{one.service} {one.table} ({key or 'no key'})".lstrip()
+            lines.append(f"{whose} {difference.how}{difference.told('here', 'there')}")
     return "\n".join(lines)
-
-
-def _value(text: str | None) -> str:
-    return "NULL" if text is None else repr(text)
 
 
 def orphans_text(results: Sequence[OrphanResult]) -> str:
