@@ -139,9 +139,10 @@ def test_a_table_is_not_compared_with_its_namesake_in_another_schema(bench: Benc
 
 def test_names_may_have_commas_and_quotes(bench: Bench) -> None:
     bench.both(
-        'CREATE TABLE "a,b" (id int, "k,1" int, "q""%s" int)', 'INSERT INTO "a,b" VALUES (1, 2, 3)'
+        'CREATE TABLE "a,b" (id int, "k,1" int, "q""%s" int, x int)',
+        'INSERT INTO "a,b" VALUES (1, 2, 3, 4)',
     )
-    bench.target('UPDATE "a,b" SET id = 7')
+    bench.target('UPDATE "a,b" SET id = 7, x = 7')
     tables = names_of(' "a,b"')
     (one,) = compared(
         bench, *tables, key=columns_of('"k,1"'), leave_out=columns_of('"q""%s", x')
