@@ -49,7 +49,7 @@ def test_the_ci_fails_on_a_skip_and_ends_with_a_test_run() -> None:
     assert "set -euo pipefail" in lines
     assert "export DBSPLIT_CI=1" in lines
     long = "long and not release"
-    where = "tests/integration tests/long"
+    where = "tests/long tests/integration"
     assert f'limited .venv/bin/pytest -m "{long}" -n 2 --dist worksteal {where}' in lines
     assert "limited .venv/bin/pytest -m chaos -n 2 --dist worksteal tests/chaos" in lines
     assert lines[-1].endswith('.venv/bin/pytest -m "crash and not release" -n 2 tests/crash')
