@@ -241,6 +241,7 @@ def test_missing_privileges(untouched: SmallShop, source_server: Server) -> None
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_verbs_before_their_turn(shop: SmallShop) -> None:
     verbs, before = shop.verbs, shop.everything()
     for verb in ("copy", "stream", "validate", "cutover", "rollback", "complete"):
@@ -374,6 +375,7 @@ def _recreate_slot(shop: SmallShop) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_a_slot_that_was_lost_or_made_anew(shop: SmallShop) -> None:
     shop.follow()
     # Before anything was streamed, only the copy tells what there is already.

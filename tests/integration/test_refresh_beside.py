@@ -208,6 +208,7 @@ def test_chunks_of_several_moments_become_one_table_where_the_stream_stands(
 
 
 @pytest.mark.long
+@pytest.mark.release
 def test_tables_whose_log_was_removed_meanwhile_are_copied_once_more(
     target_server: Server, tmp_path: Path, pg_version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

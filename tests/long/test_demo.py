@@ -170,6 +170,7 @@ def added(history: Path, subject: str) -> RowEffect:
     return next(found[0] for found in effects.values() if [e.change for e in found] == [1])
 
 
+@pytest.mark.release
 def test_a_stream_that_loses_rows_fails_the_demo_before_anything_is_moved(
     tmp_path: Path, pg_version: str
 ) -> None:
