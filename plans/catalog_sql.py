@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
+from plans.holders import SHUTS
+
 READ_ONLY: Final[LiteralString] = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 SETTINGS: Final[tuple[LiteralString, ...]] = (
@@ -21,12 +23,8 @@ SETTINGS: Final[tuple[LiteralString, ...]] = (
     "SET LOCAL extra_float_digits = 1",
 )
 
-# Tables that cannot be opened now; who waits for this lock keeps others out, too.
-_SHUT: Final[LiteralString] = """
-SELECT relation FROM pg_locks
- WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
-   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
+# Tables that cannot be opened now.
+_SHUT: Final[LiteralString] = f"SELECT relation FROM pg_locks WHERE {SHUTS}"
 
 SERVER: Final[LiteralString] = """
 SELECT current_setting('server_version_num')::int AS version,

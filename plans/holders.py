@@ -66,13 +66,16 @@ _ON_TABLE: Final[LiteralString] = (
 """
 )
 
-# Who waits for such a lock keeps all that come after him from reading, as who has it does.
-_SHUT: Final[LiteralString] = """
+SHUTS: Final[LiteralString] = """locktype = 'relation' AND mode = 'AccessExclusiveLock'
+   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+"""Whether a lock of pg_locks keeps others from reading a table of the database: who waits for
+it does so as well as who has it."""
+
+_SHUT: Final[LiteralString] = f"""
 SELECT n.nspname, c.relname, bool_or(l.granted)
   FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a USING (pid)
   JOIN pg_class AS c ON c.oid = l.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace
- WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
-   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ WHERE {SHUTS}
    AND l.pid IS DISTINCT FROM pg_backend_pid()
    AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> %(ours)s AND n.nspname !~ '^pg_'
    AND coalesce(coalesce(l.waitstart, a.xact_start)
