@@ -50,6 +50,8 @@ _SILENT = (
 
 _LIMITED_SINCE = 170000  # transaction_timeout
 _NOT_UTF8 = b"22021"  # character_not_in_repertoire
+_PASSING = (b"08", b"53", b"55006", b"57")
+"""Of the connection, of resources, a slot in use, operator intervention: not for ever."""
 
 MESSAGES_MAX = 8_000
 BYTES_MAX = 1 << 20
@@ -248,7 +250,8 @@ class ReplicationConnection:
         result = self._connection.get_result()
         if result is None or result.status != pq.ExecStatus.COPY_BOTH:
             reason = self._error(result)
-            if "is active for PID" in reason:
+            state = result.error_field(pq.DiagnosticField.SQLSTATE) if result else None
+            if state is None or state.startswith(_PASSING):
                 raise ConnectionLost(reason)
             raise StreamBroken(
                 f"cannot stream from slot {slot} on {describe(self._dsn)}: {reason}",

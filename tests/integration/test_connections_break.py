@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from cdc.replication import ReplicationConnection
+from cdc.replication import ConnectionLost, ReplicationConnection
 from plans import names
-from plans.errors import NotReady
+from plans.errors import NotReady, StreamBroken
 from tests.chaos.proxy import Proxy
 from tests.conftest import fresh_database, require_version
 from tests.following import Following
@@ -131,6 +131,31 @@ def test_a_slot_that_somebody_else_reads_is_told(
     databases.execute("INSERT INTO large VALUES (1)")
     databases.stream()
     assert databases.rows("a", "SELECT * FROM large") == [(1,)]
+
+
+def test_a_session_that_is_ended_as_it_begins_to_stream_has_not_lost_its_slot(
+    databases: Following,
+) -> None:
+    """What the server says then is the answer to START_REPLICATION."""
+    slot, publication = names.slot("traps"), names.publication("traps")
+    ours = sql.SQL("FROM pg_stat_activity WHERE application_name = 'ended'")
+    with (
+        ReplicationConnection(databases.source, name="ended") as connection,
+        psycopg.connect(databases.source, autocommit=True) as admin,
+    ):
+        admin.execute(sql.SQL("SELECT pg_terminate_backend(pid) {}").format(ours))
+        count = sql.SQL("SELECT count(*) {}").format(ours)
+        assert wait_until(lambda: admin.execute(count).fetchone() == (0,), timeout_s=10)
+        with pytest.raises(ConnectionLost, match="terminating connection"):
+            connection.start(slot, publication, binary=True)
+
+
+def test_a_slot_that_is_gone_is_no_matter_of_the_connection(databases: Following) -> None:
+    with (
+        ReplicationConnection(databases.source, name="test") as connection,
+        pytest.raises(StreamBroken, match="does not exist"),
+    ):
+        connection.start("none_such", names.publication("traps"), binary=True)
 
 
 def test_a_password_that_is_changed_meanwhile(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
