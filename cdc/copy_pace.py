@@ -139,6 +139,13 @@ class Tally:
             self._advance(part, part.work)
             self._report(BuildProgress(service, what, took_s, self._pace(time.monotonic())))
 
+    def fills_all(self, name: str) -> bool:
+        """Whether the others have enough to do for as long as one does this part alone."""
+        with self._lock:
+            part = self._parts[name]
+            left = part.work - part.done
+            return 0 < left * (self._workers - 1) <= self._work - self._done - left
+
     def rested(self, seconds: float) -> None:
         """Meanwhile nothing of this was done, nor could it be."""
         with self._lock:

@@ -58,6 +58,10 @@ ANALYZE_WORK_MIN = 256 << 10
 REST_WORK = 16 << 20
 """As measured by `python -m benchmarks.copying --eta`."""
 
+_ALONE = sql.SQL("SET LOCAL max_parallel_maintenance_workers = 0; ")
+"""A server's parallel workers shorten one build and take more of its CPU than they save: only
+what the others would wait for is worth that."""
+
 RANK = 1
 """In the crew: the source's snapshot is held until all copies, whose rank is 0, are done."""
 
@@ -144,9 +148,12 @@ class AfterData:
 
         builds = [s for s in self._apart if s.build and not s.build.references]
         jobs = self._builds(builds, ready, built)
-        jobs += self._foreign_keys(whole)
+        checked: dict[TableName, set[str]] = defaultdict(set)
+        jobs += self._foreign_keys(whole, checked)
+        # Statistics last: with them the planner finds other ways to check a key, which take longer.
         jobs += [
-            self._statistics(table, size, whole(table)) for table, size in self._tables().items()
+            self._statistics(table, size, {*whole(table), *checked[table]})
+            for table, size in self._tables().items()
         ]
         rest = f"{self._service}: the rest"
         self._tally.expect(rest, REST_WORK)
@@ -183,10 +190,13 @@ class AfterData:
                 )
         return jobs
 
-    def _foreign_keys(self, whole: Callable[..., set[str]]) -> list[Job[Worker]]:
+    def _foreign_keys(
+        self, whole: Callable[..., set[str]], checked: dict[TableName, set[str]]
+    ) -> list[Job[Worker]]:
         """First all are added, which locks two tables for a moment; then their rows are checked.
 
         Each is added as soon as both tables are whole, and checked beside other tables'.
+        The checks are noted by their tables.
         """
         adding, checking = [], []
         for statement in self._apart:
@@ -203,6 +213,8 @@ class AfterData:
                 # Only one of the tables is locked against others that we have in mind.
                 first, places = more[-1], places[:1]
             checking += [self._job(s, needs, work=work, claims=places) for s in self._left([first])]
+            for table in tables:
+                checked[table].add(self._name(first))
         return [*adding, *checking]
 
     def _statistics(self, table: TableName, size_bytes: int, needs: Collection[str]) -> Job[Worker]:
@@ -280,6 +292,8 @@ class AfterData:
             " FROM pg_settings WHERE name = 'maintenance_work_mem'; "
         ).format(sql.Literal(f"{LOCK_WAIT_S}s"), sql.Literal(self._memory_kb))
         settings: list[sql.Composable] = [begin]
+        if self._tally.fills_all(self._name(step)):
+            settings.append(_ALONE)
         if step.checks:
             settings += [in_order(step.build), sql.SQL("; ")]
         command = sql.SQL("{}; ").format(sql.SQL(step.command))

@@ -40,7 +40,10 @@ SELECT i.indexrelid AS oid, i.indrelid AS relation, i.indisvalid AS valid,
        pg_get_indexdef(i.indexrelid) AS definition,
        format('CREATE %sINDEX %I ON ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, x.relname)
          AS head,
-       x.relkind = 'I' AS partitioned, coalesce(pg_relation_size(x.oid), 0) AS size_bytes,
+       x.relkind = 'I' AS partitioned,
+       -- What is sorted: equal keys share their space in the file, but not before.
+       greatest(pg_relation_size(x.oid), 0,
+                CASE WHEN x.relam = 403 THEN (22 * x.reltuples)::bigint END) AS size_bytes,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
               WHERE a.attrelid = i.indrelid AND i.indisunique AND i.indimmediate
                 AND i.indpred IS NULL AND i.indexprs IS NULL

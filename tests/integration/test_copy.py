@@ -425,3 +425,51 @@ def test_a_chunk_and_a_route_are_noted_once(copied: Callable[..., Copied]) -> No
         target.execute(route_note("one:public.parent", LSN(10), 1, 1))
         with pytest.raises(psycopg.errors.UniqueViolation):
             target.execute(route_note("one:public.parent", LSN(20), 1, 1))
+
+
+LEAF = """
+CREATE TABLE leaf (id int PRIMARY KEY, a int REFERENCES later, b int REFERENCES parent);
+INSERT INTO leaf SELECT n, n, n FROM generate_series(1, 100) AS n;
+"""
+
+
+def test_statistics_come_after_the_keys_that_the_planner_would_check_otherwise(
+    copied: Callable[..., Copied],
+) -> None:
+    some = copied(MOVING + LEAF)
+    lines = some.verbs("copy", "--json", "--jobs", "3").out.splitlines()
+    told = [one["what"] for one in map(json.loads, lines) if one.get("event") == "built"]
+    for key, tables in {
+        "later_up_fkey on public.later": ("later", "parent"),
+        "leaf_a_fkey on public.leaf": ("leaf", "later"),
+        "leaf_b_fkey on public.leaf": ("leaf", "parent"),
+    }.items():
+        checked = max(n for n, what in enumerate(told) if what == f"constraint {key}")
+        for table in tables:
+            assert checked < told.index(f"statistics of public.{table}"), (key, table, told)
+    some.prove()
+
+
+WATCHED = """
+CREATE TABLE workers (command text, at_most text);
+CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO workers VALUES (tg_tag, current_setting('max_parallel_maintenance_workers'));
+END $$;
+CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION watch();
+ALTER EVENT TRIGGER watch ENABLE ALWAYS;
+"""
+
+
+@pytest.mark.parametrize(("jobs", "alone"), [("1", False), ("2", True)])
+def test_an_index_has_no_parallel_workers_while_others_have_enough_to_do(
+    copied: Callable[..., Copied], jobs: str, *, alone: bool
+) -> None:
+    some = copied(
+        "CREATE TABLE many (a int, b int, c int);"
+        "INSERT INTO many SELECT n, n, n FROM generate_series(1, 1000) AS n;"
+        "CREATE INDEX ON many (a); CREATE INDEX ON many (b); CREATE INDEX ON many (c)"
+    )
+    some.ask(some.target, WATCHED)
+    some.verbs("copy", "--jobs", jobs)
+    found = some.ask(some.target, "SELECT at_most = '0' FROM workers")
+    assert found == [(alone,)] * 3

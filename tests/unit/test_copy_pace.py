@@ -179,6 +179,28 @@ def test_the_longest_piece_tells_the_end_where_the_others_are_shorter(clock: Clo
     assert tally.pace().eta_s == pytest.approx(1000 / 5)
 
 
+def test_a_part_is_done_alone_if_the_others_have_enough_to_do(clock: Clock) -> None:
+    tally, _ = tallied(2)
+    route = routed("a", 100)
+    tally.expect("copy of a", 100, route)
+    tally.expect("large index", 300)
+    tally.expect("index", 200)
+    assert tally.fills_all("large index")  # 300 on one side, 300 on the other
+    tally.moving("copy of a", route, 10, 10)
+    assert not tally.fills_all("large index")
+    assert tally.fills_all("index")
+    tally.moved("copy of a", route, 100, 100)
+    tally.built("large index", "one", "index", 1)
+    assert not tally.fills_all("index")  # it is the last
+
+
+def test_one_worker_has_no_others(clock: Clock) -> None:
+    tally, _ = tallied(1)
+    tally.expect("index", 200)
+    tally.expect("another index", 300)
+    assert not tally.fills_all("index")
+
+
 def test_while_it_is_paused_no_time_passes(clock: Clock) -> None:
     tally, _ = tallied(1)
     route = routed("a", 1000)

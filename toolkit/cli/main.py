@@ -45,6 +45,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; NO_COLOR is heeded on terminals too (no-color.org)."""
+    # numpy's linear algebra, which nothing here uses, starts a thread for each core, and each
+    # spins for some 50 ms.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     cli(color=False if os.environ.get("NO_COLOR") else None)
 
 
