@@ -46,16 +46,16 @@ LOCK_WAIT_S = 60
 TRIES_MAX = 5
 RETRY_S = 0.5
 
-INDEX_WORK = 2.0
+INDEX_WORK = 1.4
 """The work of building a byte of an index, in bytes of a table that are copied meanwhile."""
 
-VALIDATE_WORK = 0.6
+VALIDATE_WORK = 0.15
 ANALYZE_WORK = 16 << 20
 ANALYZE_SHARE = 5
 """Of a table that has no more rows than ANALYZE looks at: the work is by its size then."""
 
 ANALYZE_WORK_MIN = 256 << 10
-REST_WORK = 16 << 20
+REST_WORK = 2 << 20
 """As measured by `python -m benchmarks.copying --eta`."""
 
 _ALONE = sql.SQL("SET LOCAL max_parallel_maintenance_workers = 0; ")
