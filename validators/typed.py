@@ -17,6 +17,8 @@ never NULL takes the one before as its seed.  The chain is what makes the whole 
 linear: swapping values between rows changes the sum of the rows' hashes.  If a column
 of the chain is NULL after all, the row's text is hashed instead.  What goes by a text that
 is never empty has the empty one for NULL, and is of the chain whether it may be NULL or not.
+Where such texts have no comma either, those of many columns are one link: written by one
+call and hashed by another, a numeric takes three quarters of the time.
 
 All of it holds between servers that hash alike; `validators.session` asks them.
 """
@@ -32,6 +34,7 @@ from types import MappingProxyType
 from psycopg import sql
 
 CHAIN_MAX = 64
+JOINED_MAX = 64  # a function takes 100 arguments
 TIMES_MAX = CHAIN_MAX // 2
 """Each link is a function call within the next: the parser's stack is not endless."""
 
@@ -58,6 +61,9 @@ _BY_CAST = frozenset({"numeric", "interval", "json", "jsonb", "bytea", "time wit
 A cast of a builtin type that somebody redefined is not for us.
 """
 
+_JOINED = frozenset({"numeric", "interval", "time without time zone"})
+"""Whose text has no comma, so that several can be one text."""
+
 _LINKS = MappingProxyType(
     {
         "smallint": "hashint4extended({v}::int4, {seed})",
@@ -83,17 +89,22 @@ def row_hash(values: Sequence[Value], seed: int, hash_text: HashText) -> sql.Com
 
     Two rows that differ share it once in about 2**64 / len(values).
     """
+    joined = _joined(values)
     links: list[Value] = []
     others: list[tuple[int, Value]] = []
     for number, value in enumerate(values):
+        if joined and value.type in _JOINED:
+            continue
         if _is_link_for_sure(value) and len(links) < CHAIN_MAX:
             links.append(value)
         else:
             others.append((number, value))
     hashed = _xor([sql.Literal(seed), *_terms(others, hash_text)])
+    for text in joined:
+        hashed = hash_text(text, hashed)
     for link in links:
         hashed = _link(link, hashed, hash_text)
-    if not links:  # without it the whole would be linear
+    if not (joined or links):  # without it the whole would be linear
         return sql.SQL("hashtextextended('' COLLATE \"C\", {})").format(hashed)
     if all(link.type in _BY_CAST for link in links):
         return hashed
@@ -109,6 +120,21 @@ def text_of(value: Value) -> sql.Composed:
     if value.type in _BY_CAST:
         return sql.SQL("({})::text").format(value.value)
     return sql.SQL("CASE WHEN num_nulls({v}) = 0 THEN format('%s', {v}) END").format(v=value.value)
+
+
+def _joined(values: Sequence[Value]) -> list[sql.Composed]:
+    """The texts of what can be written together, many at a time; none if it is one column."""
+    # One type after the other: format() looks a type up where it is another than before.
+    some = sorted((one for one in values if one.type in _JOINED), key=lambda one: one.type)
+    if len(some) == 1:
+        return []
+    return [_one_text(some[at : at + JOINED_MAX]) for at in range(0, len(some), JOINED_MAX)]
+
+
+def _one_text(some: Sequence[Value]) -> sql.Composed:
+    return sql.SQL("format({}, {})").format(
+        sql.Literal(",".join(["%s"] * len(some))), sql.SQL(", ").join(one.value for one in some)
+    )
 
 
 def _is_link_for_sure(value: Value) -> bool:
