@@ -149,10 +149,10 @@ class _Supervisor:
         self._require_owned()
         self._start_back()
         self._look_after_slots()
-        behind = self._forward.behind
+        behind, position = self._forward.behind, self._forward.position
         progress = StreamProgress(
-            lag_bytes=max(0, _log_end(self._source) - self._forward.position),
-            position=str(self._forward.position),
+            lag_bytes=max(0, _log_end(self._source) - position),
+            position=str(position),
             connected=self._forward.connected.is_set(),
             back=tuple(sorted(s for s, f in self._back.items() if f.connected.is_set())),
             alerts=(*self._slots.alerts, *(_away(one) for one in behind if one.away_s)),
@@ -173,7 +173,7 @@ class _Supervisor:
         )
         self._watch()
         self._look_at_statements()
-        if progress.connected or self._forward.position > LSN(0):
+        if progress.connected or position > LSN(0):
             self._report(progress)  # before that the whole log would seem to be behind
         return progress
 

@@ -154,10 +154,10 @@ class ChaosSplit:
 
     def finish(self, verb: str, *args: str) -> None:
         """Run a verb until it succeeds; nothing is in its way any more."""
-        for _ in range(TRIES_MAX):
+        for number in range(TRIES_MAX):
             if self._stream is not None:
                 # What befell it may end it only now, after its last sign of life.
-                self.await_live()
+                self.await_live(anew=number > 0)
             if self.run(verb, *args) == 0:
                 return
             time.sleep(0.3)
@@ -188,8 +188,9 @@ class ChaosSplit:
         code, self._stream = self.end(self._stream), None
         assert code == KILLED, f"stream did not reach {at}: {self.log}"
 
-    def await_live(self) -> None:
-        """Wait until a stream is connected, starting it again if it ends."""
+    def await_live(self, *, anew: bool = False) -> None:
+        """Wait until a stream is connected, starting it again if it ends; or says so once more."""
+        ((now,),) = ask(self.place.source.dsn, "SELECT clock_timestamp()::text")
 
         def live() -> bool:
             self.ensure_stream()
@@ -198,6 +199,7 @@ class ChaosSplit:
                 "SELECT 1 FROM dbsplit.heartbeat WHERE role = 'stream'"
                 f" AND pid = {self._stream.pid} AND (details ->> 'connected')::boolean"
                 " AND beat_at > clock_timestamp() - interval '2 s'"  # it does not reconnect now
+                f" AND (beat_at > '{now}' OR NOT {anew})"
             )
             return bool(ask(self.place.source.dsn, query))
 
