@@ -43,7 +43,8 @@ SELECT i.indexrelid AS oid, i.indrelid AS relation, i.indisvalid AS valid,
        x.relkind = 'I' AS partitioned,
        -- What is sorted: equal keys share their space in the file, but not before.
        greatest(pg_relation_size(x.oid), 0,
-                CASE WHEN x.relam = 403 THEN (22 * x.reltuples)::bigint END) AS size_bytes,
+                CASE WHEN x.relam = (SELECT oid FROM pg_am WHERE amname = 'btree')
+                     THEN (22 * x.reltuples)::bigint END) AS size_bytes,
        ARRAY(SELECT a.attname::text FROM pg_attribute a
               WHERE a.attrelid = i.indrelid AND i.indisunique AND i.indimmediate
                 AND i.indpred IS NULL AND i.indexprs IS NULL
