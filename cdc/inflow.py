@@ -105,16 +105,27 @@ def _copy(target: PGconn, lines: Iterable[bytes]) -> int:
     await_status(target, pq.ExecStatus.COPY_IN)
     block, size = [_SIGNATURE], 0
     for line in lines:
-        block.append(line)
-        size += len(line)
-        if size > BLOCK_BYTES:
+        is_long = len(line) > BLOCK_BYTES
+        if not is_long:
+            block.append(line)
+            size += len(line)
+        if is_long or size > BLOCK_BYTES:
             put(target, b"".join(block))
             block, size = [], 0
+        if is_long:
+            _put_whole(target, line)
     block.append(_END)
     put(target, b"".join(block))
     target.put_copy_end()
     flush(target)
     return await_status(target, pq.ExecStatus.COMMAND_OK).command_tuples or 0
+
+
+def _put_whole(target: PGconn, line: bytes) -> None:
+    """Send many rows in pieces: libpq copies what it is given, and sends none of it before."""
+    view = memoryview(line)
+    for at in range(0, len(line), BLOCK_BYTES):
+        put(target, view[at : at + BLOCK_BYTES])
 
 
 def _give_up(target: PGconn) -> None:

@@ -43,7 +43,7 @@ def drain(connection: PGconn) -> None:
         pass
 
 
-def put(connection: PGconn, data: bytes | bytearray) -> None:
+def put(connection: PGconn, data: bytes | bytearray | memoryview) -> None:
     """Send data of a copy."""
     try:
         is_taken = not data or connection.put_copy_data(data) > 0

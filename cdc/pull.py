@@ -6,6 +6,10 @@ call costs a new beginning, so that it is nothing for following closely.
 
 A call sends its first row when it has decoded all of them.  So there are two lines that
 take turns: while the rows of one are read and applied, the other decodes what follows.
+
+Large rows are left to the stream: what a message costs is little beside its bytes, which
+a call writes to a file and reads again.
+
 What is pulled comes from temporary copies of the slot.  The slot itself goes on only
 after the followers have committed, as always.
 """
@@ -29,6 +33,9 @@ The server keeps the result, which is about as large, in a temporary file until 
 read it.  Each call reads once more what the slot has to keep, so that few are cheaper.
 """
 
+LARGE_BYTES = 1_500
+"""Where messages are this long in the mean, no more are pulled."""
+
 ADVANCE_BYTES = 1 << 28
 """The slot is moved on after so much log: the server can remove it then."""
 
@@ -42,11 +49,12 @@ class Pull:
         self._options = plugin_options(publication, binary=binary)
         self._wanted = CALL_BYTES_MIN
         self._is_last = False
-        """Whether the call that began last goes to where the log ended then."""
+        """Whether no call follows the one that began last."""
+        self._count = self._size = 0  # of all messages
         self._flushed = LSN(0)
         self._advanced = LSN(0)
         self.exhausted = False
-        """Whether the last call came to its end."""
+        """Whether the last call came to its end; what there is beyond it is for the stream."""
         self._lines = [Line(dsn)]
         self._current = self._lines[0]
         self._next: Line | None = None
@@ -74,7 +82,10 @@ class Pull:
         elif line.begun and self._next is None and not (self._is_last or self._alone):
             self._next = self._call_ahead(line)
         messages = line.read(timeout_s)
+        self._count += len(messages)
+        self._size += messages.size
         if not line.running:
+            self._is_last = self._is_last or self._size > LARGE_BYTES * self._count
             if self._next is not None:
                 self._current, self._next = self._next, None
             else:

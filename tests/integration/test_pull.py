@@ -26,6 +26,7 @@ def backlog(source_db: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database with a slot that retains transactions, small, large, and with large rows."""
     monkeypatch.setattr(cdc.pull, "CALL_BYTES_MIN", LOG_BYTES)
     monkeypatch.setattr(cdc.pull, "CALL_BYTES_MAX", LOG_BYTES)
+    monkeypatch.setattr(cdc.pull, "LARGE_BYTES", 1 << 30)  # all of it is to be pulled
     with psycopg.connect(source_db, autocommit=True) as connection:
         connection.execute("CREATE TABLE t (id int PRIMARY KEY, v text)")
         connection.execute(f"CREATE PUBLICATION {PUBLICATION} FOR TABLE t")
@@ -46,12 +47,12 @@ def messages(some: Messages) -> list[bytes]:
     return [one for one in (some[n] for n in range(len(some))) if one[0] in b"BCIUD"]
 
 
-def streamed(dsn: str, ends: Callable[[bytes], bool]) -> list[bytes]:
+def streamed(dsn: str, whole: Callable[[list[bytes]], bool]) -> list[bytes]:
     found: list[bytes] = []
     deadline = time.monotonic() + END_S_MAX
     with ReplicationConnection(dsn, name="test") as connection:
         connection.start(SLOT, PUBLICATION, binary=True)
-        while not (found and ends(found[-1])):
+        while not (found and whole(found)):
             assert time.monotonic() < deadline
             found += messages(connection.read(0.2).messages)
     return found
@@ -98,7 +99,22 @@ def test_what_is_pulled_is_what_is_streamed(
         free(backlog)
     assert sum(one[:1] == b"I" for one in found) == 22_001
     last = found[-1]
-    assert streamed(backlog, lambda one: one == last) == found
+    assert streamed(backlog, lambda some: some[-1] == last) == found
+
+
+def test_large_rows_are_left_to_the_stream(backlog: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cdc.pull, "LARGE_BYTES", 2_000)
+    with psycopg.connect(backlog, autocommit=True) as connection:
+        connection.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [SLOT])
+        connection.execute("ALTER TABLE t ALTER v SET STORAGE EXTERNAL")  # the log has all of it
+        connection.execute(
+            "DO $do$ BEGIN FOR i IN 1..600 LOOP INSERT INTO t VALUES (-i, repeat('x', 9000));"
+            " COMMIT; END LOOP; END $do$"
+        )
+    found = [one for received in pulled(backlog) for one in messages(received.messages)]
+    every = streamed(backlog, lambda some: sum(one[:1] == b"C" for one in some) == 600)
+    assert 0 < len(found) < len(every)
+    assert found == every[: len(found)]
 
 
 def test_without_a_free_slot_nothing_is_pulled(backlog: str) -> None:
