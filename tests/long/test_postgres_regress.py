@@ -62,7 +62,7 @@ SELECT relname::text, relkind::text = 'f' OR relpersistence = 'u' FROM pg_class
 WHERE relkind IN ('r', 'p', 'f') AND NOT relispartition AND relpersistence <> 't'
       AND relnamespace = 'public'::regnamespace ORDER BY 1
 """
-NAMED = re.compile(r'public\."?([A-Za-z0-9_ ]+?)"?(?=[\s;,.:]|$)')
+NAMED = re.compile(r'(?:public|tables)\."?([A-Za-z0-9_ ]+?)"?(?=[\s;,.:]|$)')
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -126,11 +126,13 @@ def split_what_can_be(verbs: Verbs, plan: Path, dsn: str) -> list[str]:
 
 
 def blocked(verbs: Verbs) -> list[str]:
-    """The messages of what stands against the plan."""
+    """What stands against the plan, each with what it is about."""
     said = verbs.tried("plan", "check", "--format", "json")
     assert said.code in (0, 3), said
     findings = json.loads(said.out)
-    found = [one["message"] for one in findings if one["severity"] == "blocker"]
+    found = [
+        f"{one['object']}: {one['message']}" for one in findings if one["severity"] == "blocker"
+    ]
     assert bool(found) is bool(said.code)
     return found
 

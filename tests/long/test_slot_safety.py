@@ -139,6 +139,7 @@ def test_status_tells_when_the_log_reaches_its_limit(
     """Nobody streams: what was noted last, and what is retained now, make the forecast."""
     monkeypatch.setattr(toolkit.slot_health, "WINDOW_S_MIN", 0.01)
     databases.execute(FILL.format(30))
+    databases.execute("INSERT INTO t VALUES (3, 'three')")  # a commit: what is before it is written
     time.sleep(0.1)
     status = read_status(open_split(databases.path, tolerant=True))
     (slot,) = status.slots
