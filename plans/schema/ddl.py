@@ -27,7 +27,7 @@ class Build:
     alone: bool = False  # locks the table against others that are built on it
     gathers: bool = False  # takes what was built on the table's partitions before it
     unique: frozenset[str] = frozenset()  # columns that tell rows apart once it is there
-    size_bytes: int = 0  # of the index on the source, or of the table that is checked
+    size_bytes: int = 0  # of the source's index or what is sorted for it, or of the checked table
     steps: tuple[str, ...] = ()
     """Commands that come to the same and lock less, each in its own transaction; () is `create`."""
     checks: str = ""  # the foreign key whose rows the last of the steps checks

@@ -189,7 +189,10 @@ class ChaosSplit:
         assert code == KILLED, f"stream did not reach {at}: {self.log}"
 
     def await_live(self, *, anew: bool = False) -> None:
-        """Wait until a stream is connected, starting it again if it ends; or says so once more."""
+        """Wait until a stream is connected, starting it again if it ends.
+
+        With `anew` what it said before this call does not count.
+        """
         ((now,),) = ask(self.place.source.dsn, "SELECT clock_timestamp()::text")
 
         def live() -> bool:

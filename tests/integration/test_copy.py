@@ -451,9 +451,9 @@ def test_statistics_come_after_the_keys_that_the_planner_would_check_otherwise(
 
 
 WATCHED = """
-CREATE TABLE workers (command text, at_most text);
+CREATE TABLE workers (at_most text);
 CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO workers VALUES (tg_tag, current_setting('max_parallel_maintenance_workers'));
+    INSERT INTO workers VALUES (current_setting('max_parallel_maintenance_workers'));
 END $$;
 CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION watch();
 ALTER EVENT TRIGGER watch ENABLE ALWAYS;
