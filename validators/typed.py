@@ -6,10 +6,10 @@ column is hashed by its type, and only what has no sound hash of its own goes by
 * `hash_record_extended`, `jsonb_hash_extended`, `interval_hash_extended`: equal for
   values that differ (NaN and NULL, 1.0 and 1.00, 30 days and a month).
 * `hash_numeric_extended` leaves out the sign, and mixes the weight in after hashing.
-* `hashint8extended` and with it the timestamps' hashes fold 64 bits into 32: a timestamp
-  is hashed with the hash of its upper half as seed, which leaves the lower half to tell.
-  Those before 2000 are negative, and folded in another way: they have a seed of their own.
-* `hashfloat8extended` takes -0 for 0.
+* `hashint8extended` and with it the timestamps' hashes fold 64 bits into 32: a timestamp is
+  hashed as the seconds since 1900, a float8 that until 2172 no two of them share.  A later
+  one is hashed with the hash of its upper half as seed, which leaves the lower half to tell.
+* `hashfloat8extended` takes -0 for 0, and of 0 gives back the seed.
 
 The columns come together in one of two ways.  Hashes of columns that may be NULL are
 XORed; the sum is the first seed of a chain, in which the hash of each column that is
@@ -34,27 +34,28 @@ from types import MappingProxyType
 from psycopg import sql
 
 CHAIN_MAX = 64
-JOINED_MAX = 64  # a function takes 100 arguments
-TIMES_MAX = CHAIN_MAX // 2
 """Each link is a function call within the next: the parser's stack is not endless."""
+JOINED_MAX = 64  # a function takes 100 arguments
 
 HashText = Callable[[sql.Composable, sql.Composable], sql.Composed]
 """The hash of a text with a seed."""
 
-# A timestamp is microseconds since 2000 in 64 bits, and infinity the largest of them.
-# date_bin() cuts off the lower 32, if it counts from a multiple of 2**32 that is not after
+# A timestamp is microseconds since 2000 in 64 bits, and infinity the largest of them.  The
+# seconds between two are their float8s' difference by a million.  Up to 2**33 s the difference
+# is exact, and what a microsecond adds is more than a float8's step, so each has one of its own.
+_FROM = datetime(1900, 1, 1, tzinfo=UTC)
+_TO = _FROM + timedelta(seconds=2**33)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+# date_bin() cuts off the lower 32 bits, if it counts from a multiple of 2**32 that is not after
 # the timestamp; how they are folded is in src/backend/access/hash/hashfunc.c.
 _LOWER_HALF = timedelta(microseconds=2**32)
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_FIRST = datetime(1, 1, 1, tzinfo=UTC)
-_TIMESTAMPS_FROM = _EPOCH - (_EPOCH - _FIRST) // _LOWER_HALF * _LOWER_HALF
-_TIMESTAMPS = MappingProxyType(
+_SECONDS = MappingProxyType(
     {
-        "timestamp without time zone": "{v}",
-        # Neither the session's time zone nor a table of zones is looked at.
-        "timestamp with time zone": "timezone('0 s'::interval, {v})",
+        "timestamp without time zone": "tsrange_subdiff",
+        "timestamp with time zone": "tstzrange_subdiff",
     }
 )
+"""The functions that say how many seconds lie between two timestamps."""
 _BY_CAST = frozenset({"numeric", "interval", "json", "jsonb", "bytea", "time without time zone"})
 """Whose text is ``::text``, and never '' under the settings that are pinned.
 
@@ -161,12 +162,12 @@ def _link(value: Value, seed: sql.Composable, hash_text: HashText) -> sql.Compos
 
 def _terms(values: Sequence[tuple[int, Value]], hash_text: HashText) -> Iterator[sql.Composed]:
     for number, value in values:
-        if value.type not in _TIMESTAMPS:
+        if value.type not in _SECONDS:
             yield _term(value, number, hash_text)
-    for type_ in _TIMESTAMPS:
+    for type_ in _SECONDS:
         times = [(number, value) for number, value in values if value.type == type_]
-        for start in range(0, len(times), TIMES_MAX):
-            yield _times(times[start : start + TIMES_MAX], hash_text)
+        for start in range(0, len(times), CHAIN_MAX):
+            yield _times(times[start : start + CHAIN_MAX], hash_text)
 
 
 def _term(value: Value, number: int, hash_text: HashText) -> sql.Composed:
@@ -187,7 +188,7 @@ def _by_type(
 ) -> sql.Composed:
     if _is_link(value):
         return _link(value, seed, hash_text)
-    if value.type in _TIMESTAMPS:
+    if value.type in _SECONDS:
         return _timestamp(value, seed, by_text)
     if value.type == "date":
         return sql.SQL(
@@ -207,43 +208,66 @@ def _times(some: Sequence[tuple[int, Value]], hash_text: HashText) -> sql.Compos
     apart = [_term(value, number, hash_text) for number, value in some]
     if len(apart) == 1:
         return apart[0]
-    # One after the other, if all are there and since 2000: nothing more is to be asked of each.
+    # One after the other, which is NULL if one of them is, and one look at all of them.
     chain: sql.Composable = sql.Literal(_constant(some[0][0], 4))
     for _, value in some:
-        chain = _halves(value, _EPOCH, chain)
-    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
-        sql.SQL(" AND ").join(_since(value, _EPOCH) for _, value in some), chain, _xor(apart)
-    )
-
-
-def _since(value: Value, time: datetime) -> sql.Composed:
-    # The zone is for the type that has one, and ignored by the other.
-    return sql.SQL("{} >= {}::{}").format(value.value, sql.Literal(str(time)), sql.SQL(value.type))
-
-
-def _halves(value: Value, since: datetime, seed: sql.Composable) -> sql.Composed:
-    """A hash of both halves of a timestamp that is not before `since`."""
-    return sql.SQL(
-        "timestamp_hash_extended({utc}, timestamp_hash_extended("
-        "date_bin({half}::interval, {utc}, {since}::timestamp), {seed}))"
-    ).format(
-        utc=sql.SQL(_TIMESTAMPS[value.type]).format(v=value.value),
-        half=sql.Literal(f"{_LOWER_HALF.total_seconds()} s"),
-        since=sql.Literal(str(since)),
-        seed=seed,
+        chain = _seconds(value, chain)
+    all_ = sql.SQL(", ").join(value.value for _, value in some)
+    ends = (sql.SQL("{}({})").format(sql.SQL(f), all_) for f in ("least", "greatest"))
+    return sql.SQL("coalesce(CASE WHEN {} THEN {} END, {})").format(
+        _is_within(some[0][1].type, *ends), chain, _xor(apart)
     )
 
 
 def _timestamp(value: Value, seed: sql.Composable, by_text: sql.Composed) -> sql.Composed:
     return sql.SQL(
-        "CASE WHEN {is_late} THEN {late} WHEN {is_early} THEN {early} ELSE {text} END"
+        "CASE WHEN {is_near} THEN {near} WHEN {v} >= {epoch} THEN {late} ELSE {text} END"
     ).format(
-        is_late=_since(value, _EPOCH),
-        late=_halves(value, _EPOCH, seed),
-        is_early=_since(value, _TIMESTAMPS_FROM),
-        early=_halves(value, _TIMESTAMPS_FROM, sql.SQL("~{}").format(seed)),
+        is_near=_is_within(value.type, value.value, value.value),
+        near=_seconds(value, seed),
+        v=value.value,
+        epoch=_time(_EPOCH, value.type),
+        late=_halves(value, seed),
         text=by_text,
     )
+
+
+def _is_within(type_: str, first: sql.Composable, last: sql.Composable) -> sql.Composed:
+    """Whether all from the first to the last are told apart by `_seconds`."""
+    # Not the very first, whose 0 s would leave the seed as it is.
+    return sql.SQL("{} > {} AND {} < {}").format(
+        first, _time(_FROM, type_), last, _time(_TO, type_)
+    )
+
+
+def _seconds(value: Value, seed: sql.Composable) -> sql.Composed:
+    """A hash of a timestamp that `_is_within`."""
+    return sql.SQL("hashfloat8extended({since}({v}, {start}), {seed})").format(
+        since=sql.SQL(_SECONDS[value.type]),
+        v=value.value,
+        start=_time(_FROM, value.type),
+        seed=seed,
+    )
+
+
+def _halves(value: Value, seed: sql.Composable) -> sql.Composed:
+    """A hash of both halves of a timestamp that is not before 2000."""
+    # Neither the session's time zone nor a table of zones is looked at.
+    utc = "{}" if value.type == "timestamp without time zone" else "timezone('0 s'::interval, {})"
+    return sql.SQL(
+        "timestamp_hash_extended({utc}, timestamp_hash_extended("
+        "date_bin({half}::interval, {utc}, {epoch}), {seed}))"
+    ).format(
+        utc=sql.SQL(utc).format(value.value),
+        half=sql.Literal(f"{_LOWER_HALF.total_seconds()} s"),
+        epoch=_time(_EPOCH, "timestamp without time zone"),
+        seed=seed,
+    )
+
+
+def _time(time: datetime, type_: str) -> sql.Composed:
+    # The zone is for the type that has one, and ignored by the other.
+    return sql.SQL("{}::{}").format(sql.Literal(str(time)), sql.SQL(type_))
 
 
 def _xor(terms: Sequence[sql.Composable]) -> sql.Composed:

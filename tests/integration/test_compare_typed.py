@@ -48,12 +48,27 @@ TRAPS = {
         )
     },
     "microsecond": ("timestamptz", "'2024-06-01 00:00:00.000001+00'", "'2024-06-01+00'"),
-    "microsecond before what is hashed by type": (
+    "microsecond where seconds are told": (
         "timestamptz",
-        "'0001-01-01 00:16:19.607551+00'",
-        "'0001-01-01 00:16:19.607552+00'",
+        "'1900-01-01 00:00:00+00'",
+        "'1900-01-01 00:00:00.000001+00'",
     ),
-    "microsecond beyond it": (
+    "microsecond where they are told no more": (
+        "timestamp",
+        "'2172-03-16 12:56:31.999999'",
+        "'2172-03-16 12:56:32'",
+    ),
+    "microsecond beyond that": (
+        "timestamptz",
+        "'2172-03-16 12:56:32.000001+00'",
+        "'2172-03-16 12:56:32.000002+00'",
+    ),
+    "microsecond where a float8 is coarsest": (
+        "timestamptz",
+        "'2172-03-16 12:56:31.999997+00'",
+        "'2172-03-16 12:56:31.999998+00'",
+    ),
+    "microsecond at the end of four digits": (
         "timestamp",
         "'9999-12-31 23:59:59.999999'",
         "'10000-01-01'",
@@ -234,12 +249,21 @@ def literal(type_: str, value: object) -> sql.Composed:
 
 def _halves(upper: int, lower: int) -> str:
     """A timestamp by its halves of 32 bits."""
-    since = timedelta(microseconds=(upper << 32) + lower)
-    return str(datetime(2000, 1, 1, tzinfo=UTC) + since).removesuffix("+00:00")
+    return _since(2000, timedelta(microseconds=(upper << 32) + lower))
+
+
+def _near(seconds: int, microseconds: int) -> str:
+    """A timestamp by its seconds since 1900, and some microseconds."""
+    return _since(1900, timedelta(seconds=seconds, microseconds=microseconds))
+
+
+def _since(year: int, time: timedelta) -> str:
+    return str(datetime(year, 1, 1, tzinfo=UTC) + time).removesuffix("+00:00")
 
 
 TIMES = (
     st.datetimes().map(str)
+    | st.builds(_near, st.sampled_from([0, 2**31, 2**32, 2**33]), st.integers(-3, 3))
     | st.builds(_halves, st.integers(-5, 4), st.integers(-4, 4))
     | st.sampled_from(["infinity", "-infinity", "10000-01-01", "9999-12-31 23:59:59.999999"])
 )
