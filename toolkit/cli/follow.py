@@ -114,10 +114,11 @@ def _stream(
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from cdc.memory import keep_freed
+    from cdc.memory import collect_seldom, keep_freed
     from toolkit.evolving import follow
 
     keep_freed()
+    collect_seldom()
     progress = follow(
         plan,
         stop=stop,
