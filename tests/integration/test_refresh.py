@@ -549,13 +549,13 @@ def test_a_composite_type_with_other_attributes_is_a_new_copy_of_its_tables(
         "INSERT INTO spots VALUES (3, (1, 2, 'z'), ARRAY[((5, 6, 'a'), NULL)]::span[])",
     )
     stops(databases, "type public.spot has the attributes (x integer, y integer, z text)")
-    copied = ("a:public.spots", "b:public.spots:reference")
-    assert refreshed(databases).copied == copied
+    copied = {"a:public.spots", "b:public.spots:reference"}  # and others that have come to have it
+    assert copied <= set(refreshed(databases).copied)
     databases.execute("UPDATE spots SET s.z = 'after' WHERE id = 2")
     followed(databases)
     same(databases, "spots")
     databases.execute("ALTER TYPE spot RENAME ATTRIBUTE x TO w")
-    assert refreshed(databases).copied == copied
+    assert copied <= set(refreshed(databases).copied)
     databases.execute("INSERT INTO spots VALUES (4, (5, 6, 'last'), NULL)")
     followed(databases)
     for place in ("a", "b"):
