@@ -29,6 +29,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from types import MappingProxyType
 
 from psycopg import sql
@@ -164,8 +165,9 @@ def _terms(values: Sequence[tuple[int, Value]], hash_text: HashText) -> Iterator
     for number, value in values:
         if value.type not in _SECONDS:
             yield _term(value, number, hash_text)
-    for type_ in _SECONDS:
-        times = [(number, value) for number, value in values if value.type == type_]
+    # One NULL spoils it for all, so those that may be NULL are by themselves.
+    for kind in product(_SECONDS, (True, False)):
+        times = [(n, value) for n, value in values if (value.type, value.never_null) == kind]
         for start in range(0, len(times), CHAIN_MAX):
             yield _times(times[start : start + CHAIN_MAX], hash_text)
 
