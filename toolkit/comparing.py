@@ -198,14 +198,16 @@ def _shapes(dsn: str, tables: Sequence[TableName]) -> _Shapes:
                 " FROM unnest($1::text[], $2::text[]) AS w(schema, name)"
                 " JOIN pg_namespace AS n ON n.nspname = w.schema"
                 " JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.name"
-                " JOIN pg_attribute AS a ON a.attrelid = c.oid"
-                " WHERE a.attnum > 0 AND NOT a.attisdropped"
+                " LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid"  # a table may have none
+                " AND a.attnum > 0 AND NOT a.attisdropped"
             ).format(),
             [[table.schema for table in tables], [table.name for table in tables]],
         )
     shapes: dict[TableName, set[tuple[str, str]]] = {}
     for schema, name, column, type_ in found:
-        shapes.setdefault(TableName(schema, name), set()).add((column, type_))
+        shape = shapes.setdefault(TableName(schema, name), set())
+        if column is not None:
+            shape.add((column, type_))
     return shapes
 
 

@@ -46,23 +46,32 @@ def read_keys(
 
     For a table without a key the "keys" are row hashes, and it is scanned.
     """
-    if not keys:
-        return {}
     wanted = {"h": side.row_hash(how.hashing), "v": sql.SQL("xmin::text::int8")}
-    query = sql.SQL("SELECT k.n, r.h, count(*), sum(r.v)::int8 FROM {} GROUP BY 1, 2").format(
-        matching(side, extent, keys, how, wanted)
-    )
-    found = read_rows(
-        connection,
-        side.schemas,
-        query,
-        parameters(keys),
-        planner={
-            **(BY_INDEX if side.key else {}),
-            "statement_timeout": f"{how.timeout_s * 1000:.0f}ms",
-        },
-    )
-    return readings((keys[n - 1], hashed, count, version) for n, hashed, count, version in found)
+    planner = {
+        **(BY_INDEX if side.key else {}),
+        "statement_timeout": f"{how.timeout_s * 1000:.0f}ms",
+    }
+    gathered: dict[Key, Reading] = {}
+    for some in alike(keys):
+        query = sql.SQL("SELECT k.n, r.h, count(*), sum(r.v)::int8 FROM {} GROUP BY 1, 2").format(
+            matching(side, extent, some, how, wanted)
+        )
+        found = read_rows(connection, side.schemas, query, parameters(some), planner=planner)
+        gathered |= readings((some[n - 1], *rest) for n, *rest in found)
+    return gathered
+
+
+def alike(keys: Sequence[Key]) -> list[Sequence[Key]]:
+    """The keys by which of their columns are NULL: an index finds only what is looked for by ``=``.
+
+    A key that has a NULL is rare, and one of them makes a statement with all others slow.
+    """
+    if not any(None in key for key in keys):
+        return [keys] if keys else []
+    groups: dict[tuple[bool, ...], list[Key]] = {}
+    for key in keys:
+        groups.setdefault(tuple(part is None for part in key), []).append(key)
+    return list(groups.values())
 
 
 def parameters(keys: Sequence[Key]) -> list[list[str | None]]:
@@ -105,21 +114,22 @@ def matching(
 
 
 def _same(searched: Sequence[KeyColumn], texts: int, keys: Sequence[Key]) -> sql.Composed:
-    # Only where it has to be: no index is used for IS NOT DISTINCT FROM.
-    nullable = any(part is None for key in keys for part in key)
-    equals = sql.SQL("IS NOT DISTINCT FROM" if nullable else "=")
-    terms = [
-        sql.SQL("r.{} {} k.{}::{}").format(
-            _name("s", number), equals, _name("c", number), trusted(column.type)
-        )
-        for number, column in enumerate(searched)
-    ]
-    terms += [
-        sql.SQL('r.{} COLLATE "C" {} k.{} COLLATE "C"').format(
-            _name("t", number), equals, _name("c", number)
-        )
-        for number in range(texts)
-    ]
+    terms: list[sql.Composable] = []
+    for number, column in enumerate(searched):
+        stored, given = sql.SQL("r.{}").format(_name("s", number)), _name("c", number)
+        if all(key[number] is None for key in keys):
+            terms.append(sql.SQL("{} IS NULL").format(stored))
+            continue
+        # Only where it has to be: no index is used for IS NOT DISTINCT FROM.
+        mixed = any(key[number] is None for key in keys)
+        equals = sql.SQL("IS NOT DISTINCT FROM" if mixed else "=")
+        terms.append(sql.SQL("{} {} k.{}::{}").format(stored, equals, given, trusted(column.type)))
+        if number < texts:
+            terms.append(
+                sql.SQL('r.{} COLLATE "C" {} k.{} COLLATE "C"').format(
+                    _name("t", number), equals, given
+                )
+            )
     return sql.SQL(" AND ").join(terms)
 
 

@@ -16,7 +16,7 @@ from cdc.connect import Connection
 from validators.canonical import text_of
 from validators.evidence import Counts
 from validators.fingerprint import Extents
-from validators.lookup import Lookup, matching, parameters
+from validators.lookup import Lookup, alike, matching, parameters
 from validators.results import ColumnDifference, Difference, How
 from validators.session import Ends, read_rows
 from validators.sides import Key, Pair, Side
@@ -122,11 +122,11 @@ class _Reader:
             # A row without a key may have a million copies, which are one row here.
             found = sql.SQL("k.n, r.d, r.x, count(*), max(r.v)")
             grouped = sql.SQL("GROUP BY 1, 2, 3")
-            for number, hashed, text, count, version in self._find(
+            for key, hashed, text, count, version in self._find(
                 connection, side, keys, wanted, found, grouped
             ):
                 row = _Row(tuple(hashed), tuple(text), count, version)
-                rows.setdefault(keys[number - 1], []).append(row)
+                rows.setdefault(key, []).append(row)
             return rows
 
         return self.ends.both(read, self.pair)
@@ -138,12 +138,10 @@ class _Reader:
             lengths = [
                 sql.SQL("coalesce(length({}), 0)").format(text_of(value)) for value in side.columns
             ]
-            wanted = {"s": sql.SQL("({})::int8").format(sql.SQL(" + ").join(lengths))}
+            total = sql.SQL(" + ").join([sql.Literal(0), *lengths])
+            wanted = {"s": sql.SQL("({})::int8").format(total)}
             found, grouped = sql.SQL("k.n, max(r.s)"), sql.SQL("GROUP BY 1")
-            return {
-                keys[number - 1]: size
-                for number, size in self._find(connection, side, keys, wanted, found, grouped)
-            }
+            return dict(self._find(connection, side, keys, wanted, found, grouped))
 
         leader, follower = self.ends.both(read, self.pair)
         return {key: leader.get(key, 0) + follower.get(key, 0) for key in keys}
@@ -157,12 +155,15 @@ class _Reader:
         found: sql.SQL,
         grouped: sql.SQL,
     ) -> Iterator[tuple[Any, ...]]:
-        """What is found of `r`, which has what is wanted, and of the numbers `k` of the keys."""
+        """Keys, and what is found of `r`, which has what is wanted; `found` begins with k.n."""
         how = Lookup(hashing=self.ends.hashing, same_text=True)
-        query = sql.SQL("SELECT {} FROM {} {}").format(
-            found, matching(side, self.extents.of(self.pair, side), keys, how, wanted), grouped
-        )
-        yield from read_rows(connection, side.schemas, query, parameters(keys))
+        extent = self.extents.of(self.pair, side)
+        for some in alike(keys):
+            query = sql.SQL("SELECT {} FROM {} {}").format(
+                found, matching(side, extent, some, how, wanted), grouped
+            )
+            for number, *rest in read_rows(connection, side.schemas, query, parameters(some)):
+                yield some[number - 1], *rest
 
 
 def _difference(

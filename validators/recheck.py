@@ -42,6 +42,7 @@ class Settled:
     healed: int = 0
     unsettled: list[Key] = field(default_factory=list)
     caught_up: bool = True  # False once the follower's position could not be told
+    is_visible: bool = True  # False: in the last round, commits of the leader may have been hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Recheck:
             seen = self.read_follower(settled.unsettled)
             share(seen, follower)
             follower = seen
-            is_visible = self.ends.ask_leader(self._all_visible)
+            is_visible = settled.is_visible = self.ends.ask_leader(self._all_visible)
             after = self.read_leader(settled.unsettled)
             share(after, before)
             rounds = {

@@ -24,6 +24,7 @@ import psycopg
 from cdc.crash import crash_point
 from validators.evidence import ABSENT, Counts, Reading, count
 from validators.fingerprint import Extents
+from validators.lookup import alike
 from validators.mismatches import groups_that_fit
 from validators.recheck import CatchUp, Limits, Recheck
 from validators.repair_write import NO_ROWS, Refused, RowWriter
@@ -117,9 +118,10 @@ class Repair:
         if not self.pair.key:  # each look at a table without a key is a scan
             yield from [keys] if keys else []
             return
-        for start in range(0, len(keys), KEYS_PER_TURN):
-            some = keys[start : start + KEYS_PER_TURN]
-            yield from groups_that_fit(self.ends, self.pair, self.extents, some)
+        for same in alike(keys):
+            for start in range(0, len(same), KEYS_PER_TURN):
+                some = same[start : start + KEYS_PER_TURN]
+                yield from groups_that_fit(self.ends, self.pair, self.extents, some)
 
     def _evidence(
         self, keys: Sequence[Key], done: Repaired

@@ -104,7 +104,7 @@ class Scope:
         if self.key_below is not None:
             yield _ranged(pair, side, sql.SQL("<"), self.key_below)
         if self.where:
-            yield sql.SQL("({})").format(trusted(self.where))
+            yield sql.SQL("({}\n)").format(trusted(self.where))  # it may end with a comment
 
     def _since(self, pair: Pair, side: Side) -> sql.Composed:
         if self.time_column not in pair.columns:

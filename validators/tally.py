@@ -12,6 +12,10 @@ from validators.results import ChunkHash, Difference, How, State, TableResult
 from validators.sides import Key, Pair
 
 UNSETTLED = "some rows changed too often to be compared"
+HIDDEN = (
+    "a statement that writes to the leader, or a commit there, takes so long that some rows may be"
+    " about to change (a role with pg_read_all_stats can tell them apart)"
+)
 
 
 class Tally:
@@ -29,6 +33,7 @@ class Tally:
         self._counts = Counts()
         self._healed = 0
         self._unverified = 0
+        self._unsettled = ""  # why some are not
         self._held: list[tuple[Key, How]] = []
         self._examples: list[Difference] = []
         self._started = time.monotonic()
@@ -43,6 +48,8 @@ class Tally:
         self.found += len(keys)
         self._healed += settled.healed
         self._unverified += len(settled.unsettled)
+        if settled.unsettled:
+            self._unsettled = UNSETTLED if settled.is_visible else HIDDEN
         for key, counts in settled.differing.items():
             self._counts += counts
             if len(self._held) < self._limits.differences_held:
@@ -65,12 +72,12 @@ class Tally:
 
     def result(self) -> TableResult:
         """What was found."""
-        reason = self.reason or (UNSETTLED if self._unverified else "")
-        return self._result(self._state(), reason)
+        return self._result(self._state(), self.reason or self._unsettled)
 
     def unreadable(self, error: Exception) -> TableResult:
-        """The result where the comparison came to no end."""
-        return self._result("unverified", str(error).strip() or type(error).__name__)
+        """The result where the comparison came to no end: what was found by then is found."""
+        state: State = "different" if self._counts else "unverified"
+        return self._result(state, str(error).strip() or type(error).__name__)
 
     def _collision_bound(self) -> float:
         """See `TableResult.collision_bound`."""

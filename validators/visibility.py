@@ -13,19 +13,23 @@ from cdc.connect import Connection
 
 POLL_S = 0.005
 
-# Whoever commits has an xid and is active.  Another role's state is hidden without
-# pg_read_all_stats; then it counts as active.
+# Whoever commits has an xid and is active, and waits for nothing but the log, the state of
+# transactions, or a standby; who waits for anything else has not begun to.  Another role's
+# state is hidden without pg_read_all_stats; then it may be committing.
 _COMMITTING = """
 SELECT backend_xid::text FROM pg_stat_activity
  WHERE backend_xid IS NOT NULL AND datname = current_database() AND pid <> pg_backend_pid()
    AND coalesce(state, 'active') = 'active'
+   AND coalesce(wait_event_type, '') NOT IN ('Lock', 'Timeout', 'Client', 'BufferPin')
+   AND coalesce(wait_event, '') !~ '^(DataFile|BufFile)'
 """
 
 
 def all_visible(connection: Connection, timeout_s: float) -> bool:
     """Wait until all that is in the log now can be seen; False if it takes longer.
 
-    A statement that writes for a long time looks like a commit that waits: False, too.
+    A statement that writes for a long time is none once it is seen to wait for a lock, a file
+    of data, or its client.  If it never is, it looks like a commit that waits: False, too.
     """
     pending = _committing(connection)
     deadline = time.monotonic() + timeout_s

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +23,7 @@ from validators.compare import compare_routes
 from validators.recheck import Limits
 from validators.results import TableResult
 from validators.sides import pair_of
+from validators.tally import HIDDEN
 
 TABLES = (
     "CREATE TABLE public.orders (id int PRIMARY KEY, state text, total numeric, at timestamptz)",
@@ -293,6 +295,20 @@ def execute(dsn: str, statement: str) -> None:
         conn.execute(sql.SQL(statement))
 
 
+def test_a_statement_that_takes_long_is_no_commit(follower: Follower) -> None:
+    """Whoever waits for a lock, a file or a time has not begun to commit."""
+    execute(follower.target_dsn, "DELETE FROM public.orders WHERE id = 5")
+    with psycopg.connect(follower.source_dsn) as conn, ThreadPoolExecutor(1) as pool:
+        conn.execute("SELECT pg_current_xact_id()")
+        asleep = pool.submit(conn.execute, "SELECT pg_sleep(60)")
+        try:
+            result = compare(follower)["orders"]
+        finally:
+            conn.cancel_safe()
+            assert isinstance(asleep.exception(), psycopg.errors.QueryCanceled)
+    assert (result.state, result.missing) == ("different", 1)
+
+
 def test_a_commit_that_the_leader_does_not_show_yet_is_no_difference(follower: Follower) -> None:
     row = "INSERT INTO public.orders VALUES (100000, 'x', 1, NULL)"
     follower.catch_up = Interleaving(follower).catch_up  # type: ignore[method-assign]
@@ -300,4 +316,5 @@ def test_a_commit_that_the_leader_does_not_show_yet_is_no_difference(follower: F
         execute(follower.target_dsn, row)  # as the stream has
         unseen = compare(follower, limits=Limits(rounds=3, visible_s=0.1))["orders"]
     assert (unseen.state, unseen.extra, unseen.unverified) == ("unverified", 0, 1)
+    assert unseen.reason == HIDDEN
     assert compare(follower)["orders"].state == "equal"

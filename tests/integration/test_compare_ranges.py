@@ -115,6 +115,25 @@ def test_every_difference_of_a_large_table_is_found_and_nothing_else(
     assert not result.healed
 
 
+@pytest.mark.parametrize("name", ["_dbsplit_c", "c", "g", "k", "r", "s", "w"])
+def test_a_table_may_have_the_names_that_the_statements_use(bench: Bench, name: str) -> None:
+    columns = ("b", "first", "last", "n", "h", "s", "k", "c0", "s0")
+    bench.both(
+        f"CREATE TABLE public.{name} (id bigint PRIMARY KEY, {' int, '.join(columns)} int, v text)",
+        f"INSERT INTO public.{name} SELECT i{', i' * len(columns)}, 'v' || i"
+        " FROM generate_series(1, 20000) AS i",
+        f"ANALYZE public.{name}",
+    )
+    assert counts(bench.result(f"public.{name}", course=BY_UNITS)) == ("equal", 0, 0, 0)
+    bench.target(f"UPDATE public.{name} SET v = 'w' WHERE id % 5000 = 77")
+    bench.target(f"DELETE FROM public.{name} WHERE id = 10001")
+    result = bench.result(f"public.{name}", course=BY_UNITS)
+    assert (counts(result), result.rows) == (("different", 1, 0, 4), 20_000)
+    bench.target(f"UPDATE public.{name} SET v = 'x' WHERE id > 10")
+    result = bench.result(f"public.{name}", course=BY_UNITS)
+    assert (counts(result), result.rows) == (("different", 1, 0, 19_989), 20_000)
+
+
 def test_chunks_have_hashes_that_add_up_to_the_tables(bench: Bench) -> None:
     bench.both(
         "CREATE TABLE public.t (id bigint PRIMARY KEY, v text)",

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from cdc.connect import connect
 from plans.errors import NotReady
 from tests.conftest import require_version
-from tests.integration.test_compare import Bench, bench, database
+from tests.integration.test_compare import Bench, bench, counts, database
 from tests.pooler import pooler
 from tests.standby import standby_of
 from toolkit.cli.compare import columns_of, names_of
@@ -150,6 +150,20 @@ def test_names_may_have_commas_and_quotes(bench: Bench) -> None:
     assert (one.reason, one.different) == ("", 1)
     with pytest.raises(NotReady, match='has no table "'):
         compared(bench, *names_of('"'))
+
+
+def test_keys_may_be_null(bench: Bench) -> None:
+    bench.both(
+        "CREATE TABLE public.t (a int, b text, v text, UNIQUE NULLS NOT DISTINCT (a, b))",
+        "INSERT INTO public.t SELECT i % 90, 'b' || i, 'v' FROM generate_series(1, 3000) AS i",
+        "INSERT INTO public.t VALUES (NULL, 'x', 'v'), (5, NULL, 'v'), (NULL, NULL, 'v')",
+    )
+    assert result(bench, "t", key=("a", "b")).state == "equal"
+    bench.target(
+        "UPDATE public.t SET v = 'w' WHERE a IS NULL OR b IS NULL OR a = 7",
+        "DELETE FROM public.t WHERE b IN ('x', 'b500')",
+    )
+    assert counts(result(bench, "t", key=("a", "b"))) == ("different", 2, 0, 36)
 
 
 def test_a_key_that_is_given_may_be_of_a_type_without_an_equality(bench: Bench) -> None:

@@ -114,6 +114,14 @@ def test_columns_of_one_side_only_have_to_be_left_out_aloud(both: Bench) -> None
     assert (code, "no table has a column laoded_at" in result["error"]) == (4, True)
 
 
+def test_where_no_column_is_left_rows_are_counted(both: Bench) -> None:
+    both.both("CREATE TABLE public.bare ()", "INSERT INTO public.bare DEFAULT VALUES")
+    assert compare(both, "--tables", "bare")[0] == 0
+    both.source("INSERT INTO public.bare DEFAULT VALUES")
+    code, result, _ = compare(both, "--tables", "bare")
+    assert (code, result["tables"][0]["missing"], "error" in result) == (5, 1, False)
+
+
 def test_a_part_is_no_whole(both: Bench) -> None:
     both.target("UPDATE public.orders SET state = 'paid' WHERE id > 100")
     code, result, _ = compare(both, "--tables", "orders", "--below", "100")
@@ -124,9 +132,15 @@ def test_a_part_is_no_whole(both: Bench) -> None:
     code, result, _ = compare(both, "--tables", "orders", "--where", "id % 2 = 1", "--sample", "50")
     assert code == 5
     assert "a sample of 50 % of the keys, rows where id % 2 = 1" in result["scope"]
+    code, result, _ = compare(both, "--tables", "orders", "--where", "id < 100 -- the old ones")
+    assert (code, result["rows"]) == (0, 99)
 
 
-@pytest.mark.parametrize("within", ["updated_at", "updated_at:2y", ":2d", "updated_at:-1d"])
+@pytest.mark.parametrize(
+    "within",
+    ["updated_at", "updated_at:2y", ":2d", "updated_at:-1d", "updated_at:9999999d",
+     "updated_at:99999999999999w"],
+)  # fmt: skip
 def test_an_age_that_is_none_is_a_usage_error(both: Bench, within: str) -> None:
     assert compare(both, "--within", within)[0] == 2
 

@@ -66,4 +66,9 @@ def _since(text: str) -> tuple[str, str]:
         raise click.UsageError(
             f"--within {text!r} is no column with an age; say updated_at:2d, with s, m, h, d or w"
         )
-    return column, (datetime.now(UTC) - timedelta(**{units[unit]: int(number)})).isoformat()
+    try:
+        return column, (datetime.now(UTC) - timedelta(**{units[unit]: int(number)})).isoformat()
+    except OverflowError:
+        raise click.UsageError(
+            f"--within {text!r} is more than all years there are; leave it out"
+        ) from None
