@@ -24,6 +24,7 @@ from cdc.past import NO_PAST, Past, PastShape
 from cdc.pgoutput import Relation
 from plans.catalog import Table, TableName
 from plans.errors import StreamBroken
+from plans.partitions_sql import ATTACHED
 
 CHECK_S = 5.0
 """How often the catalog is read; some milliseconds of the leader each."""
@@ -41,21 +42,23 @@ SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint, a.
 """
 
 # Not pg_partition_tree(), which waits for DDL.
-_LEAVES: Final[LiteralString] = """
+_LEAVES: Final[LiteralString] = f"""
 WITH RECURSIVE below AS (
-    SELECT n.nspname AS schema, c.relname AS name, c.oid, '' AS places
+    SELECT n.nspname AS schema, c.relname AS name, c.oid, '' AS places, false AS attached
       FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
       JOIN pg_namespace n ON n.nspname = wanted.schema
       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'p'
      UNION ALL
-    SELECT b.schema, b.name, i.inhrelid, b.places || '/' || i.xmin::text
+    SELECT b.schema, b.name, i.inhrelid, b.places || '/' || i.xmin::text, b.attached OR {ATTACHED}
       FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
+      JOIN pg_class c ON c.oid = i.inhrelid
+      JOIN pg_type t ON t.oid = c.reltype
      WHERE NOT i.inhdetachpending
 )
-SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text, b.places
+SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text, b.places, b.attached
   FROM below b JOIN pg_class l ON l.oid = b.oid JOIN pg_namespace ln ON ln.oid = l.relnamespace
  WHERE l.relispartition
-"""
+"""  # noqa: S608 -- all of it is ours
 
 _PUBLISHED: Final[LiteralString] = """
 SELECT n.nspname::text, c.relname::text
@@ -73,6 +76,14 @@ class _Type(NamedTuple):
     mod: int
     written: str
     number: int
+
+
+class _Leaf(NamedTuple):
+    """A partition: the table that it belongs to, and how it came there."""
+
+    root: TableName
+    places: str  # by which transactions
+    attached: bool  # with the rows that it had
 
 
 _Columns = dict[str, _Type]
@@ -125,7 +136,7 @@ class Watch:
             self._connection.execute("SET statement_timeout = '10s'")
             self._columns = self._read_columns()
             self._leaves = self._read_leaves()
-            self._roots = {leaf: root for leaf, (root, _) in self._leaves.items()}
+            self._roots = {leaf: at.root for leaf, at in self._leaves.items()}
             self.check()
         except BaseException:
             self.close()
@@ -265,7 +276,16 @@ class Watch:
                 f"partition {lost[0]} was detached or dropped, and its rows are gone with it",
                 hint="`dbsplit plan refresh` drops it in the targets, too",
             )
-        again = sorted(leaf for leaf in now if self._leaves.get(leaf, now[leaf]) != now[leaf])
+        known = {leaf for table in self._tables.values() for leaf in table.leaves}
+        brought = sorted(leaf for leaf in now.keys() - known if now[leaf].attached)
+        if brought:
+            raise StreamBroken(
+                f"{now[brought[0]].root} has got partition {brought[0]}, which had rows before",
+                hint="`dbsplit plan refresh` copies the table anew; then start the stream again",
+            )
+        again = sorted(
+            leaf for leaf in now if self._leaves.get(leaf, now[leaf]).places != now[leaf].places
+        )
         if again:
             raise StreamBroken(
                 f"partition {again[0]} was detached and attached again, and what was written to it"
@@ -282,12 +302,11 @@ class Watch:
         return found
 
     def _read_roots(self) -> dict[TableName, TableName]:
-        return {leaf: root for leaf, (root, _) in self._read_leaves().items()}
+        return {leaf: at.root for leaf, at in self._read_leaves().items()}
 
-    def _read_leaves(self) -> dict[TableName, tuple[TableName, str]]:
-        """Partitions, the tables that they belong to, and by which transactions."""
+    def _read_leaves(self) -> dict[TableName, _Leaf]:
         rows = self._connection.execute(_LEAVES, self._names()).fetchall()
-        return {TableName(*row[:2]): (TableName(*row[2:4]), row[4]) for row in rows}
+        return {TableName(*row[:2]): _Leaf(TableName(*row[2:4]), *row[4:]) for row in rows}
 
     def _names(self) -> list[list[str]]:
         return [[t.schema for t in self._tables], [t.name for t in self._tables]]

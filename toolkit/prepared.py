@@ -170,9 +170,17 @@ def _others(noted: dict[str, Any], catalog: Catalog, source: Connection) -> Iter
             was, found = then.columns.get(column), is_.columns.get(column)
             if was is not None and found is not None and was.number != found.number:
                 yield f"table {name} has another column {column} than before"
-        for leaf in sorted(then.places.keys() & is_.places.keys()):
-            if then.places[leaf] != is_.places[leaf]:
-                yield f"table {name} has partition {leaf} detached and attached again"
+        yield from _of_partitions(name, then, is_)
+
+
+def _of_partitions(name: str, then: Numbers, now: Numbers) -> Iterator[str]:
+    """Partitions with rows that are in no log which the stream reads, in words."""
+    for leaf in sorted(now.leaves.keys() - then.leaves.keys()):
+        if now.leaves[leaf]:
+            yield f"table {name} has got partition {leaf}, which had rows before"
+    for leaf in sorted(then.places.keys() & now.places.keys()):
+        if then.places[leaf] != now.places[leaf]:
+            yield f"table {name} has partition {leaf} detached and attached again"
 
 
 def shape_of(table: Table) -> dict[str, Any]:

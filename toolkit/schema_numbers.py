@@ -9,6 +9,7 @@ from typing import Final, LiteralString
 from cdc.connect import Connection
 from plans.catalog import TableName
 from plans.evolution import ColumnNumbers, Numbers
+from plans.partitions_sql import ATTACHED
 
 _COLUMNS: Final[LiteralString] = """
 SELECT n.nspname::text, c.relname::text, c.oid::bigint, a.attname::text, a.attnum,
@@ -18,15 +19,13 @@ SELECT n.nspname::text, c.relname::text, c.oid::bigint, a.attname::text, a.attnu
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = ANY (%s)
 """
 
-# A partition that was made as one has its row type, and its place, from one transaction.
-_FILES: Final[LiteralString] = """
+_FILES: Final[LiteralString] = f"""
 WITH RECURSIVE below AS (
     SELECT c.oid AS root, c.oid, false AS attached, '' AS places
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = ANY (%s)
      UNION ALL
-    SELECT b.root, i.inhrelid, b.attached OR t.xmin::text <> i.xmin::text,
-           b.places || '/' || i.xmin::text
+    SELECT b.root, i.inhrelid, b.attached OR {ATTACHED}, b.places || '/' || i.xmin::text
       FROM below b JOIN pg_inherits i ON i.inhparent = b.oid AND NOT i.inhdetachpending
       JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
       JOIN pg_type t ON t.oid = c.reltype
@@ -35,7 +34,7 @@ SELECT b.root::bigint, n.nspname::text, c.relname::text, pg_relation_filenode(c.
        c.oid <> b.root AS is_leaf, b.attached, b.places
   FROM below b JOIN pg_class c ON c.oid = b.oid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'r'
-"""
+"""  # noqa: S608 -- all of it is ours
 
 _LABELS: Final[LiteralString] = """
 SELECT n.nspname::text, t.typname::text,

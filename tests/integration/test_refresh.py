@@ -394,6 +394,40 @@ def test_an_attached_table_brings_its_rows(databases: Following) -> None:
     same(databases, "parted")
 
 
+def test_rows_that_go_to_a_partition_made_and_attached_at_once_are_copied(
+    databases: Following,
+) -> None:
+    """As pg_partman divides a default partition: the log tells that they went, and no more."""
+    databases.execute("CREATE TABLE parted_rest PARTITION OF parted DEFAULT")
+    databases.execute("INSERT INTO parted SELECT n, 'rest' FROM generate_series(40, 49) n")
+    followed(databases)
+    databases.execute(
+        "CREATE TABLE parted_5 (LIKE parted INCLUDING ALL);"
+        " WITH gone AS (DELETE FROM parted_rest WHERE id BETWEEN 40 AND 49 RETURNING *)"
+        " INSERT INTO parted_5 SELECT * FROM gone;"
+        " ALTER TABLE parted ATTACH PARTITION parted_5 FOR VALUES FROM (40) TO (50)",
+        "UPDATE parted SET v = 'after' WHERE id IN (1, 40)",
+    )
+    followed(databases)
+    assert databases.rows("a", "SELECT count(*) FROM parted_5") == [(10,)]
+    same(databases, "parted")
+
+
+def test_a_stream_that_runs_sees_a_table_attached(databases: Following) -> None:
+    databases.execute(
+        "CREATE TABLE parted_6 (LIKE parted INCLUDING ALL);"
+        " INSERT INTO parted_6 SELECT n, 'old' FROM generate_series(50, 59) n"
+    )
+    with databases.live() as live:
+        databases.execute(
+            "ALTER TABLE parted ATTACH PARTITION parted_6 FOR VALUES FROM (50) TO (60)"
+        )
+        assert "partition public.parted_6, which had rows before" in str(live.broken())
+    followed(databases)
+    assert databases.rows("a", "SELECT count(*) FROM parted_6") == [(10,)]
+    same(databases, "parted")
+
+
 def test_the_rows_of_a_partition_that_was_elsewhere_for_a_moment_are_copied(
     databases: Following,
 ) -> None:
