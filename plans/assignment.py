@@ -43,8 +43,10 @@ def assign(plan: Plan, catalog: Catalog, problems: Problems) -> list[Assignment]
         table = catalog.find(name)
         if table is None:
             unknown += 1
-            _add_unknown(name, path, catalog, problems, suggest=unknown <= SUGGESTIONS_MAX)
-            continue
+            suggest = unknown <= SUGGESTIONS_MAX
+            if not _is_no_table(name, path, catalog, problems) and not entry.dropped:
+                _add_unknown(name, path, catalog, problems, suggest=suggest)
+            continue  # of one to be dropped that is gone there is nothing to be left behind
         if other := assigned.get(table.name):
             first = other.path[-1]
             problems.add(
@@ -71,9 +73,8 @@ def _check_schemas(catalog: Catalog, problems: Problems) -> None:
             )  # fmt: skip
 
 
-def _add_unknown(
-    name: str, path: Path, catalog: Catalog, problems: Problems, *, suggest: bool
-) -> None:
+def _is_no_table(name: str, path: Path, catalog: Catalog, problems: Problems) -> bool:
+    """Whether it is a problem of its own: something else that has this name."""
     schema, _, table = name.rpartition(".")
     meant = (
         {TableName(schema, table)}
@@ -85,13 +86,19 @@ def _add_unknown(
             path, f"{name} is a view: it has no rows of its own",
             "take it out of the plan; each service that has all it reads gets it", at_key=True,
         )  # fmt: skip
-        return
+        return True
     if not meant.isdisjoint(catalog.foreign_tables):
         problems.add(
             path, f"{name} is a foreign table: its rows are in another database",
             "take it out of the plan and connect the service to that database", at_key=True,
         )  # fmt: skip
-        return
+        return True
+    return False
+
+
+def _add_unknown(
+    name: str, path: Path, catalog: Catalog, problems: Problems, *, suggest: bool
+) -> None:
     known = [*_names(catalog.tables.values())] if suggest else []
     schemas = ", ".join(catalog.schemas)
     problems.add(

@@ -150,6 +150,13 @@ def test_a_target_without_the_table(catalog: Catalog, plan_of: MakePlan, target_
         compile_routes(plan_of({}), catalog, {"crm": empty})
 
 
+def test_a_table_to_be_left_behind_need_not_be_there(catalog: Catalog, plan_of: MakePlan) -> None:
+    """It may have been dropped since: no verb is to fail for that, a rollback least of all."""
+    assert compile_routes(plan_of({"gone": "drop"}), catalog) == compile_routes(
+        plan_of({}), catalog
+    )
+
+
 WRONG = [
     ({"products": ""}, "tables: public.products has no owner; write products: SERVICE, or"),
     ({"order": "shop"}, "tables.order: there is no table 'order' in"),
