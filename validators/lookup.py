@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
@@ -51,14 +53,60 @@ def read_keys(
         **(BY_INDEX if side.key else {}),
         "statement_timeout": f"{how.timeout_s * 1000:.0f}ms",
     }
-    gathered: dict[Key, Reading] = {}
-    for some in alike(keys):
-        query = sql.SQL("SELECT k.n, r.h, count(*), sum(r.v)::int8 FROM {} GROUP BY 1, 2").format(
+
+    def query(some: Sequence[Key]) -> sql.Composed:
+        return sql.SQL("SELECT k.n, r.h, count(*), sum(r.v)::int8 FROM {} GROUP BY 1, 2").format(
             matching(side, extent, some, how, wanted)
         )
-        found = read_rows(connection, side.schemas, query, parameters(some), planner=planner)
-        gathered |= readings((some[n - 1], *rest) for n, *rest in found)
-    return gathered
+
+    return readings(found(connection, side, keys, query, planner))
+
+
+def found(
+    connection: Connection,
+    side: Side,
+    keys: Sequence[Key],
+    query: Callable[[Sequence[Key]], sql.Composed],
+    planner: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[tuple[Any, ...]]:
+    """Keys, each with what a query finds of it.
+
+    `query` is given some of the keys, whose `parameters` it has; what it selects begins
+    with ``k.n`` of `matching`.
+    """
+    for some in alike(keys):
+        yield from _found(connection, side, some, query, planner)
+
+
+def _found(
+    connection: Connection,
+    side: Side,
+    keys: Sequence[Key],
+    query: Callable[[Sequence[Key]], sql.Composed],
+    planner: Mapping[str, str],
+) -> list[tuple[Any, ...]]:
+    try:
+        rows = read_rows(connection, side.schemas, query(keys), parameters(keys), planner=planner)
+    except psycopg.errors.UntranslatableCharacter:
+        if len(keys) > 1:
+            middle = len(keys) // 2
+            return [
+                *_found(connection, side, keys[:middle], query, planner),
+                *_found(connection, side, keys[middle:], query, planner),
+            ]
+        if _can_be_written(connection, keys[0]):
+            raise
+        return []  # in this encoding no row can have it
+    return [(keys[number - 1], *rest) for number, *rest in rows]
+
+
+def _can_be_written(connection: Connection, key: Key) -> bool:
+    """Whether the server's encoding has all characters of a key."""
+    try:
+        read_rows(connection, (), sql.SQL("SELECT $1::text[]").format(), [list(key)])
+    except psycopg.errors.UntranslatableCharacter:
+        return False
+    return True
 
 
 def alike(keys: Sequence[Key]) -> list[Sequence[Key]]:

@@ -16,9 +16,9 @@ from cdc.connect import Connection
 from validators.canonical import text_of
 from validators.evidence import Counts
 from validators.fingerprint import Extents
-from validators.lookup import Lookup, alike, matching, parameters
+from validators.lookup import Lookup, found, matching
 from validators.results import ColumnDifference, Difference, How
-from validators.session import Ends, read_rows
+from validators.session import Ends
 from validators.sides import Key, Pair, Side
 
 KEYS_PER_GROUP = 500
@@ -120,10 +120,10 @@ class _Reader:
             }
             rows: dict[Key, list[_Row]] = {}
             # A row without a key may have a million copies, which are one row here.
-            found = sql.SQL("k.n, r.d, r.x, count(*), max(r.v)")
+            selected = sql.SQL("k.n, r.d, r.x, count(*), max(r.v)")
             grouped = sql.SQL("GROUP BY 1, 2, 3")
             for key, hashed, text, count, version in self._find(
-                connection, side, keys, wanted, found, grouped
+                connection, side, keys, wanted, selected, grouped
             ):
                 row = _Row(tuple(hashed), tuple(text), count, version)
                 rows.setdefault(key, []).append(row)
@@ -140,8 +140,8 @@ class _Reader:
             ]
             total = sql.SQL(" + ").join([sql.Literal(0), *lengths])
             wanted = {"s": sql.SQL("({})::int8").format(total)}
-            found, grouped = sql.SQL("k.n, max(r.s)"), sql.SQL("GROUP BY 1")
-            return dict(self._find(connection, side, keys, wanted, found, grouped))
+            selected, grouped = sql.SQL("k.n, max(r.s)"), sql.SQL("GROUP BY 1")
+            return dict(self._find(connection, side, keys, wanted, selected, grouped))
 
         leader, follower = self.ends.both(read, self.pair)
         return {key: leader.get(key, 0) + follower.get(key, 0) for key in keys}
@@ -152,18 +152,19 @@ class _Reader:
         side: Side,
         keys: Sequence[Key],
         wanted: Mapping[str, sql.Composable],
-        found: sql.SQL,
+        selected: sql.SQL,
         grouped: sql.SQL,
     ) -> Iterator[tuple[Any, ...]]:
-        """Keys, and what is found of `r`, which has what is wanted; `found` begins with k.n."""
+        """Keys, and what is found of `r`, which has what is wanted; it begins with k.n."""
         how = Lookup(hashing=self.ends.hashing, same_text=True)
         extent = self.extents.of(self.pair, side)
-        for some in alike(keys):
-            query = sql.SQL("SELECT {} FROM {} {}").format(
-                found, matching(side, extent, some, how, wanted), grouped
+
+        def query(some: Sequence[Key]) -> sql.Composed:
+            return sql.SQL("SELECT {} FROM {} {}").format(
+                selected, matching(side, extent, some, how, wanted), grouped
             )
-            for number, *rest in read_rows(connection, side.schemas, query, parameters(some)):
-                yield some[number - 1], *rest
+
+        return found(connection, side, keys, query)
 
 
 def _difference(

@@ -602,6 +602,10 @@ def test_encodings_may_differ(source_server: Server, target_server: Server) -> N
         result = bench.result()
         assert counts(result) == ("different", 0, 0, 1)
         assert result.differences[0].key == ("schlüssel7",)
+        bench.source("INSERT INTO public.t VALUES ('€', ''), ('中', '')")  # which LATIN1 has not
+        bench.target("DELETE FROM public.t WHERE k = 'schlüssel8'")
+        assert counts(bench.result()) == ("different", 3, 0, 1)
+        assert counts(bench.result(leader="target")) == ("different", 0, 3, 1)
 
 
 def test_counts_are_exact_beyond_what_is_held(
