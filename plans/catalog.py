@@ -80,6 +80,14 @@ class Table:
         """Whether two rows may have the same key until a transaction's end."""
         return self.key_deferrable and self.key == self.primary_key
 
+    @property
+    def logs_key(self) -> bool:
+        """Whether the log says by the key which row was changed, and no more of it."""
+        is_key = self.replica_identity == "i" or (
+            self.replica_identity == "d" and not self.key_deferrable
+        )
+        return bool(self.key) and is_key
+
     def column(self, name: str) -> Column:
         """The column called `name`; KeyError if there is none."""
         for column in self.columns:

@@ -12,6 +12,7 @@ from plans.check_boundary import check_dependents, check_foreign_keys
 from plans.check_data import QUERY_TIMEOUT, ROWS_CODES, check_expressions, check_rows
 from plans.check_derived import check_derived
 from plans.check_encoding import check_encoding
+from plans.check_identity import check_source_identity
 from plans.check_labels import check_labels
 from plans.check_orphans import check_orphans
 from plans.check_parts import check_parts
@@ -110,6 +111,7 @@ def _from_catalog(subject: Subject) -> list[Finding]:
     return [
         *check_switch(subject),
         *check_tables(subject),
+        *check_source_identity(subject),
         *check_object_columns(subject),
         *check_way_back(subject),
         *check_foreign_keys(subject),

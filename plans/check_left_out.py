@@ -23,6 +23,9 @@ KINDS: Final = {
         Severity.WARNING, "default-left-out",
         "an insert that relies on it puts NULL there, or is refused",
     ),
+    "generated": (
+        Severity.BLOCKER, "generated-left-out", "its table there would have no such column at all",
+    ),
     "check": (Severity.WARNING, "check-left-out", "nothing enforces the condition there"),
     "constraint": (Severity.WARNING, "key-left-out", "nothing enforces the key there"),
     "policy": (
@@ -65,12 +68,15 @@ def _is_cut(left: LeftOut) -> bool:
 def _finding(subject: Subject, service: str, left: LeftOut) -> Finding:
     severity, code, why = KINDS.get(left.object.partition(" ")[0], OTHER)
     table = _table(subject.catalog, left.object)
+    lacking = f"change it so that it needs only what {service} has"
+    remedy = f"do its work in {service}'s application, or {lacking}"
+    if code == "generated-left-out":
+        remedy = f"list it under `drop`, and {service} does without it; or {lacking}"
     return subject.finding(
         severity, code, f"{service}: {left.object}", table or ("services", service),
         f"{service} doesn't get it: {left.reason}",
         why=why,
-        remedy=f"do its work in {service}'s application, or change it so that it needs only what"
-        f" {service} has",
+        remedy=remedy,
     )  # fmt: skip
 
 

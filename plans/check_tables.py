@@ -8,6 +8,7 @@ from plans.boundary import held_columns
 from plans.catalog import Column, Table
 from plans.check_subject import Subject
 from plans.findings import Finding, Severity
+from plans.names import STAGE_PREFIX
 from plans.routes import Kind, Route
 
 
@@ -28,6 +29,7 @@ def check_tables(subject: Subject) -> Iterator[Finding]:
         yield from _check_persistence(subject, table)
         yield from _check_identity(subject, table)
         yield from _check_generated_key(subject, table)
+        yield from _check_names(subject, table)
     for route in subject.routes:
         yield from _check_leaves(subject, route)
 
@@ -75,17 +77,28 @@ def _check_generated_key(subject: Subject, table: Table) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _check_names(subject: Subject, table: Table) -> Iterator[Finding]:
+    for column in table.columns:
+        if column.name.startswith(STAGE_PREFIX):
+            yield subject.finding(
+                Severity.BLOCKER, "column-reserved", f"{table.name}.{column.name}", table.name,
+                f"names that begin with {STAGE_PREFIX} are dbsplit's own",
+                why="the stream stages the table's rows beside columns that are called so",
+                remedy="rename the column, also if no service gets it",
+            )  # fmt: skip
+
+
 def _check_leaves(subject: Subject, route: Route) -> Iterator[Finding]:
     """Partitions whose changes are logged otherwise than their root's key needs."""
     table = route.source
     if any(table.column(name).generated is not None for name in table.key):
         return  # has no key that could be followed at all
-    full = route.needs_full_identity or not _is_logged(table)
+    full = route.needs_full_identity or not table.logs_key
     if full and table.replica_identity != "f":
         return  # prepare sets FULL on all of them
     for name in table.leaves:
         leaf = subject.catalog.tables[name]
-        as_key = _is_logged(leaf) and set(leaf.key) == set(table.key) and not full
+        as_key = leaf.logs_key and set(leaf.key) == set(table.key) and not full
         if leaf.replica_identity != "f" and not as_key:
             yield subject.finding(
                 Severity.BLOCKER, "partition-identity", name, table.name,
@@ -95,14 +108,6 @@ def _check_leaves(subject: Subject, route: Route) -> Iterator[Finding]:
                 remedy=f"ALTER TABLE {name.identifier.as_string()} REPLICA IDENTITY"
                 f" {'FULL' if full else 'DEFAULT'}",
             )  # fmt: skip
-
-
-def _is_logged(table: Table) -> bool:
-    """Whether the log says by its key which row was changed."""
-    is_key = table.replica_identity == "i" or (
-        table.replica_identity == "d" and not table.key_deferrable
-    )
-    return bool(table.key) and is_key
 
 
 def check_way_back(subject: Subject) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from psycopg import sql
 from plans.catalog import TableName
 from plans.catalog_first import catalog_first
 from plans.check_collations import check_collations
+from plans.check_identity import check_target_identity
 from plans.check_left_out import check_left_out, not_told
 from plans.check_subject import Subject
 from plans.findings import Finding, Severity
@@ -61,6 +62,7 @@ def check_targets(subject: Subject, source: Connection, found: Sequence[Finding]
             findings += _check_row_security(subject, service, theirs, forced)
             findings += _check_money(subject, service, ours, theirs)
             findings += _check_xml(subject, service, ours, theirs)
+            findings += check_target_identity(subject, service, theirs.database["version"])
     targets = [_target(subject, service, theirs or ours) for service, theirs in facts.items()]
     left_out = list(check_left_out(subject, source, targets))
     return [*findings, *not_told(left_out, found)]

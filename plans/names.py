@@ -12,6 +12,9 @@ APPLIER_SETTING = "dbsplit.applier"
 """The session setting by which fences know our own appliers."""
 
 MARKER_PREFIX = "dbsplit"
+STAGE_PREFIX = "_dbsplit_"
+"""Of the columns that a stage has besides those of the table, see cdc.flow_sql."""
+
 REWRITE_PREFIX = "dbsplit_rewrite"
 """Of the messages around rows that an applier deletes and inserts to change them."""
 

@@ -167,7 +167,9 @@ def _table(
     ]
     columns = draw(st.permutations([*key, *rest]))
     counted = next((one for one in rest if one.type == "int" and not one.unique), None)
-    if counted and draw(st.booleans()):
+    # Where old rows are logged in full, PostgreSQL 18 would refuse updates (identity-generated).
+    generates = kind not in ("none", "deferred") and draw(st.booleans())
+    if counted and generates:
         expression = f'"{counted.name}"::bigint * 2'
         columns.insert(
             draw(st.integers(0, len(columns))), Column("g", "bigint", generated=expression)
@@ -189,7 +191,8 @@ def _table(
                 f'ALTER TABLE {place} ALTER "{one.name}" SET STORAGE EXTERNAL'
                 for place in (leaves or (name,))
             )
-    if kind in ("one", "many") and not partitioned and draw(st.integers(0, 3)) == 0:
+    may_be_full = kind in ("one", "many") and not partitioned and not (counted and generates)
+    if may_be_full and draw(st.integers(0, 3)) == 0:
         ddl += (f"ALTER TABLE {name} REPLICA IDENTITY FULL",)
     return Table(name, tuple(columns), names, ddl, leaves)
 

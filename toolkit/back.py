@@ -8,12 +8,15 @@ skips what our own applier wrote.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection, connect
 from plans import names
+from plans.catalog import Table
+from plans.check_identity import GENERATED_REFUSED, generated_columns
 from plans.errors import NotReady
 from plans.holders import advice, in_progress
 from toolkit import markers, state
@@ -79,9 +82,9 @@ def _create(split: Split, service: str, target: Connection) -> None:
     publication = names.back_publication(split.name, service)
     slot = names.back_slot(split.name, service)
     tables = [split.target_table(route) for route in split.owned([service])]
+    _require_changeable(split, service, tables, target.info.server_version)
     for table in tables:
-        unidentified = not table.key or table.replica_identity == "n" or table.has_deferrable_key
-        if unidentified and table.replica_identity != "f":
+        if _is_unidentified(table) and table.replica_identity != "f":
             # Without it the service's own updates and deletes would fail.
             target.execute(
                 sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table.name.identifier)
@@ -119,6 +122,35 @@ def _create(split: Split, service: str, target: Connection) -> None:
                 hint="drop one that nobody reads, or raise max_replication_slots there and "
                 "restart it; then repeat",
             ) from None
+
+
+def _is_unidentified(table: Table) -> bool:
+    return not table.key or table.replica_identity == "n" or table.has_deferrable_key
+
+
+def _require_changeable(split: Split, service: str, tables: Iterable[Table], version: int) -> None:
+    """See that the server will let the service change its tables once they are published.
+
+    The check of the plan has looked at them; since then they may have been altered.
+    """
+    leaves = split.targets[service].tables
+    refused = [
+        str(table.name)
+        for table in tables
+        if generated_columns(table)
+        and (
+            _is_unidentified(table)
+            or "f" in {leaves[leaf].replica_identity for leaf in table.leaves or (table.name,)}
+        )
+    ]
+    if refused and version >= GENERATED_REFUSED:
+        raise NotReady(
+            f"service {service} could neither update nor delete rows of {', '.join(refused)}:"
+            f" PostgreSQL {version // 10_000} refuses that where old rows are logged in full and"
+            " a column is generated",
+            hint="let them have a primary key that is not deferrable, and REPLICA IDENTITY DEFAULT"
+            " in its database",
+        )
 
 
 def _exists(connection: Connection, catalog: str, column: str, name: str) -> bool:

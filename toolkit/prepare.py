@@ -15,7 +15,7 @@ from cdc.crash import crash_point
 from plans import names
 from plans.catalog import Table
 from plans.catalog_read import read_catalog
-from plans.check import check_source
+from plans.check import check_split
 from plans.errors import PlanInvalid
 from plans.findings import Finding, Severity
 from plans.load import Plan, load_plan
@@ -81,7 +81,7 @@ def _require_ready(path: Path) -> Split:
         require_same_tables(plan, split.catalog, source)
         require_not_given_up(split.name, source)
         require(check_servers(plan))  # a missing privilege would look like a wrong plan
-        _require_no_blockers(split, check_source(plan, source))
+        _require_no_blockers(split, check_split(plan, source))
     return split
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from cdc.connect import Connection
 from plans.catalog import Catalog, TableName
 from plans.check_data import check_expressions
+from plans.check_identity import check_source_identity
 from plans.check_labels import labels_compared
 from plans.check_subject import Subject
+from plans.check_tables import check_tables
 from plans.errors import PlanInvalid
 from plans.evolution import Change, Kind
 from plans.load import Plan
@@ -70,6 +72,21 @@ def require_expressions(
     ]
     if refused:
         raise PlanProblems(plan.places.file, refused)
+
+
+def require_followable(plan: Plan, catalog: Catalog, routes: Sequence[Route]) -> None:
+    """Check that the source's applications can go on writing the tables, and the stream reading.
+
+    Raises PlanInvalid with the place of each table, before anything is published.
+    """
+    subject = Subject.of(plan, catalog, routes)
+    found = [
+        Problem(one.place, one.object, f"{one.message}; {one.why}", one.remedy)
+        for one in (*check_tables(subject), *check_source_identity(subject))
+        if one.code in ("identity-generated", "column-reserved")
+    ]
+    if found:
+        raise PlanProblems(plan.places.file, found)
 
 
 def require_labels(

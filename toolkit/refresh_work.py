@@ -26,7 +26,7 @@ from toolkit.prepared import shape_of
 from toolkit.refresh_attached import read_domains
 from toolkit.refresh_composites import read_composites
 from toolkit.refresh_ddl import Revision, revision
-from toolkit.refresh_edits import require_expressions, require_labels
+from toolkit.refresh_edits import require_expressions, require_followable, require_labels
 from toolkit.refresh_in_place import Wanted
 from toolkit.refresh_past import Facts, fills_of, past_of_leaders, past_of_log
 from toolkit.refresh_seen import Noted, Seen
@@ -116,6 +116,7 @@ def decide(
     """
     catalog = _without(seen, ignored)
     routes = compile_routes(plan, catalog)
+    require_followable(plan, catalog, routes)
     require_expressions(plan, catalog, routes, source)
     require_labels(plan, catalog, routes, seen.changes)
     split = Split(plan=plan, catalog=catalog, targets={}, routes=routes)

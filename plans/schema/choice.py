@@ -115,6 +115,8 @@ class Choice:
 
     def _title(self, one: Object) -> str:
         kind, identity = self.names.get(one.address, (one.kind, one.identity))
+        if self._is_generated(one):
+            return f"generated column {identity.removeprefix('for ')}"
         kind = {"table constraint": one.kind, "default value": "default"}.get(kind, kind)
         return f"{'constraint' if kind == 'primary key' else kind} {identity}"
 
@@ -123,6 +125,8 @@ class Choice:
         needs = self.graph.needs[one.address]
         if one.kind == "default value" and not self._has_column(one):
             return False
+        if self._is_generated(one):
+            return True  # on a read-only copy too: nobody writes the column, and everybody reads it
         if one.relation is not None:
             if not is_here(self.source, one.relation.oid):
                 return False
@@ -133,6 +137,11 @@ class Choice:
             return not own or any(self._is_told(of) for of in own)
         alone = one.address in self.source.alone()
         return alone and any(self._is_told(need.of) for need in needs)
+
+    def _is_generated(self, one: Object) -> bool:
+        """Whether it is no default, but what a generated column is computed by."""
+        columns = self.source.relations.columns.get(one.relation.oid, ()) if one.relation else ()
+        return any(column.generated and column.default == one.address for column in columns)
 
     def _has_column(self, default: Object) -> bool:
         relation = default.relation

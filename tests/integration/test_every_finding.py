@@ -49,6 +49,7 @@ class Case:
     settings: LiteralString = ""  # set for crm's database
     by_poor: bool = False  # who checks is no superuser
     contrib: bool = False  # the source is Debian's server, which has modules and ICU
+    newest: bool = False  # the source is PostgreSQL 18, whatever the tests run on
     quiet: frozenset[str] = frozenset()  # what it must not find
     silent: frozenset[str] = frozenset()  # services whose database doesn't answer
     unset: frozenset[str] = frozenset()  # services whose variable has no value
@@ -231,6 +232,43 @@ lists:
         by_poor=True,
     ),
     Case(
+        "generated columns",
+        """
+        CREATE TABLE keyless (n int, twice int GENERATED ALWAYS AS (n * 2) STORED);
+        CREATE TABLE shown (n int, twice int GENERATED ALWAYS AS (n * 2) VIRTUAL);
+        CREATE TABLE later (id int PRIMARY KEY DEFERRABLE,
+                            twice int GENERATED ALWAYS AS (id * 2) STORED);
+        CREATE TABLE years (id int, y int, PRIMARY KEY (id, y),
+                            twice int GENERATED ALWAYS AS (id * 2) STORED) PARTITION BY LIST (y);
+        CREATE TABLE years_1 PARTITION OF years FOR VALUES IN (1);
+        ALTER TABLE years_1 REPLICA IDENTITY FULL;
+        CREATE TABLE widened (id int PRIMARY KEY, n int NOT NULL,
+                              twice int GENERATED ALWAYS AS (n * 2) STORED);
+        CREATE TEXT SEARCH CONFIGURATION own (COPY = simple);
+        CREATE TABLE notes (id int PRIMARY KEY, note text, words tsvector
+                            GENERATED ALWAYS AS (to_tsvector('public.own', note)) STORED);
+        CREATE TABLE staged (id int PRIMARY KEY, _dbsplit_op text);
+        """,
+        """
+  keyless: crm
+  shown: crm
+  later: crm
+  years: crm
+  widened: {owner: crm, derive: [{into: shop.by_n, key: {id: id, n: n}}]}
+  notes: {owner: shop, reference_in: [crm]}
+  staged: crm
+""",
+        frozenset({
+            *(("identity-generated", f"public.{name}")
+              for name in ("keyless", "shown", "later", "years", "widened")),
+            ("generated-left-out", "shop: generated column public.notes.words"),
+            ("generated-left-out", "crm: generated column public.notes.words"),
+            ("column-reserved", "public.staged._dbsplit_op"),
+        }),
+        newest=True,
+        quiet=frozenset({"default-left-out", "key-generated"}),
+    ),
+    Case(
         "a type that is another's row",
         """
         CREATE TABLE theirs (id int PRIMARY KEY);
@@ -381,11 +419,12 @@ def _check(case: Case, dsns: dict[str, str], directory: Path) -> list[Finding]:
 @contextmanager
 def source_of(case: Case, source_server: Server) -> Iterator[Server]:
     """The server on which the case's source is."""
-    if not case.contrib:
+    if not case.contrib and not case.newest:
         yield source_server
         return
-    require_version("15")
-    with running_server(version="15") as server:
+    version = "15" if case.contrib else "18"
+    require_version(version)
+    with running_server(version=version) as server:
         yield server
 
 
