@@ -264,6 +264,12 @@ def _quoted(name: TableName) -> str:
 def _choose(left: Catalog, right: Catalog, name: str, wish: Wish) -> _Chosen:
     ours = _found(left, name, "left")
     theirs = _found(right, _quoted(ours.name), "right")
+    for one, other in ((left, theirs), (right, ours)):
+        if other.leaves and (heirs := sorted(_heirs(one, other.name))):
+            raise _Wrong(
+                f"{other.name} has partitions on one side, and on the other tables that inherit"
+                f" from it: name each of them, such as {heirs[0]}"
+            )
     columns = tuple(_columns(ours, theirs, wish))
     return _Chosen(ours, theirs, columns, _key(ours, columns, wish))
 

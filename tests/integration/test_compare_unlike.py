@@ -129,6 +129,21 @@ def test_tables_that_inherit_belong_to_what_is_compared(bench: Bench) -> None:
     }  # fmt: skip
 
 
+def test_heirs_are_no_partitions(bench: Bench) -> None:
+    bench.source(
+        "CREATE TABLE m (id int PRIMARY KEY)", "CREATE TABLE m1 (PRIMARY KEY (id)) INHERITS (m)",
+    )  # fmt: skip
+    bench.target(
+        "CREATE TABLE m (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (100)",
+    )
+    bench.both("INSERT INTO m1 VALUES (1)")
+    for tables in ((), ("m",)):
+        with pytest.raises(NotReady, match=r"name each of them, such as public\.m1"):
+            compared(bench, *tables)
+    assert result(bench, "m1").state == "equal"
+
+
 def test_a_table_is_not_compared_with_its_namesake_in_another_schema(bench: Bench) -> None:
     bench.both("CREATE SCHEMA a", "CREATE SCHEMA b")
     bench.source("CREATE TABLE a.t (id int PRIMARY KEY)", "INSERT INTO a.t VALUES (1)")
