@@ -55,7 +55,8 @@ WITH RECURSIVE below AS (
       JOIN pg_type t ON t.oid = c.reltype
      WHERE NOT i.inhdetachpending
 )
-SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text, b.places, b.attached
+SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text, b.places,
+       b.attached AND l.relkind = 'r'
   FROM below b JOIN pg_class l ON l.oid = b.oid JOIN pg_namespace ln ON ln.oid = l.relnamespace
  WHERE l.relispartition
 """  # noqa: S608 -- all of it is ours
@@ -83,7 +84,7 @@ class _Leaf(NamedTuple):
 
     root: TableName
     places: str  # by which transactions
-    attached: bool  # with the rows that it had
+    brings_rows: bool  # it was a table before, and has no partitions of its own
 
 
 _Columns = dict[str, _Type]
@@ -277,7 +278,7 @@ class Watch:
                 hint="`dbsplit plan refresh` drops it in the targets, too",
             )
         known = {leaf for table in self._tables.values() for leaf in table.leaves}
-        brought = sorted(leaf for leaf in now.keys() - known if now[leaf].attached)
+        brought = sorted(leaf for leaf in now.keys() - known if now[leaf].brings_rows)
         if brought:
             raise StreamBroken(
                 f"{now[brought[0]].root} has got partition {brought[0]}, which had rows before",
