@@ -150,16 +150,21 @@ class CompiledFlow:
         """For rows that are there, all complete."""
         if not (self.flow.key and self.flow.takes_updates):
             return self.rewrite
-        if self.flow.whole_rows:
+        if self._upserts:
             return _texts(self._composed.upsert)
         return _texts(self._composed.update, self._composed.add_missing)
 
     @cached_property
     def add_partial(self) -> Statements:
         """For rows that are there, some of which came in part."""
-        if self.flow.key and self.flow.takes_updates and self.flow.whole_rows:
+        if self.flow.key and self.flow.takes_updates and self._upserts:
             return _texts(self._composed.update_partial, self._composed.upsert)
         return self.add
+
+    @property
+    def _upserts(self) -> bool:
+        # INSERT checks NOT NULL before it looks for the row: all columns have to be given.
+        return self.flow.whole_rows and self.flow.key_arbitrates
 
 
 def _text(statement: sql.Composable) -> bytes:

@@ -78,6 +78,7 @@ def may_be_cut(task: CopyTask, file: SourceFile) -> bool:
         and not file.parts
         and bool(route.key)
         and not route.source.key_deferrable
+        and not route.source.has_temporal_key  # periods of two moments may overlap
         and not route.needs_full_identity
     )
 

@@ -30,6 +30,7 @@ class Flow:
     follower_identity: frozenset[str] = frozenset()  # those that only an INSERT can give
     follower_leaves: frozenset[TableName] = frozenset()  # its partitions, named as the leader's
     extent: tuple[str, ...] = ()  # conditions on the follower's rows that flow; () is all
+    key_arbitrates: bool = True  # ON CONFLICT knows it: not one WITHOUT OVERLAPS
 
     @property
     def whole_rows(self) -> bool:
@@ -106,6 +107,7 @@ def forward(route: Route, target: Table) -> Flow:
         follower_identity=_always(target),
         follower_leaves=frozenset(target.leaves if route.kind is not Kind.DERIVED else ()),
         extent=tuple(f"{quoted(name)} = ({value})" for name, value in route.fixed),
+        key_arbitrates=_arbitrates(route, target),
     )
 
 
@@ -142,6 +144,7 @@ def back(route: Route, target: Table) -> Flow:
         follower_identity=_always(route.source),
         follower_leaves=frozenset(route.source.leaves),
         extent=(f"({route.where})",) if route.where is not None else (),
+        key_arbitrates=_arbitrates(route, target),
     )
 
 
@@ -153,6 +156,11 @@ def writable(table: Table) -> tuple[str, ...]:
 def quoted(name: str) -> str:
     """A column's name as an expression."""
     return sql.Identifier(name).as_string(None)
+
+
+def _arbitrates(route: Route, target: Table) -> bool:
+    # A target's key may be made after its rows, and is the source's until then.
+    return not (route.source.has_temporal_key or target.has_temporal_key)
 
 
 def _always(table: Table) -> frozenset[str]:

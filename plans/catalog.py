@@ -59,6 +59,7 @@ class Table:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     key_deferrable: bool = False
+    temporal_keys: frozenset[tuple[str, ...]] = frozenset()  # those WITHOUT OVERLAPS, since 18
     replica_identity: Literal["d", "n", "f", "i"] = "d"
     identity_index_columns: tuple[str, ...] = ()  # with replica_identity 'i'
     parent: TableName | None = None  # of a partition or an inheritance child
@@ -87,6 +88,11 @@ class Table:
             self.replica_identity == "d" and not self.key_deferrable
         )
         return bool(self.key) and is_key
+
+    @property
+    def has_temporal_key(self) -> bool:
+        """Whether rows are told apart WITHOUT OVERLAPS, which an exclusion sees to."""
+        return self.key in self.temporal_keys
 
     def column(self, name: str) -> Column:
         """The column called `name`; KeyError if there is none."""

@@ -63,6 +63,7 @@ class _Key:
     primary: tuple[str, ...] = ()
     is_deferrable: bool = False
     identity: tuple[str, ...] = ()
+    temporal: frozenset[tuple[str, ...]] = frozenset()
 
 
 class _Reader:
@@ -117,6 +118,7 @@ class _Reader:
             columns=columns,
             primary_key=key.primary,
             key_deferrable=key.is_deferrable,
+            temporal_keys=key.temporal,
             replica_identity=row["identity"],
             identity_index_columns=key.identity,
             parent=TableName(*row["parent"]) if row["parent"] else None,
@@ -149,6 +151,8 @@ class _Reader:
                 key = replace(key, primary=columns, is_deferrable=row["is_deferrable"])
             if row["is_identity"]:
                 key = replace(key, identity=columns)
+            if row["is_temporal"]:
+                key = replace(key, temporal=key.temporal | {columns})
             found[row["relation"]] = key
         return found
 

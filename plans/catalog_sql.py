@@ -197,16 +197,19 @@ SELECT a.attrelid::bigint AS relation, a.attname::text AS name,
 """
 )
 
+# An exclusion is a key only where it is one WITHOUT OVERLAPS; older servers have no conperiod.
 KEYS: Final[LiteralString] = """
 SELECT i.indrelid::bigint AS relation, i.indisprimary AS is_primary,
        i.indisreplident AS is_identity, NOT i.indimmediate AS is_deferrable,
+       i.indisexclusion AS is_temporal,
        array_agg(a.attname::text ORDER BY k.place) AS columns
   FROM pg_index i
   CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, place)
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
  WHERE i.indrelid = ANY (%(oids)s::oid[]) AND (i.indisprimary OR i.indisreplident)
    AND k.place <= i.indnkeyatts
- GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident, i.indimmediate
+ GROUP BY i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident, i.indimmediate,
+          i.indisexclusion
 """
 
 # A key of a partitioned table is listed once, not once for each partition.

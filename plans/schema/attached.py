@@ -32,6 +32,9 @@ SELECT k.oid, k.conrelid AS relation, k.contype::text AS type, k.conname AS name
         OR k.contype = 'c' AND k.conislocal
         OR k.contype = 'f' AND k.conparentid = 0
         OR k.contype = 'n' AND k.conislocal AND NOT k.convalidated)
+   -- The parent's takes no partition's as its own, as others do: it makes one itself.
+   AND NOT (k.conparentid <> 0 AND EXISTS (SELECT FROM pg_index i
+                                            WHERE i.indexrelid = k.conindid AND i.indisexclusion))
 """
 
 _INDEXES = """
@@ -163,7 +166,7 @@ def _constraint_build(
         size_bytes=row.size_bytes,
     )
     if row.type in ("p", "u", "x"):
-        tells_apart = row.type != "x" and not row.deferrable and not row.temporal
+        tells_apart = row.type != "x" and not row.deferrable
         unique = frozenset(row.columns if tells_apart else ())
         return replace(build, gathers=row.partitioned, unique=unique)
     if row.type == "c" and not row.inherits and not row.partitioned:

@@ -16,7 +16,7 @@ from cdc.copy_pace import CopyProgress, Progress, Tally
 from cdc.copy_sql import Blocks, CopyTask, rows_of
 from cdc.source_files import SourceFile
 from plans.catalog import Table, TableName
-from plans.routes import Kind, Route
+from plans.routes import Kind, Route, RouteColumn
 from toolkit.after_data import analyze_work
 
 TABLE = Table(
@@ -34,8 +34,8 @@ ROUTE = Route(
     kind=Kind.WHOLE,
     source=TABLE,
     target=TABLE.name,
-    columns=(),
-    key=(),
+    columns=(RouteColumn("id", '"id"', frozenset({"id"}), "bigint", "id", binary=True),),
+    key=("id",),
 )
 FILE = SourceFile(number=4711, blocks=1000)
 MB = 1 << 20
@@ -93,6 +93,7 @@ def test_a_table_is_large_if_a_job_could_not_do_it_beside_the_others(
         (task(alone=False), FILE),
         (task(kind="p"), FILE),
         (task(key_deferrable=True), FILE),
+        (task(temporal_keys=frozenset({("id",)})), FILE),  # their periods may overlap
         (task(primary_key=()), FILE),
         (task(), replace(FILE, parts=("1:2",))),  # others inherit from it
     ],
@@ -100,6 +101,7 @@ def test_a_table_is_large_if_a_job_could_not_do_it_beside_the_others(
 def test_rows_that_cannot_be_told_apart_are_not_copied_in_chunks(
     one: CopyTask, file: SourceFile
 ) -> None:
+    assert may_be_cut(task(), FILE)
     assert not may_be_cut(one, file)
 
 

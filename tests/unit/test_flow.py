@@ -279,6 +279,25 @@ def test_rows_are_written_anew_where_no_update_can() -> None:
     assert forward(WHOLE, of_the_key).takes_updates
 
 
+def test_a_key_without_overlaps_is_looked_for_and_not_named_in_on_conflict() -> None:
+    temporal = replace(SOURCE, temporal_keys=frozenset({("id",)}))
+    assert temporal.has_temporal_key
+    for flow in (
+        forward(replace(WHOLE, source=temporal), SOURCE),
+        forward(WHOLE, temporal),
+        back(WHOLE, temporal),
+    ):
+        assert flow.is_plain
+        sent = CompiledFlow(flow, STAGE)
+        composed = compiled(flow)
+        known = (text(composed.update), text(composed.add_missing))
+        assert tuple(one.decode() for one in sent.add) == known
+        assert sent.add_partial == sent.add
+    chosen = replace(temporal, replica_identity="i", identity_index_columns=("note",))
+    assert not chosen.has_temporal_key
+    assert forward(replace(WHOLE, source=chosen), chosen).key_arbitrates
+
+
 def test_what_does_not_flow_is_kept_when_a_row_is_written_anew() -> None:
     flow = compiled(back(COLUMNS, PART))
     old, delete, _, insert, missing, _, drop = map(text, flow.rewrite())
