@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -322,7 +323,8 @@ class Applier:
         if self._skip or not message.transactional:
             return
         if message.prefix == MARKER_PREFIX:
-            self._markers.append((message.content.decode(), message.lsn))
+            if (marker := _marker(message.content)) is not None:
+                self._markers.append((marker, message.lsn))
         elif message.prefix == REWRITE_PREFIX:
             self._is_rewritten = self._members_only and message.content == b"begin"
 
@@ -447,6 +449,14 @@ def _order(
         return None
     then = [name if past is None else past.then(name) for name in wanted]
     return tuple(names.index(one) if isinstance(one, str) else one for one in then)
+
+
+def _marker(content: bytes) -> str | None:
+    """A marker's id; None for anything else: whoever may log in may write under our prefix."""
+    try:
+        return str(uuid.UUID(content.decode()))
+    except ValueError:
+        return None
 
 
 def _unidentified(table: TableName) -> StreamBroken:

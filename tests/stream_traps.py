@@ -900,6 +900,18 @@ TRANSACTIONS = (
             " EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$",
         ),
     ),
+    Trap(
+        "messages of others under the markers' prefix",
+        "CREATE TABLE told (id int PRIMARY KEY, v text)",
+        "told: a\n",
+        rows="INSERT INTO told SELECT n, 'v' FROM generate_series(1, 3) n",
+        changes=(
+            "SELECT pg_logical_emit_message(true, 'dbsplit', 'not-a-marker')",
+            "BEGIN; UPDATE told SET v = 'before' WHERE id = 1;"
+            " SELECT pg_logical_emit_message(true, 'dbsplit', '\\xff'::bytea);"
+            " UPDATE told SET v = 'after' WHERE id = 2; COMMIT",
+        ),
+    ),
 )
 
 TRAPS = (

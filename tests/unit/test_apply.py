@@ -22,6 +22,7 @@ from cdc.parts import Announcement, Item, Part
 from cdc.pgoutput import Relation, RelationColumn
 from cdc.writer import Batch
 from plans.catalog import TableName
+from plans.names import MARKER_PREFIX
 from plans.routes import Kind
 from tests.unit.test_batch import NAMES, TABLE, flow
 
@@ -111,6 +112,11 @@ def transaction(xid: int, row: int | None, origin: str = "", more: bytes = b"") 
     return Transaction(before, [insert] if row is not None else [], commit)
 
 
+def message(content: bytes) -> bytes:
+    head = pack("!cbQ", b"M", 1, 4711) + MARKER_PREFIX.encode() + b"\0"
+    return head + pack("!i", len(content)) + content
+
+
 def part_of(transactions: Sequence[Transaction], *relations: Relation) -> Part:
     rows: list[bytes] = []
     others: list[tuple[int, Item]] = [(0, Announcement(one, TABLE.name)) for one in relations]
@@ -129,6 +135,18 @@ def test_a_batch_knows_all_of_its_transactions_whoever_wrote_them(opened: Opened
     applier.settle()
     told = [(batch.members_only, set(batch.xids)) for batch in writing.batches]
     assert told == [(False, {7, 8}), (True, {8, 9}), (False, {9})]
+
+
+@pytest.mark.parametrize("content", [b"not-a-marker", b"", b"\xff", b"0" * 31])
+def test_what_others_write_under_our_prefix_is_no_marker(opened: Opened, content: bytes) -> None:
+    applier, writing = opened(flow())
+    ours = b"0b760755-6ce9-4d71-b86a-b5548a30999b"
+    those = [transaction(7 + n, n, more=message(text)) for n, text in enumerate((content, ours))]
+    applier.feed([part_of(those, RELATION)])
+    applier.settle()
+    reached = [batch.reached for batch in writing.batches if batch.reached]
+    assert [marker for one in reached for marker, _ in one.markers] == [ours.decode()]
+    assert sum(batch.counters.changes for batch in writing.batches) == len(those)
 
 
 def test_a_partition_may_be_truncated_behind_a_transaction_that_must_stay_whole(
