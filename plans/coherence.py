@@ -69,8 +69,8 @@ def _check_services(services: Mapping[str, Service], problems: Problems) -> None
 
 
 def _check_names(plan: PlanFile, problems: Problems) -> None:
-    """Slots are named after the split and the service, in at most 63 bytes."""
-    slots: dict[str, str] = {}
+    """Slots and origins are named after split and service, no two alike; slots in 63 bytes."""
+    taken: dict[tuple[str, str], str] = {}
     for service in plan.services:
         path: Path = ("services", service)
         slot = names.back_slot(plan.split, service)
@@ -80,9 +80,14 @@ def _check_names(plan: PlanFile, problems: Problems) -> None:
                 path, f"the slot's name {slot!r} is {excess} characters too long",
                 "give the split or the service a shorter name", at_key=True,
             )  # fmt: skip
-        other = slots.setdefault(slot, service)
-        if other != service:
-            problems.add(path, f"{service!r} and {other!r} would name the same slot", at_key=True)
+        for what, named in names.OF_A_SERVER:
+            other = taken.setdefault((what, named(plan.split, service)), service)
+            if other != service:
+                problems.add(
+                    path, f"{service!r} and {other!r} would name the same {what}",
+                    "give one of them another name", at_key=True,
+                )  # fmt: skip
+                break
 
 
 def _check_databases(dsns: Mapping[Path, str], problems: Problems) -> None:

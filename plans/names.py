@@ -90,3 +90,17 @@ def refresh_stream(split: str, service: str) -> str:
 def back_stream(split: str, service: str) -> str:
     """The progress row, in the source, of a target's changes."""
     return f"{split}:{service}:back"
+
+
+OF_A_SERVER: tuple[tuple[str, OfService], ...] = (
+    ("slot", back_slot),
+    ("replication origin", origin),
+    ("replication origin", back_origin),
+    ("replication origin", repair_origin),
+    ("replication origin", back_repair_origin),
+    ("replication origin", refresh_origin),
+)
+"""What is named after a service and is the whole server's, and what it is.
+
+Source and targets may be databases of one server: no two services may name the same.
+"""

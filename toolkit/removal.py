@@ -84,10 +84,13 @@ def drop_slot(connection: Connection, slot: str) -> None:
 
 
 def _drop_unused(connection: Connection, statement: sql.Composed, what: str) -> None:
+    """Run a statement that drops something; harmless if it is gone."""
     deadline = time.monotonic() + UNUSED_S_MAX
     while True:
         try:
             connection.execute(statement)
+        except psycopg.errors.UndefinedObject:
+            return  # somebody else has dropped it since it was found
         except psycopg.errors.ObjectInUse:
             # A backend of the process that has just ended may live a moment longer.
             if time.monotonic() > deadline:
@@ -104,9 +107,8 @@ def _drop_publication(connection: Connection, publication: str, where: str) -> I
         "SELECT count(*) FROM pg_publication WHERE pubname = %s", [publication]
     ).fetchone()
     if row and row[0]:
-        yield sql_step(
-            connection, sql.SQL("DROP PUBLICATION {}").format(sql.Identifier(publication)), where
-        )
+        statement = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(publication))
+        yield sql_step(connection, statement, where)
 
 
 def drop_origin(connection: Connection, origin: str, where: str) -> Iterator[Step]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from tests.following import following
 from tests.processes import KILLED
 from tests.small_shop import REVISION, SmallShop, small_shop
+from toolkit.abort import abort
 from toolkit.servers import Server
 
 Catalogs = dict[str, dict[str, list[tuple[Any, ...]]]]
@@ -117,3 +120,31 @@ def test_while_following_and_after_attempts_that_were_given_up(
     abort_leaves_nothing(shop, before)
     shop.ask("source", "UPDATE customers SET full_name = 'free again' WHERE id = 1")
     shop.ask("source", "INSERT INTO notes (customer_id, channel) VALUES (1, 'phone')")
+
+
+def test_what_somebody_else_has_dropped_by_its_turn_is_passed_over(
+    source_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    with following(source_server, target_server, tmp_path, tables="t: a\n") as databases:
+        databases.execute("CREATE SCHEMA odd; CREATE TABLE t (id int PRIMARY KEY)")
+        databases.prepare()
+        databases.copy()
+        databases.stream()
+        said = []
+
+        def dropped_by_hand(_kind: str, step: dict[str, str]) -> None:
+            said.append(step["what"])
+            if len(said) > 1:
+                return
+            databases.execute("DROP PUBLICATION dbsplit_traps")
+            databases.execute_on("a", "SELECT pg_replication_origin_drop('dbsplit_traps_a')")
+
+        abort(databases.open(), dry_run=False, say=dropped_by_hand)
+        assert "drop origin dbsplit_traps_a" in said
+        assert "drop schema dbsplit" in said[-1]
+        assert (
+            databases.rows(
+                "source", "SELECT FROM pg_replication_slots WHERE slot_name = 'dbsplit_traps'"
+            )
+            == []
+        )

@@ -292,6 +292,31 @@ def test_names_that_are_too_long_together(tmp_path: Path) -> None:
     assert "13 characters too long" in said
 
 
+@pytest.mark.parametrize(
+    ("crm", "shop", "what"),
+    [
+        ("a-b", "a_b", "slot"),
+        ("a", "a_back", "replication origin"),
+        ("a_repair", "a", "replication origin"),
+        ("a", "a-refresh", "replication origin"),
+        ("a-b", "a_b_back_repair", "replication origin"),
+        ("a_back", "a_back_repair", "replication origin"),
+        ("a", "a_b", None),
+        ("back", "refresh", None),
+    ],
+)
+def test_no_two_services_name_the_same(
+    tmp_path: Path, crm: str, shop: str, what: str | None
+) -> None:
+    text = HEAD.replace("crm:", f"{crm}:").replace("  shop:", f"  {shop}:")
+    text = text.replace(": crm", f": {crm}").replace(": shop", f": {shop}")
+    if what is None:
+        load(tmp_path, text, ENV)
+    else:
+        (said,) = problems(tmp_path, text)
+        assert f"'{shop}' and '{crm}' would name the same {what}" in said
+
+
 @pytest.mark.parametrize("name", ["drop", "source"])
 def test_names_with_a_meaning(tmp_path: Path, name: str) -> None:
     (said,) = problems(tmp_path, HEAD.replace("  shop:", f"  {name}:"))
