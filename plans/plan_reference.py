@@ -42,7 +42,9 @@ Rules that hold everywhere:
 
 - A key that is not named here is an error, with the nearest known key as a suggestion.
 - `${{NAME}}` in a DSN is taken from the environment. A password in the file is refused.
-- A *name* matches `{NAME_PATTERN}`, since slots are named after it.
+- A *name* matches `{NAME_PATTERN}`, since slots are named after it. No two \
+services may name the same slot or replication origin: `a` and `a_back`, `a_repair` or \
+`a_refresh` do.
 - Tables are named as in the database, without quotes: `CampaignMembers`, or `schema.table`.
 - Every table of the listed schemas has an entry. `drop` says out loud that one is left behind.
 - An *expression* is immutable SQL over the columns of one source row: no subquery, no aggregate, \

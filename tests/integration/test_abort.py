@@ -142,9 +142,5 @@ def test_what_somebody_else_has_dropped_by_its_turn_is_passed_over(
         abort(databases.open(), dry_run=False, say=dropped_by_hand)
         assert "drop origin dbsplit_traps_a" in said
         assert "drop schema dbsplit" in said[-1]
-        assert (
-            databases.rows(
-                "source", "SELECT FROM pg_replication_slots WHERE slot_name = 'dbsplit_traps'"
-            )
-            == []
-        )
+        query = "SELECT FROM pg_replication_slots WHERE slot_name = 'dbsplit_traps'"
+        assert databases.rows("source", query) == []
