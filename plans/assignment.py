@@ -44,9 +44,8 @@ def assign(plan: Plan, catalog: Catalog, problems: Problems) -> list[Assignment]
         if table is None:
             unknown += 1
             suggest = unknown <= SUGGESTIONS_MAX
-            if not _is_no_table(name, path, catalog, problems) and not entry.dropped:
-                _add_unknown(name, path, catalog, problems, suggest=suggest)
-            continue  # of one to be dropped that is gone there is nothing to be left behind
+            _add_unknown(name, path, entry, catalog, problems, suggest=suggest)
+            continue
         if other := assigned.get(table.name):
             first = other.path[-1]
             problems.add(
@@ -73,8 +72,9 @@ def _check_schemas(catalog: Catalog, problems: Problems) -> None:
             )  # fmt: skip
 
 
-def _is_no_table(name: str, path: Path, catalog: Catalog, problems: Problems) -> bool:
-    """Whether it is a problem of its own: something else that has this name."""
+def _add_unknown(
+    name: str, path: Path, entry: TablePlan, catalog: Catalog, problems: Problems, *, suggest: bool
+) -> None:
     schema, _, table = name.rpartition(".")
     meant = (
         {TableName(schema, table)}
@@ -86,19 +86,15 @@ def _is_no_table(name: str, path: Path, catalog: Catalog, problems: Problems) ->
             path, f"{name} is a view: it has no rows of its own",
             "take it out of the plan; each service that has all it reads gets it", at_key=True,
         )  # fmt: skip
-        return True
+        return
     if not meant.isdisjoint(catalog.foreign_tables):
         problems.add(
             path, f"{name} is a foreign table: its rows are in another database",
             "take it out of the plan and connect the service to that database", at_key=True,
         )  # fmt: skip
-        return True
-    return False
-
-
-def _add_unknown(
-    name: str, path: Path, catalog: Catalog, problems: Problems, *, suggest: bool
-) -> None:
+        return
+    if entry.dropped:
+        return  # it is gone, so there is nothing to be left behind
     known = [*_names(catalog.tables.values())] if suggest else []
     schemas = ", ".join(catalog.schemas)
     problems.add(
