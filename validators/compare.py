@@ -19,7 +19,7 @@ import psycopg
 from plans.errors import NotReady, SplitError
 from validators.crew import Crew, Team
 from validators.evidence import Counts
-from validators.fingerprint import Extents, digest_of, read_extent
+from validators.fingerprint import Extents, digest_of, read_extent, read_without_nulls
 from validators.glance import glance, small_groups
 from validators.mismatches import read_differences
 from validators.moment import REWRITTEN, Moment, is_as_it_was
@@ -133,7 +133,7 @@ class _Work:
         """Compare one pair; what keeps it from being read is the result's reason."""
         tally = Tally(pair, self.limits)
         try:
-            _Comparison(self, team, pair, tally).run()
+            _Comparison(self, team, _with_statistics(team.ends, pair), tally).run()
             self.require_shown(team.ends, pair)
         except UNREADABLE as error:
             return tally.unreadable(error)
@@ -202,6 +202,13 @@ def _equal(
             equal.append((pair, work.placed(tally.result())))
             work.report(Progress(pair.route, "done", rows=look.rows))
     return equal
+
+
+def _with_statistics(ends: Ends, pair: Pair) -> Pair:
+    """The pair, with what the tables' statistics say of NULLs as hints for its hashes."""
+    both = zip((pair.leader, pair.follower), ends.both(read_without_nulls, pair), strict=True)
+    # The pair has the target's names of columns.
+    return pair.hinted(frozenset.intersection(*(n for s, n in both if s.table == pair.table)))
 
 
 def _settle_now(recheck: Recheck, keys: Sequence[Key]) -> Settled:

@@ -17,12 +17,12 @@ from psycopg import sql
 from cdc.connect import Connection, describe
 from plans.errors import NotReady
 from validators.blocks import Blocks
-from validators.session import Reader, read_rows
+from validators.session import Reader, read_row, read_rows
 from validators.sides import Pair, Side
 from validators.units import MODULUS, Chunks
 
 BUCKETS_MAX = 2**18  # 36 bytes each, a few times on each side
-_BYTES_PER_ROW_MAX = 512  # a guess, where the table has not been analyzed since it grew
+_BYTES_PER_ROW_MAX = 512  # a guess, where the table has grown to twice since it was analyzed
 
 _EXTENTS = (
     "SELECT c.relkind = 'r', s.rows, s.blocks,"
@@ -33,13 +33,24 @@ _EXTENTS = (
     " AND a.attnotnull AND a.attname = w.first_column)"
     " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(name, first_column, n)"
     " LEFT JOIN pg_class AS c ON c.oid = to_regclass(w.name)"
-    " CROSS JOIN LATERAL (SELECT coalesce(sum(greatest(l.reltuples::int8,"
-    " pg_relation_size(l.oid) / $3)), 0)::int8 AS rows,"
+    " CROSS JOIN LATERAL (SELECT coalesce(sum(CASE WHEN l.reltuples > 0"
+    " AND l.relpages >= z.bytes / z.block / 2 THEN l.reltuples * z.bytes / z.block / l.relpages"
+    " ELSE greatest(l.reltuples, z.bytes / $3) END), 0)::int8 AS rows,"
     # Other kinds of tables than PostgreSQL's own need not know of blocks.
     " CASE WHEN bool_and(l.relkind = 'p' OR l.relkind = 'r' AND l.relam = 2)"
-    " THEN max(pg_relation_size(l.oid) / current_setting('block_size')::int8)::int8 END AS blocks"
+    " THEN max(z.bytes / z.block)::int8 END AS blocks"
     " FROM (SELECT c.oid UNION SELECT relid FROM pg_partition_tree(c.oid)) AS p(oid)"
-    " JOIN pg_class AS l ON l.oid = p.oid) AS s ORDER BY w.n"
+    " JOIN pg_class AS l ON l.oid = p.oid CROSS JOIN LATERAL"
+    " (SELECT pg_relation_size(l.oid) AS bytes, current_setting('block_size')::int8 AS block) AS z"
+    ") AS s ORDER BY w.n"
+)
+# Of a partitioned table only the statistics over all partitions are of its rows.
+_WITHOUT_NULLS = (
+    "SELECT coalesce(array_agg(s.attname::text), '{{}}') FROM pg_class AS c"
+    " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+    " JOIN pg_stats AS s ON s.schemaname = n.nspname AND s.tablename = c.relname"
+    " AND s.inherited = (c.relkind = 'p') AND s.null_frac = 0"
+    " WHERE c.oid = to_regclass({table})"
 )
 
 
@@ -109,6 +120,13 @@ def read_extents(connection: Connection, sides: Sequence[Side]) -> list[Extent |
         None if only is None else Extent(only, rows, ranged, blocks)
         for only, rows, blocks, ranged in found
     ]
+
+
+def read_without_nulls(connection: Connection, side: Side) -> frozenset[str]:
+    """The columns of the side's table in which its statistics have seen no NULL."""
+    table = side.table.identifier.as_string(connection)
+    query = sql.SQL(_WITHOUT_NULLS).format(table=sql.Literal(table))
+    return frozenset(read_row(connection, (), query, {})[0])
 
 
 def read_buckets(

@@ -7,8 +7,8 @@ not care which of them leads, before or after a cutover.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from psycopg import sql
@@ -105,6 +105,15 @@ class Pair:
     leader: Side
     follower: Side
     scope: str = ""  # which rows are compared, in words; "" is all of them
+
+    def hinted(self, never_null: Collection[str]) -> Pair:
+        """The same, hashed fastest where none of these columns is NULL, too."""
+        hints = tuple(
+            known or name in never_null
+            for known, name in zip(self.leader.never_null, self.columns, strict=True)
+        )
+        leader, follower = (replace(s, never_null=hints) for s in (self.leader, self.follower))
+        return replace(self, leader=leader, follower=follower)
 
 
 def pair_of(

@@ -14,8 +14,9 @@ column is hashed by its type, and only what has no sound hash of its own goes by
 The columns come together in one of two ways.  Hashes of columns that may be NULL are
 XORed; the sum is the first seed of a chain, in which the hash of each column that is
 never NULL takes the one before as its seed.  The chain is what makes the whole not
-linear: swapping values between rows changes the sum of the rows' hashes.  If a column
-of the chain is NULL after all, the row's text is hashed instead.  What goes by a text that
+linear: swapping values between rows changes the sum of the rows' hashes.  Which columns
+are never NULL is a hint, by their declarations or the tables' statistics: if a column of
+the chain is NULL after all, the row's text is hashed instead.  What goes by a text that
 is never empty has the empty one for NULL, and is of the chain whether it may be NULL or not.
 Where such texts have no comma either, those of many columns are one link: written by one
 call and hashed by another, a numeric takes three quarters of the time.
