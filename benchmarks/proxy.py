@@ -2,7 +2,7 @@
 
 Each piece of data is passed on `delay_ms` after it has come, in either direction, as on
 a link with twice that as its round trip; pieces overtake nothing, and wait for nothing
-but their time.
+but their time.  Connecting takes a round trip, too.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Proxy:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             answered = threading.Event()
             answered.set()
-            self._carry(client, server, partial(self._asked, answered))
-            self._carry(server, client, answered.set)
+            self._carry(client, server, partial(self._asked, answered), 2 * self._delay_s)
+            self._carry(server, client, answered.set, 0.0)
 
     def _asked(self, answered: threading.Event) -> None:
         if answered.is_set():
@@ -59,13 +59,22 @@ class Proxy:
                 self.turns += 1
 
     def _carry(
-        self, source: socket.socket, target: socket.socket, note: Callable[[], None]
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        note: Callable[[], None],
+        connecting_s: float,
     ) -> None:
         pieces: _Pieces = queue.SimpleQueue()
-        threading.Thread(target=self._receive, args=(source, pieces, note), daemon=True).start()
+        ready_at = time.monotonic() + connecting_s
+        threading.Thread(
+            target=self._receive, args=(source, pieces, note, ready_at), daemon=True
+        ).start()
         threading.Thread(target=self._send, args=(target, pieces), daemon=True).start()
 
-    def _receive(self, source: socket.socket, pieces: _Pieces, note: Callable[[], None]) -> None:
+    def _receive(
+        self, source: socket.socket, pieces: _Pieces, note: Callable[[], None], ready_at: float
+    ) -> None:
         data = b"-"
         while data:
             try:
@@ -76,7 +85,7 @@ class Proxy:
                 self.bytes += len(data)
             if data:
                 note()
-            pieces.put((time.monotonic() + self._delay_s, data))
+            pieces.put((max(ready_at, time.monotonic()) + self._delay_s, data))
 
     def _send(self, target: socket.socket, pieces: _Pieces) -> None:
         with suppress(OSError):  # who went away needs nothing more

@@ -112,6 +112,7 @@ class _Reader:
     def _table(self, row: DictRow, columns: tuple[Column, ...], key: _Key) -> Table:
         below = list(self._leaves(row["oid"]))
         held = [row, *below]
+        is_lost = row["identity"] == "i" and not key.identity
         return Table(
             name=_name(row),
             kind=row["kind"],
@@ -119,7 +120,8 @@ class _Reader:
             primary_key=key.primary,
             key_deferrable=key.is_deferrable,
             temporal_keys=key.temporal,
-            replica_identity=row["identity"],
+            # An index that is named and was dropped leaves nothing to tell rows by.
+            replica_identity="n" if is_lost else row["identity"],
             identity_index_columns=key.identity,
             parent=TableName(*row["parent"]) if row["parent"] else None,
             is_partition=row["is_partition"],

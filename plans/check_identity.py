@@ -70,7 +70,7 @@ def _followed(subject: Subject) -> Iterator[tuple[Table, list[Route]]]:
 def _logged_in_full(catalog: Catalog, routes: Sequence[Route]) -> bool:
     """Whether the table is left with REPLICA IDENTITY FULL, or is given it, or a partition is."""
     table = routes[0].source
-    if not table.logs_key or any(route.needs_full_identity for route in routes):
+    if any(route.needs_old_rows for route in routes):
         return True
     return any(catalog.tables[leaf].replica_identity == "f" for leaf in table.leaves)
 

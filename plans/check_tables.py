@@ -55,7 +55,7 @@ def _check_identity(subject: Subject, table: Table) -> Iterator[Finding]:
             " rows are compared as a multiset",
             remedy="add a primary key if you can",
         )  # fmt: skip
-    elif table.replica_identity == "n" or (table.key_deferrable and table.replica_identity == "d"):
+    elif table.replica_identity != "f" and not table.logs_key:
         what = "REPLICA IDENTITY NOTHING" if table.replica_identity == "n" else "a deferrable key"
         yield subject.finding(
             Severity.WARNING, "table-identity", table.name, table.name,
@@ -93,7 +93,7 @@ def _check_leaves(subject: Subject, route: Route) -> Iterator[Finding]:
     table = route.source
     if any(table.column(name).generated is not None for name in table.key):
         return  # has no key that could be followed at all
-    full = route.needs_full_identity or not table.logs_key
+    full = route.needs_old_rows
     if full and table.replica_identity != "f":
         return  # prepare sets FULL on all of them
     for name in table.leaves:

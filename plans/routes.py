@@ -83,3 +83,8 @@ class Route:
             return True
         reads = frozenset[str]().union(*(self.column(name).reads for name in self.key))
         return reads != set(self.source.key)
+
+    @property
+    def needs_old_rows(self) -> bool:
+        """Whether the source's log has to tell old rows in full, since no key of it would do."""
+        return self.needs_full_identity or not self.source.logs_key

@@ -116,7 +116,10 @@ def _restore_identities(split: Split, source: Connection) -> Iterator[Step]:
     if not exists(source, "dbsplit.identity_before"):
         return
     rows = source.execute(
-        "SELECT table_schema, table_name, replica_identity, index_name"
+        # An index that is gone leaves what NOTHING does.
+        "SELECT table_schema, table_name, CASE WHEN replica_identity = 'i'"
+        " AND to_regclass(quote_ident(table_schema) || '.' || quote_ident(index_name)) IS NULL"
+        " THEN 'n' ELSE replica_identity END, index_name"
         " FROM dbsplit.identity_before WHERE split = %s AND"
         " to_regclass(format('%%I.%%I', table_schema, table_name)) IS NOT NULL ORDER BY 1, 2",
         [split.name],

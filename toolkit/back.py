@@ -84,7 +84,7 @@ def _create(split: Split, service: str, target: Connection) -> None:
     tables = [split.target_table(route) for route in split.owned([service])]
     _require_changeable(split, service, tables, target.info.server_version)
     for table in tables:
-        if _is_unidentified(table) and table.replica_identity != "f":
+        if table.replica_identity != "f" and not table.logs_key:
             # Without it the service's own updates and deletes would fail.
             target.execute(
                 sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table.name.identifier)
@@ -124,10 +124,6 @@ def _create(split: Split, service: str, target: Connection) -> None:
             ) from None
 
 
-def _is_unidentified(table: Table) -> bool:
-    return not table.key or table.replica_identity == "n" or table.has_deferrable_key
-
-
 def _require_changeable(split: Split, service: str, tables: Iterable[Table], version: int) -> None:
     """See that the server will let the service change its tables once they are published.
 
@@ -139,7 +135,7 @@ def _require_changeable(split: Split, service: str, tables: Iterable[Table], ver
         for table in tables
         if generated_columns(table)
         and (
-            _is_unidentified(table)
+            not table.logs_key
             or "f" in {leaves[leaf].replica_identity for leaf in table.leaves or (table.name,)}
         )
     ]

@@ -14,7 +14,6 @@ from plans import names
 from plans.catalog import TableName
 from plans.errors import NotReady
 from plans.holders import advice, in_progress
-from plans.routes import Route
 from toolkit import state
 from toolkit.opened import Split
 from toolkit.state import Phase
@@ -49,7 +48,7 @@ def identify_rows(split: Split, source: Connection) -> None:
 
 def unidentified(split: Split) -> list[TableName]:
     """The source's relations whose old rows the log does not tell in full, and has to."""
-    tables = {r.source.name: r.source for r in split.routes if needs_full(r)}
+    tables = {r.source.name: r.source for r in split.routes if r.needs_old_rows}
     return [
         relation
         for table in tables.values()
@@ -61,18 +60,6 @@ def unidentified(split: Split) -> list[TableName]:
 def identity_statement(relation: TableName) -> sql.Composed:
     """Let the log tell a relation's old rows in full."""
     return sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(relation.identifier)
-
-
-def needs_full(route: Route) -> bool:
-    """Whether the route's source must log old rows in full.
-
-    A deferrable key is no replica identity, and NOTHING logs no old rows.
-    """
-    table = route.source
-    unlogged = table.replica_identity == "n" or (
-        table.replica_identity == "d" and table.key_deferrable
-    )
-    return route.needs_full_identity or unlogged
 
 
 def publish(split: Split, source: Connection) -> None:
