@@ -114,8 +114,9 @@ than the limit, and the split needs a new copy: rather that than a full disk. No
 while neither of them runs; `max_slot_wal_keep_size` can.""",
     "Ddl": """\
 `stop` ends the stream before the first row that would be wrong, with exit code 7 and what to do. \
-`carry` does by itself what `dbsplit plan refresh` would do, and goes on. What each kind of change \
-means is in the [runbook](runbook.md#ddl-on-the-source). Tables that are renamed or dropped always \
+`carry` does by itself what `dbsplit plan refresh` would do, and goes on; killed on the way, the \
+next `dbsplit stream` goes on with it. What each kind of change means is in the \
+[runbook](runbook.md#ddl-on-the-source). Tables that are renamed or dropped always \
 stop the stream.""",
     "PgbouncerSwitch": """\
 **Not supported by this version:** `plan check` reports it as a blocker. Use `kind: command`.""",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -16,7 +16,9 @@ WIDTH = 4096  # lines are not folded anew
 
 
 class Edit(Protocol):
-    """One change of the plan's `tables:`."""
+    """One change of the plan's `tables:`; a dataclass of texts."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def apply(self, tables: CommentedMap) -> None:
         """Make it."""
@@ -125,6 +127,23 @@ class GoneColumn:
                 names.remove(self.column)
         if not isinstance(entry, str) and "drop" in entry and not entry["drop"]:
             del entry["drop"]
+
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (NewEntry, RenamedEntry, GoneEntry, NewColumn, RenamedColumn, GoneColumn)
+}
+
+
+def edit_as_dict(edit: Edit) -> dict[str, str]:
+    """An edit, for JSON."""
+    return {"edit": type(edit).__name__, **asdict(edit)}
+
+
+def edit_of(noted: Mapping[str, str]) -> Edit:
+    """As it was noted."""
+    fields = {name: value for name, value in noted.items() if name != "edit"}
+    return _KINDS[noted["edit"]](**fields)
 
 
 def revise(text: str, edits: Iterable[Edit]) -> str:

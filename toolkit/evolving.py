@@ -3,13 +3,15 @@
 A stream that meets a change ends before the first row that would be wrong.  If the
 plan carries or ignores all that has changed, the refresh is made here and the stream
 begins anew, where it ended; otherwise the error says which object changed and what to do.
+A refresh that was begun and has not ended, because its process died, is gone on with in the
+same way: `toolkit.by_itself` decides whether it may be.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,34 @@ import psycopg
 
 from cdc.connect import connect
 from cdc.watch import UnknownShape
+from plans.catalog_read import read_catalog
 from plans.errors import GateClosed, NotReady, PlanInvalid, SplitError, StreamBroken
-from plans.evolution import Change, Kind
+from plans.evolution import Change
 from plans.load import Plan, load_plan
 from toolkit import state
+from toolkit.by_itself import (
+    ANEW,
+    REFRESHABLE,
+    policy,
+    require_carried,
+    require_may_go_on,
+    stopped,
+)
 from toolkit.leading import require_agreement
 from toolkit.opened import Split, open_split
 from toolkit.patience import Patience
-from toolkit.prepared import Drifted, NoOwner, require_begun
+from toolkit.prepared import (
+    Drifted,
+    NoOwner,
+    RefreshBegun,
+    require_begun,
+    require_prepared,
+    without_ignored,
+)
 from toolkit.refresh import Refreshed, refresh
 from toolkit.refresh_edits import Answers
-from toolkit.refresh_seen import read_noted, see
+from toolkit.refresh_seen import met, read_noted, see
+from toolkit.refresh_work import Work
 from toolkit.say import Say
 from toolkit.state import Phase
 from toolkit.streaming import NOTHING_YET, StreamProgress, stream
@@ -65,7 +84,7 @@ def follow(
             split = open_split(path)
             begun(split)
             return stream(split, stop=stop, until_caught_up=until_caught_up, report=reported)
-        except (Drifted, StreamBroken) as error:
+        except (Drifted, RefreshBegun, StreamBroken) as error:
             refreshes += 1
             carry(path, error, say, stop)
         except (NotReady, psycopg.Error) as error:
@@ -95,30 +114,68 @@ def _require_agreement(path: Path) -> None:
 
 
 def carry(path: Path, error: SplitError, say: Say, stop: threading.Event) -> None:
-    """Carry the changes that a stream has met; raises what ends it."""
+    """Carry the changes that a stream has met, or go on with it; raises what ends the stream."""
     plan = load_plan(path, os.environ)
-    met, phases = _met(plan, error)
-    unknown = error.table if isinstance(error, UnknownShape) else None
-    anew = frozenset[str]()
-    if unknown is not None and plan.ddl.changed_columns == "carry":
-        anew = frozenset({str(unknown)})
-    if isinstance(error, NoOwner):
-        raise _broken(error) from None
-    if not met and not anew:
-        raise (_of_leader(plan, error) if Phase.MOVED in phases else _broken(error)) from None
-    stopping = [change for change in met if policy(plan, change) == "stop"]
-    if stopping or not phases <= {Phase.FOLLOWING, Phase.MOVED}:
-        raise stopped(plan, stopping or met) from error
-    say("schema changed", {"changes": [str(change) for change in met]})
-    try:
-        patience = Patience()
+    changes, phases, begun = _met(plan, error)
+    patience = Patience()
+    if begun is not None:
+        require_may_go_on(plan, begun, phases)
+        answers = Answers(by_itself=True)
+        say("refresh goes on", {"changes": list(begun.said)})
+    elif isinstance(error, RefreshBegun):
+        return  # it has ended meanwhile
+    else:
+        answers = Answers(anew=_to_carry(plan, error, changes, phases), by_itself=True)
+        say("schema changed", {"changes": [str(change) for change in changes]})
         patience.follows()
-        done = refresh_patiently(path, Answers(anew=anew), say, stop, patience)
-    except (PlanInvalid, NotReady, GateClosed) as refused:
+    try:
+        done = refresh_patiently(path, answers, say, stop, patience)
+    except NotReady as refused:
+        if begun is not None:
+            raise  # whoever starts a stream is told at once, and may start it again
+        raise StreamBroken(str(refused), hint=refused.hint) from error
+    except (PlanInvalid, GateClosed) as refused:
         raise StreamBroken(str(refused), hint=refused.hint) from error
     if done.to_repair:
         by = f"dbsplit validate {plan.path} --repair --direction source"
         say("to repair", {"routes": list(done.to_repair), "by": by})
+
+
+def _to_carry(
+    plan: Plan, error: SplitError, changes: tuple[Change, ...], phases: frozenset[Phase]
+) -> frozenset[str]:
+    """The tables that are to be copied anew besides; raises what ends the stream."""
+    anew = frozenset[str]()
+    if isinstance(error, UnknownShape) and policy(plan, ANEW) == "carry":
+        anew = frozenset({str(error.table)})
+    if isinstance(error, NoOwner):
+        raise _broken(error) from None
+    if not changes and not anew:
+        raise (_of_leader(plan, error) if Phase.MOVED in phases else _broken(error)) from None
+    require_carried(plan, changes)
+    if not REFRESHABLE.issuperset(phases):
+        raise stopped(plan, changes) from error
+    return anew
+
+
+def is_to_be_carried(path: Path) -> bool:
+    """Whether the split follows, and what is not as it was prepared is the stream's to carry.
+
+    To `prepare` and `copy`, which are done then, it would be in the way.
+    """
+    plan = load_plan(path, os.environ)
+    with connect(plan.source.dsn, name="dbsplit run") as source:
+        phases = state.phases(source, plan.split) if state.has_control(source) else {}
+        if not phases or not REFRESHABLE.issuperset(phases.values()):
+            return False
+        catalog = without_ignored(read_catalog(source, plan.source.schemas), plan, source)
+        try:
+            require_prepared(plan, catalog, source)
+        except (Drifted, RefreshBegun):
+            return True
+        except SplitError:
+            return False  # whoever prepares tells
+    return False
 
 
 def refresh_patiently(
@@ -155,49 +212,23 @@ def _stopped_before_again(
     return stop.wait(pause_s)
 
 
-def _met(plan: Plan, error: SplitError) -> tuple[tuple[Change, ...], frozenset[Phase]]:
-    """What has changed in the source, but for what is ignored, and where the services are."""
+def _met(plan: Plan, error: SplitError) -> tuple[tuple[Change, ...], frozenset[Phase], Work | None]:
+    """What has changed in the source, where the services are, and the refresh that was begun."""
     try:
         with connect(plan.source.dsn, name="dbsplit refresh") as source:
             noted = read_noted(plan, source)
             require_agreement(plan, source, noted, state.moved(source, plan.split))
-            met = () if noted.work is not None else see(plan, source, noted).changes
+            begun = None if noted.work is None else Work.of(noted.work)
+            changes = met(noted, see(plan, source, noted)) if begun is None else ()
             phases = frozenset(state.phases(source, plan.split).values())
     except GateClosed as disagreement:
         raise StreamBroken(str(disagreement), hint=disagreement.hint) from error
     except SplitError:
         raise _broken(error) from None
-    ignored = noted.past.get("ignored", ())
-    hidden = {(s, t, c) for s, t, columns in ignored for c in columns}
-    met = tuple(c for c in met if (c.table.schema, c.table.name, c.object) not in hidden)
-    return met, phases
+    return changes, phases, begun
 
 
-def policy(plan: Plan, change: Change) -> str:
-    """What the plan says of a change: stop, ignore or carry."""
-    return str(getattr(plan.ddl, change.kind.policy, "stop"))
-
-
-def stopped(plan: Plan, changes: Iterable[Change]) -> StreamBroken:
-    """The error that names the changes, and what to do about them."""
-    changes = list(changes)
-    keys = sorted(
-        {f"ddl.{c.kind.policy}: carry" for c in changes if hasattr(plan.ddl, c.kind.policy)}
-    )
-    anew = sorted(
-        {str(c.table) for c in changes if not c.in_place and c.kind is not Kind.NEW_TABLE}
-    )
-    again = f"; it copies {', '.join(anew)} anew, and nothing else" if anew else ""
-    other = f". With {', '.join(keys)} the stream does so by itself" if keys else ""
-    return StreamBroken(
-        f"the source has changed since split {plan.split} was prepared: "
-        f"{'; '.join(map(str, changes))}",
-        hint=f"nothing wrong was written. `dbsplit plan refresh {plan.path}` carries it over"
-        f"{again}; then start the stream again{other}",
-    )
-
-
-def _of_leader(plan: Plan, error: SplitError) -> StreamBroken:
+def _of_leader(plan: Plan, error: SplitError) -> SplitError:
     """The error, where a change in a moved service's database may be behind it."""
     broken = _broken(error)
     if "plan refresh" not in broken.hint:
@@ -212,7 +243,7 @@ def _of_leader(plan: Plan, error: SplitError) -> StreamBroken:
     )
 
 
-def _broken(error: SplitError) -> StreamBroken:
-    if isinstance(error, StreamBroken):
+def _broken(error: SplitError) -> SplitError:
+    if isinstance(error, StreamBroken | RefreshBegun):
         return error
     return StreamBroken(str(error), hint=error.hint)

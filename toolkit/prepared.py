@@ -19,6 +19,18 @@ class Drifted(PlanInvalid):
     """The source's tables are not what the split was prepared for."""
 
 
+class RefreshBegun(NotReady):
+    """A refresh was begun, and has not ended."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> RefreshBegun:
+        """The error, with the command that goes on whoever began it."""
+        return cls(
+            f"a refresh of split {plan.split} was begun and has not ended",
+            hint=f"run `dbsplit plan refresh {plan.path}`: it goes on where it stopped",
+        )
+
+
 class NoOwner(Drifted):
     """The source has tables that came after `prepare`, and the plan wants to know whose."""
 
@@ -194,8 +206,8 @@ def shape_of(table: Table) -> dict[str, Any]:
 def require_prepared(plan: Plan, catalog: Catalog, source: Connection) -> None:
     """Check that `prepare` was run, with this very plan and for these tables.
 
-    Raises NotReady if it was not, PlanInvalid if the plan has changed since, and
-    Drifted if tables have.
+    Raises NotReady if it was not, RefreshBegun if a refresh has not ended, PlanInvalid if
+    the plan has changed since, and Drifted if tables have.
     """
     noted = _noted(plan, source)
     if noted is None or noted.prepared_at is None:
@@ -204,10 +216,7 @@ def require_prepared(plan: Plan, catalog: Catalog, source: Connection) -> None:
             hint=f"run `dbsplit prepare {plan.path}`",
         )
     if noted.refreshing is not None:
-        raise NotReady(
-            f"a refresh of split {plan.split} was begun and has not ended",
-            hint=f"run `dbsplit plan refresh {plan.path}`: it goes on where it stopped",
-        )
+        raise RefreshBegun.of(plan)
     require_same_plan(plan, source)
     require_same_tables(plan, catalog, source)
 

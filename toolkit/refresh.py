@@ -7,13 +7,13 @@ of their own.  What needs the rows of after the change, such as a new foreign ke
 until the stream has passed it.
 
 What is to be done is noted on the source before the first step, and each step finds out
-whether it was done, so that after a crash the same command goes on.
+whether it was done, so that after a crash the same command goes on.  A stream that carries
+changes by itself goes the same way, as far as `toolkit.by_itself` lets it.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,13 +28,15 @@ from plans.compile import compile_routes
 from plans.errors import GateClosed, PlanInvalid
 from plans.evolution import OF_TYPES, Numbers
 from plans.load import Plan, load_plan
-from plans.revision import revise
+from plans.revision import edit_as_dict
 from toolkit import locks, state
+from toolkit.by_itself import REFRESHABLE, joined, keys_of, require_carried, require_may_go_on
 from toolkit.leading import require_agreement
 from toolkit.refresh_edits import Answers, edits_of, entry_key, to_ignore
 from toolkit.refresh_in_place import not_null_statement
+from toolkit.refresh_plan import as_begun, pending, revised
 from toolkit.refresh_run import carry_out
-from toolkit.refresh_seen import Noted, Seen, ignored_columns, read_noted, see
+from toolkit.refresh_seen import Noted, Seen, met, read_noted, see
 from toolkit.refresh_work import Work, decide
 from toolkit.say import Say
 from toolkit.state import Phase
@@ -71,6 +73,9 @@ class Refreshed:
 def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) -> Refreshed:
     """Bring plan, targets and control rows to where the source is.
 
+    Without a person (`Answers.by_itself`) it does what the plan's `ddl:` lets a stream do, and
+    raises RefreshBegun or StreamBroken for what it does not.
+
     Raises PlanInvalid or GateClosed for what cannot be refreshed, and names it; nothing
     is changed then.  NotReady if a stream runs, or a target refuses a statement.
     """
@@ -83,23 +88,26 @@ def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) ->
         noted = read_noted(plan, source)
         if noted.work is not None:
             work = Work.of(noted.work)
-            _require_same(plan, work)
+            if answers.by_itself:
+                require_may_go_on(plan, work, state.phases(source, plan.split).values())
+            edits = tuple(map(str, pending(plan, work)))
+            plan = as_begun(plan, work, dry_run=dry_run)
             require_agreement(plan, source, noted, state.moved(source, plan.split))
-            work = _overtaken(plan, source, noted, work)
+            work = _overtaken(plan, source, noted, work, answers)
             if not dry_run:
                 _note_work(plan.split, source, work)
-                _finish(path, source, work, say)
-            return _told(work)
+                _finish(path, source, work, say, answers)
+            return _told(work, edits=edits)
         require_agreement(plan, source, noted, moved_services(plan, source))
         # A move that is under way goes by the tables as they were; the next one finds the note.
         with locks.sole_runner(dsn, plan.split, locks.CUTOVER):
-            told, begun = _begin(path, plan, source, answers, dry_run=dry_run)
+            told, begun = _begin(plan, source, answers, dry_run=dry_run)
         if begun is None:
             return told
-        return replace(told, copied=_finish(path, source, begun, say))
+        return replace(told, copied=_finish(path, source, begun, say, answers))
 
 
-def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work) -> Work:
+def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work, answers: Answers) -> Work:
     """The work, or what takes its place if the source has changed since it was decided.
 
     Raises PlanInvalid if that needs another plan, which a refresh that was begun cannot have.
@@ -107,12 +115,7 @@ def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work) -> Work
     numbers = {name: Numbers.of(one) for name, one in work.numbers.items()}
     decided = replace(noted, shapes=work.shapes, numbers=numbers, past=work.past)
     seen = see(plan, source, decided)
-    hidden = ignored_columns(decided)
-    later = [
-        change
-        for change in seen.changes
-        if change.kind not in OF_TYPES and change.object not in hidden.get(change.table, ())
-    ]
+    later = [change for change in met(decided, seen) if change.kind not in OF_TYPES]
     if not later:
         return work
     undo = (
@@ -129,55 +132,37 @@ def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work) -> Work
             "plan",
             hint=undo,
         )
-    now, _ = _decide(plan, source, _begun(plan, work, seen.catalog))
+    now, _ = _decide(plan, source, _begun(plan, work, seen.catalog), answers)
     return _with_rest(now, work, seen.catalog)
 
 
 def _begin(
-    path: Path, plan: Plan, source: Connection, answers: Answers, *, dry_run: bool
+    plan: Plan, source: Connection, answers: Answers, *, dry_run: bool
 ) -> tuple[Refreshed, Work | None]:
     """What is decided, and what is to be carried out, which is noted then; None if nothing is."""
     noted = read_noted(plan, source)
     seen = see(plan, source, noted)
     edits, anew = edits_of(plan, noted, seen, answers), _anew(plan, seen, answers)
-    if edits:
-        text = revise(path.read_text(encoding="utf-8"), edits)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-        try:
-            revised = load_plan(Path(file.name), os.environ)
-            require_agreement(revised, source, noted, seen.moved)
-            work, unassigned = _decide(revised, source, anew)
-            if not dry_run:
-                Path(file.name).chmod(path.stat().st_mode)
-                Path(file.name).replace(path)
-                crash_point("refresh.plan")
-        finally:
-            Path(file.name).unlink(missing_ok=True)
-    else:
-        work, unassigned = _decide(plan, source, anew)
-    told = _told(work, edits=tuple(str(edit) for edit in edits), unassigned=unassigned)
+    with revised(plan, edits) as (next_plan, _):
+        if edits:
+            require_agreement(next_plan, source, noted, seen.moved)
+        work, unassigned = _decide(next_plan, source, anew, answers)
+    # What a person has edited in the plan beforehand is an answer, too.
+    is_answered = not answers.by_itself and plan.digest != noted.digest
+    work = replace(
+        work,
+        under=None if is_answered else joined(work.under, keys_of((), answers)),
+        edits=tuple(map(edit_as_dict, edits)),
+        edited=plan.digest if edits else "",
+    )
+    told = _told(work, edits=tuple(map(str, edits)), unassigned=unassigned)
     same = work.digest == noted.digest and work.past == noted.past
     if dry_run or (same and not work.is_something):
         return told, None
     _note_work(plan.split, source, work)
     crash_point("refresh.noted")
+    as_begun(plan, work)
     return told, work
-
-
-def _require_same(plan: Plan, work: Work) -> None:
-    """Check that the plan is the one with which the refresh was begun.
-
-    What is copied by one text, and noted as if by another, could not be gone on with.
-    """
-    if plan.digest != work.digest:
-        raise PlanInvalid(
-            f"{plan.path} is not as it was when the refresh of split {plan.split} was begun",
-            hint="take back what was edited since, and repeat: the refresh goes on where it "
-            "stopped; edit the plan afterwards",
-        )
 
 
 def _note_work(split: str, source: Connection, work: Work) -> None:
@@ -188,7 +173,9 @@ def _note_work(split: str, source: Connection, work: Work) -> None:
     )
 
 
-def _finish(path: Path, source: Connection, work: Work, say: Say) -> tuple[str, ...]:
+def _finish(
+    path: Path, source: Connection, work: Work, say: Say, answers: Answers
+) -> tuple[str, ...]:
     """Carry it out; returns the routes that were copied.
 
     A table whose rows of then cannot be read is copied anew, too.
@@ -203,7 +190,7 @@ def _finish(path: Path, source: Connection, work: Work, say: Say) -> tuple[str, 
             plan = load_plan(path, os.environ)
             before, catalog = work, read_catalog(source, plan.source.schemas)
             anew |= {unknown.table} | _begun(plan, work, catalog)
-            work, _ = _decide(plan, source, anew)
+            work, _ = _decide(plan, source, anew, answers)
             work = _with_rest(work, before, catalog)
             _note_work(plan.split, source, work)
         else:
@@ -237,16 +224,21 @@ def _with_rest(work: Work, before: Work, catalog: Catalog) -> Work:
         said=(*before.said, *work.said),
         passed={**before.passed, **work.passed},
         repaired=tuple(sorted({*before.repaired, *work.repaired})),
+        under=joined(before.under, work.under),
     )
 
 
 def _decide(
-    plan: Plan, source: Connection, anew: frozenset[TableName]
+    plan: Plan, source: Connection, anew: frozenset[TableName], answers: Answers
 ) -> tuple[Work, tuple[str, ...]]:
     noted = read_noted(plan, source)
     seen = see(plan, source, noted)
+    changes = met(noted, seen)
+    if answers.by_itself:
+        require_carried(plan, changes)
     ignored = to_ignore(plan, noted, seen)
     work = decide(plan, source, noted, seen, ignored, also_anew=anew)
+    work = replace(work, under=keys_of(changes, Answers()))
     return work, tuple(str(name) for name in seen.unassigned)
 
 
@@ -289,7 +281,7 @@ def moved_services(plan: Plan, source: Connection) -> frozenset[str]:
     """The services that have moved; GateClosed if one neither follows nor has moved."""
     now = state.phases(source, plan.split)
     for service, phase in sorted(now.items()):
-        if phase not in (Phase.FOLLOWING, Phase.MOVED):
+        if phase not in REFRESHABLE:
             raise GateClosed(
                 f"service {service} is {phase.value}: a split is refreshed while each of its "
                 "services follows, or has moved",

@@ -37,6 +37,7 @@ class Answers:
     owners: Mapping[str, str] = field(default_factory=dict)  # table to service, or drop
     columns: Mapping[str, str] = field(default_factory=dict)  # table.column to service, or drop
     anew: frozenset[str] = frozenset()  # tables to be copied anew, whatever has changed
+    by_itself: bool = False  # no person was asked: the plan's `ddl:` decides
 
 
 def edits_of(plan: Plan, noted: Noted, seen: Seen, answers: Answers) -> list[Edit]:
@@ -207,7 +208,11 @@ def _names_taken(plan: Plan, seen: Seen) -> Iterator[Edit]:
 
 def _free_name(change: Change) -> str:
     """The new name of a column, or one that no column can have while it is still another's."""
-    return change.object if change.kind is Kind.RENAMED_COLUMN else f"\0{change.object}"
+    return change.object if change.kind is Kind.RENAMED_COLUMN else f"{_NO_NAME}{change.object}"
+
+
+_NO_NAME = "?" * 64
+"""Longer than a name can be (the manual, "Identifiers and Key Words": 63 bytes)."""
 
 
 def _added(

@@ -122,6 +122,12 @@ def ignored_columns(noted: Noted) -> dict[TableName, frozenset[str]]:
     }
 
 
+def met(noted: Noted, seen: Seen) -> tuple[Change, ...]:
+    """What has changed, but for what is left behind already."""
+    hidden = ignored_columns(noted)
+    return tuple(c for c in seen.changes if c.object not in hidden.get(c.table, ()))
+
+
 def _unfilled(change: Change, noted: Noted) -> Change:
     """What was written to a column while it was ignored is unknown to the targets."""
     ignored = ignored_columns(noted).get(change.table, frozenset())

@@ -70,6 +70,14 @@ class Work:
 
     repaired: tuple[str, ...] = ()  # routes of which the source may not have all
 
+    # What older versions have not noted.
+    under: tuple[str, ...] | None = None
+    """The keys of the plan's `ddl:` that it falls under, see `toolkit.by_itself`; None if a
+    person has decided something."""
+
+    edits: tuple[Mapping[str, str], ...] = ()  # of the plan file
+    edited: str = ""  # the digest of the plan that they are for
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)

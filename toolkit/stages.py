@@ -92,9 +92,11 @@ STAGES = (
 )
 
 
-def stages_of_run(until: str | None) -> tuple[Stage, ...]:
-    """What `run` carries out, in this order."""
-    return tuple(one for one in STAGES if one.until == "" or (until and one.until == until))
+def stages_of_run(until: str | None, *, copied: bool = False) -> tuple[Stage, ...]:
+    """What `run` carries out, in this order; if all is `copied`, from the stream on."""
+    done = ("prepare", "copy") if copied else ()
+    stages = [one for one in STAGES if one.name not in done]
+    return tuple(one for one in stages if one.until == "" or (until and one.until == until))
 
 
 def stages(outlook: Outlook) -> tuple[Stage, ...]:

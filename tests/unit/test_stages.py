@@ -181,6 +181,8 @@ def test_run_walks_the_list_up_to_where_it_was_told() -> None:
     assert [stage.name for stage in stages_of_run(None)] == order[:3]
     assert [stage.name for stage in stages_of_run("following")] == order[:3]
     assert [stage.name for stage in stages_of_run("ready")] == order[:4]
+    assert [stage.name for stage in stages_of_run(None, copied=True)] == ["stream"]
+    assert [stage.name for stage in stages_of_run("ready", copied=True)] == order[2:4]
 
 
 def scene(counts: list[int], sizes: list[int]) -> Scene:

@@ -74,6 +74,7 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
     dbsplit run plan.yaml --until ready      and every row is proven equal
     """
     with told(as_json=as_json) as talk:
+        from toolkit.evolving import is_to_be_carried
         from toolkit.stages import stages_of_run
 
         progress: dict[str, Any] = {}
@@ -88,7 +89,7 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
             "stream": follow,
             "validate": lambda: tell(talk, compare_split(plan, talk)),
         }
-        for stage in stages_of_run(until):
+        for stage in stages_of_run(until, copied=is_to_be_carried(plan)):
             if as_json:
                 talk.say("stage", {"name": stage.name})
             else:
