@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from toolkit.prepared import (
     require_prepared,
     without_ignored,
 )
+from toolkit.recovery import recover
 from toolkit.refresh import Refreshed, refresh
 from toolkit.refresh_edits import Answers
 from toolkit.refresh_seen import met, read_noted, see
@@ -69,6 +71,7 @@ def follow(
     A connection that breaks is made again, see `toolkit.patience`.
     """
     patience, latest, refreshes = Patience(), NOTHING_YET, 0
+    split: Split | None = None
 
     def reported(progress: StreamProgress) -> None:
         nonlocal latest
@@ -88,12 +91,23 @@ def follow(
             refreshes += 1
             carry(path, error, say, stop)
         except (NotReady, psycopg.Error) as error:
+            if split is not None:
+                _let_writers_in(split)
             if _stopped_before_again(patience, error, say, stop):
                 return latest
     raise StreamBroken(
         f"the source's schema has changed {REFRESHES_MAX} times since the stream began",
         hint="start `dbsplit stream` again",
     )
+
+
+def _let_writers_in(split: Split) -> None:
+    """End what a dead cutover left, for which no target has to answer; as far as it can be now."""
+    with (
+        suppress(SplitError, psycopg.Error),
+        connect(split.plan.source.dsn, name="dbsplit stream") as source,
+    ):
+        recover(split, source, thorough=False)
 
 
 def _require_agreement(path: Path) -> None:

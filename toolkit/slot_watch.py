@@ -6,6 +6,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
+import psycopg
+
 from cdc.connect import Connection, connect
 from cdc.slot import judge, read_slot, standbys_behind
 from plans import names
@@ -51,7 +53,7 @@ class SlotWatch:
             try:
                 with connect(self._split.dsn(service), name="dbsplit stream") as target:
                     found.append(self._measure(target, service, slot))
-            except NotReady:
+            except (NotReady, psycopg.OperationalError):
                 continue  # its own stream tells, and tries again
         self.health = tuple(found)
         behind = standbys_behind(self._source, names.slot(self._split.name))

@@ -184,6 +184,17 @@ class Line:
         if self._stream is None:
             self.start_stream()
 
+    def await_beat(self) -> None:
+        """Wait for a sign of life of the stream's that is not from before."""
+        query = "SELECT max(beat_at) FROM dbsplit.heartbeat WHERE split = %s AND role = 'stream'"
+        with psycopg.connect(self.source, autocommit=True) as connection:
+
+            def beat() -> object:
+                return connection.execute(query, [self.split]).fetchone()
+
+            before = beat()
+            assert wait_until(lambda: beat() != before, timeout_s=STREAM_S_MAX)
+
     def write_many(self, rows: int) -> None:
         """One transaction of the source that takes several batches."""
         with psycopg.connect(self.source) as connection:

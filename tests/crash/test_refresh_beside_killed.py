@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from plans import names
+from tests.crash.busy import busy
 from tests.crash.points import BESIDE
 from tests.crash.test_refresh_killed import verb
 from tests.following import Following, following
@@ -47,36 +47,26 @@ def databases(source_server: Server, target_server: Server, tmp_path: Path) -> I
         yield one
 
 
-@contextmanager
-def busy(databases: Following, number: int) -> Iterator[None]:
-    """Somebody writes to all tables; what comes twice, or not at all, is seen in `bag`."""
-    stop = threading.Event()
-    rows = iter(range(number * 1_000_000 + 100_000, 10**9))
+# What comes twice, or not at all, is seen in `bag`.
+WRITES = """
+BEGIN;
+INSERT INTO fresh_{n} VALUES ({row}, 'new', 1);
+UPDATE fresh_{n} SET v = v || '!' WHERE id = {row} % 40000 + 1;
+UPDATE fresh_{n} SET id = -id WHERE id = {row} % 39000 + 7;
+DELETE FROM fresh_{n} WHERE id = {row} - 3;
+INSERT INTO bag_{n} VALUES ({row} % 20, 'again');
+DELETE FROM bag_{n} WHERE ctid IN
+    (SELECT ctid FROM bag_{n} WHERE v = {row} % 20 ORDER BY ctid LIMIT 1);
+UPDATE old SET v = v + 1 WHERE id = {row} % 500 + 1;
+INSERT INTO other VALUES ({row}, 1);
+COMMIT
+"""
 
-    def write() -> None:
-        with psycopg.connect(databases.source, autocommit=True) as source:
-            while not stop.is_set():
-                row = next(rows)
-                source.execute(
-                    f"BEGIN; INSERT INTO fresh_{number} VALUES ({row}, 'new', 1);"
-                    f"UPDATE fresh_{number} SET v = v || '!' WHERE id = {row % 40000 + 1};"
-                    f"UPDATE fresh_{number} SET id = -id WHERE id = {row % 39000 + 7};"
-                    f"DELETE FROM fresh_{number} WHERE id = {row - 3};"
-                    f"INSERT INTO bag_{number} VALUES ({row % 20}, 'again');"
-                    f"DELETE FROM bag_{number} WHERE ctid IN (SELECT ctid FROM bag_{number}"
-                    f" WHERE v = {row % 20} ORDER BY ctid LIMIT 1);"
-                    f"UPDATE old SET v = v + 1 WHERE id = {row % 500 + 1};"
-                    f"INSERT INTO other VALUES ({row}, 1); COMMIT".encode()
-                )
-                time.sleep(0.003)
 
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        writer.join(30)
+def written(databases: Following, number: int) -> AbstractContextManager[None]:
+    """Somebody writes to all tables, in a range of numbers of each."""
+    after = number * 1_000_000 + 100_000
+    return busy(databases, WRITES.replace("{n}", str(number)), after=after, pause_s=0.003)
 
 
 def equal(databases: Following, number: int, when: str) -> None:
@@ -104,7 +94,7 @@ def test_a_refresh_killed_while_the_stream_goes_on_beside_it(databases: Followin
         databases.execute(NEW.format(n=number))
         owners = ("--owner", f"fresh_{number}=a", "--owner", f"bag_{number}=b")
         words = ("plan", "refresh", plan, *owners)
-        with busy(databases, number):
+        with written(databases, number):
             verb(databases, *words, code=KILLED, at=point)
             assert databases.rows("source", there) == [(1,)], point
             verb(databases, "stream", plan, "--until-caught-up", code=4)
@@ -120,7 +110,7 @@ def test_what_a_lost_slot_has_kept_is_copied_once_more(databases: Following) -> 
     plan, slot = str(databases.path), names.refresh_slot("traps")
     databases.execute(NEW.format(n=0))
     words = ("plan", "refresh", plan, "--owner", "fresh_0=a", "--owner", "bag_0=b")
-    with busy(databases, 0):
+    with written(databases, 0):
         verb(databases, *words, code=KILLED, at=point)
         drop_slot(databases, slot)
         verb(databases, *words)

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
 
+from tests.crash.busy import busy, family
 from tests.crash.line import Ended, Line, new_line
 from tests.crash.points import BUDGET, REFRESH
 from tests.crash.traffic import BOOKS, DESK
@@ -40,34 +39,6 @@ INSERT INTO new_{n} SELECT i, i FROM generate_series(1, 500) i;
 """
 
 
-@contextmanager
-def busy(databases: Following, number: int) -> Iterator[None]:
-    """Somebody writes to a set of tables, before and after they are changed."""
-    stop = threading.Event()
-
-    def write() -> None:
-        row = 10_000
-        with psycopg.connect(databases.source, autocommit=True) as source:
-            while not stop.is_set():
-                row += 1
-                source.execute(
-                    f"INSERT INTO parents_{number} VALUES ({row}, 1);"
-                    f"INSERT INTO children_{number} VALUES ({row}, {row}, 0);"
-                    f"UPDATE children_{number} SET n = n + 1 WHERE id = {row % 2000 + 1};"
-                    f"DELETE FROM children_{number} WHERE id = {row - 5};"
-                    f"DELETE FROM parents_{number} WHERE id = {row - 5}".encode()
-                )
-                time.sleep(0.005)
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        writer.join(30)
-
-
 def verb(databases: Following, *words: str, code: int = 0, at: str = "") -> None:
     environment = {**os.environ, **({"DBSPLIT_CRASH_AT": at} if at else {})}
     done = start(words, environment, databases.path.with_name(f"{uuid4().hex}.log"))
@@ -87,7 +58,7 @@ def databases(source_server: Server, target_server: Server, tmp_path: Path) -> I
 def test_a_refresh_killed_at_every_point_under_load(databases: Following) -> None:
     plan = str(databases.path)
     for number, point in enumerate(REFRESH):
-        with busy(databases, number):
+        with busy(databases, *family(number)):
             time.sleep(0.2)
             databases.execute(CHANGES.format(n=number))
             words = ("plan", "refresh", plan, "--owner", f"new_{number}=a")

@@ -41,17 +41,24 @@ def test_a_server_killed_under_load(
     line.prove()
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 def test_a_target_and_the_cutover_killed_within_the_pause(
-    line: Line, target_server: Server
+    line: Line, target_server: Server, *, cut: bool
 ) -> None:
-    """To let the writers into the source again, no target has to answer."""
+    """To let the writers into the source again, no target has to answer.
+
+    Not even to a stream that has lost its sessions, and cannot begin anew without one.
+    """
     line.follow()
     stop = f"prepare:{line.stream_pid}"  # or it would be quicker than we are
     line.killed_at("cutover.fenced", "cutover", DBSPLIT_TEST_STOP=stop)
     target_server.kill()
+    if cut:
+        assert line.cut("stream") == 1
     os.kill(line.stream_pid, signal.SIGCONT)
     line.writes_flow()
     target_server.start()
     line.ensure_stream()
+    line.await_beat()
     line.done("cutover")
     line.prove()

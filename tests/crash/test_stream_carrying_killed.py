@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.crash.busy import busy, family
 from tests.crash.line import new_line
 from tests.crash.points import BESIDE, REFRESH
 from tests.crash.traffic import BOOKS
@@ -65,28 +65,6 @@ def prepared(
         yield one
 
 
-@contextmanager
-def busy(databases: Following, *statements: str) -> Iterator[None]:
-    """Somebody writes, before and after the tables are changed; `{row}` is new each time."""
-    stop = threading.Event()
-
-    def write() -> None:
-        row = 100_000
-        with psycopg.connect(databases.source, autocommit=True) as source:
-            while not stop.is_set():
-                row += 1
-                source.execute(";".join(statements).replace("{row}", str(row)).encode())
-                time.sleep(0.005)
-
-    writer = threading.Thread(target=write, daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        writer.join(30)
-
-
 def ends(databases: Following, *words: str, code: int = 0, at: str = "") -> str:
     """Run a verb; what it says at its end."""
     verb, plan = words[0], str(databases.path)
@@ -106,16 +84,6 @@ def same(databases: Following, table: str, *places: str, when: str) -> None:
 def is_refreshing(databases: Following) -> bool:
     query = "SELECT settings ? 'refreshing' FROM dbsplit.split"
     return databases.rows("source", query) == [(True,)]
-
-
-def writes(number: int) -> tuple[str, ...]:
-    return (
-        f"INSERT INTO parents_{number} VALUES ({{row}}, 1)",
-        f"INSERT INTO children_{number} VALUES ({{row}}, {{row}}, 0)",
-        f"UPDATE children_{number} SET n = n + 1 WHERE id = {{row}} % 2000 + 1",
-        f"DELETE FROM children_{number} WHERE id = {{row}} - 5",
-        f"DELETE FROM parents_{number} WHERE id = {{row}} - 5",
-    )
 
 
 def change(databases: Following, number: int) -> None:
@@ -142,7 +110,7 @@ def test_a_stream_killed_at_every_point_of_a_refresh_goes_on_with_it(
 ) -> None:
     with prepared(source_server, target_server, tmp_path, TABLES, ENTRIES) as databases:
         for number, point in enumerate(REFRESH):
-            with busy(databases, *writes(number)):
+            with busy(databases, *family(number)):
                 time.sleep(0.2)
                 change(databases, number)
                 ends(databases, "stream", "--until-caught-up", code=KILLED, at=point)
@@ -180,7 +148,7 @@ def test_a_stream_killed_twice_and_a_run_go_on(
     """`run` begins with what is done already, and which would refuse the tables of now."""
     with prepared(source_server, target_server, tmp_path, TABLES, ENTRIES) as databases:
         for number, point in enumerate(RUN):
-            with busy(databases, *writes(number)):
+            with busy(databases, *family(number)):
                 change(databases, number)
                 ends(databases, "run", "--until", "following", code=KILLED, at=point)
                 ends(databases, "stream", code=KILLED, at="refresh.copied")
