@@ -49,7 +49,8 @@ def check_rows(subject: Subject, conn: Connection) -> Iterator[Finding]:
         )
         shown = [fragment(quoted(column)) for column in table.key or (table.columns[0].name,)]
         query = sql.SQL(
-            "SELECT count(*) OVER () AS rows, {hits} AS hits, concat_ws(', ', {shown}) AS key"
+            "SELECT count(*) OVER () AS rows, {hits} AS hits,"
+            " pg_catalog.concat_ws(', ', {shown}) AS key"
             " FROM {table} WHERE {hits} <> 1 ORDER BY {shown} LIMIT 1"
         ).format(hits=hits, shown=sql.SQL(", ").join(shown), table=table.name.identifier)
         try:

@@ -52,7 +52,7 @@ def _is_proven(route: Route, keys: list[set[str]]) -> bool:
 def _check_rows(subject: Subject, route: Route, conn: Connection) -> Iterator[Finding]:
     expressions = [sql.SQL(route.column(name).expression) for name in route.key]
     query = sql.SQL(
-        "SELECT count(*) AS rows, concat_ws(', ', {shown}) AS key, {empty} AS empty"
+        "SELECT count(*) AS rows, pg_catalog.concat_ws(', ', {shown}) AS key, {empty} AS empty"
         " FROM (SELECT {keys} FROM {table} WHERE {where}) AS k"
         " GROUP BY {shown} HAVING count(*) > 1 OR {empty} ORDER BY 3 DESC, 1 DESC LIMIT 1"
     ).format(

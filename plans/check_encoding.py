@@ -55,7 +55,8 @@ def _invalid(subject: Subject, table: Table, conn: Connection) -> Iterator[Findi
     shown = table.key or (table.columns[0].name,)
     # The key may itself be what cannot be read.
     query = sql.SQL(
-        "SELECT count(*) OVER (), regexp_replace(concat_ws(', ', {shown}), {high}, '?', 'g')"
+        "SELECT count(*) OVER (),"
+        " regexp_replace(pg_catalog.concat_ws(', ', {shown}), {high}, '?', 'g')"
         " FROM {table} AS r WHERE r::text !~ {valid} LIMIT 1"
     ).format(
         shown=sql.SQL(", ").join(sql.SQL(quoted(name)) for name in shown),

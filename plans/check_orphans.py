@@ -114,7 +114,7 @@ def _counting(cut: Cut) -> sql.Composed:
         for of, by in zip(key.referenced_columns, columns, strict=True)
     )
     return sql.SQL(
-        "SELECT count(*), min(concat_ws(', ', {shown})) FROM {table} AS here"
+        "SELECT count(*), min(pg_catalog.concat_ws(', ', {shown})) FROM {table} AS here"
         " WHERE {all} AND {ours}"
         " AND NOT EXISTS (SELECT FROM {references} AS there WHERE {there} AND {theirs})"
     ).format(

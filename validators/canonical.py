@@ -77,9 +77,10 @@ def text_of(value_: sql.Composable) -> sql.Composed:
     collation "C", or the texts of two columns could neither be compared nor grouped
     where the columns' own collations are not the same.
     """
-    return sql.SQL("CASE WHEN num_nulls({v}) = 0 THEN format('%s', {v}) COLLATE \"C\" END").format(
-        v=value_
-    )
+    return sql.SQL(
+        "CASE WHEN pg_catalog.num_nulls({v}) = 0"
+        " THEN pg_catalog.format('%s', {v}) COLLATE \"C\" END"
+    ).format(v=value_)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def read_buckets(
 ) -> Chunks:
     """One scan of some of the table's blocks: the buckets are its chunks."""
     query = sql.SQL(
-        "SELECT b::int8, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
+        "SELECT b::int8, count(*) AS n, pg_catalog.mod(sum(h), {modulus})::int8 AS s FROM"
         " (SELECT {bucket} AS b, {hash} AS h FROM {table} WHERE {where} AND {blocks}"
         " OFFSET 0) AS r GROUP BY b ORDER BY b"
     ).format(
@@ -159,8 +159,8 @@ def read_chunks(
 ) -> Chunks:
     """What a query says of each chunk: its number `b`, its `n` rows and the sum `s`."""
     whole = sql.SQL(
-        "SELECT array_agg(b), array_agg(n), array_agg(s), count(*), sum(n)::int8,"
-        " mod(sum(s), {})::int8 FROM ({}) AS g"
+        "SELECT pg_catalog.array_agg(b), pg_catalog.array_agg(n), pg_catalog.array_agg(s),"
+        " count(*), sum(n)::int8, pg_catalog.mod(sum(s), {})::int8 FROM ({}) AS g"
     ).format(sql.Literal(MODULUS), query)
     numbers, rows, sums, count, total, digest = reader.row(side, whole, planner)
     if not count:  # array_agg() and sum() of no rows are NULL

@@ -80,8 +80,9 @@ def _totals(
 ) -> list[tuple[int, int]]:
     looks = [
         sql.SQL(
-            "SELECT {number}::int8 AS i, count(*) AS n, coalesce(mod(sum(h), {modulus}), 0)::int8"
-            " AS s FROM (SELECT {hash} AS h FROM {table} WHERE {where} OFFSET 0) AS r"
+            "SELECT {number}::int8 AS i, count(*) AS n,"
+            " coalesce(pg_catalog.mod(sum(h), {modulus}), 0)::int8 AS s"
+            " FROM (SELECT {hash} AS h FROM {table} WHERE {where} OFFSET 0) AS r"
         ).format(
             number=sql.Literal(number),
             modulus=sql.Literal(MODULUS),
@@ -92,7 +93,8 @@ def _totals(
         for number, (side, extent) in enumerate(sides)
     ]
     query = sql.SQL(
-        "SELECT array_agg(n ORDER BY i), array_agg(s ORDER BY i) FROM ({}) AS g"
+        "SELECT pg_catalog.array_agg(n ORDER BY i), pg_catalog.array_agg(s ORDER BY i)"
+        " FROM ({}) AS g"
     ).format(sql.SQL(" UNION ALL ").join(looks))
     rows, totals = read_row(connection, sides[0][0].schemas, query, {})
     return list(zip(rows.numbers(), totals.numbers(), strict=True))

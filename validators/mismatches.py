@@ -103,7 +103,7 @@ class _Reader:
         if self.characters_max is None:
             return text
         return sql.SQL(
-            "CASE WHEN length({t}) > {most} THEN format('%s... (%s characters)',"
+            "CASE WHEN length({t}) > {most} THEN pg_catalog.format('%s... (%s characters)',"
             " left({t}, {most}), length({t})) ELSE {t} END"
         ).format(t=text, most=sql.Literal(self.characters_max))
 

@@ -41,7 +41,7 @@ ROWS_PER_PIECE_MAX = 2 * ROWS_PER_PIECE
 BYTES_PER_PAIR = 16
 
 _GROUPED = (
-    "SELECT b, count(*) AS n, mod(sum(h), {modulus})::int8 AS s FROM"
+    "SELECT b, count(*) AS n, pg_catalog.mod(sum(h), {modulus})::int8 AS s FROM"
     " (SELECT {key}::int8 >> {shift} AS b, {hash} AS h FROM {table} WHERE {where} AND {bounds}"
     " OFFSET 0) AS r GROUP BY b ORDER BY b"
 )
@@ -50,7 +50,7 @@ _GROUPED = (
 _CHUNK_BY_CHUNK = (
     "SELECT _dbsplit.b, g.n, g.s"
     " FROM generate_series({first}::int8, {last}::int8) AS _dbsplit(b) CROSS JOIN LATERAL"
-    " (SELECT count(*) AS n, mod(sum({hash}), {modulus})::int8 AS s"
+    " (SELECT count(*) AS n, pg_catalog.mod(sum({hash}), {modulus})::int8 AS s"
     " FROM {table} WHERE {where} AND {bounds}"
     " AND {key} >= (_dbsplit.b << {shift})"
     " AND {key} <= (_dbsplit.b << {shift}) + ((1::int8 << {shift}) - 1)"
@@ -273,7 +273,7 @@ def _arrays(side: Side) -> sql.Composed:
     return _list(
         [
             sql.SQL("count(*), string_agg(int8send(r.k) || int8send(r.h), '')"),
-            *(sql.SQL("array_agg(r.{})").format(name) for name in rest),
+            *(sql.SQL("pg_catalog.array_agg(r.{})").format(name) for name in rest),
         ]
     )
 

@@ -148,7 +148,7 @@ class Script:
         """Whether the follower's column has this very text."""
         value = self.pair.follower.columns[self.pair.columns.index(column)]
         if text is None:
-            return sql.SQL("num_nulls({}) = 1").format(value)
+            return sql.SQL("pg_catalog.num_nulls({}) = 1").format(value)
         return sql.SQL('{} COLLATE "C" = {}').format(text_of(value), sql.Literal(text))
 
     def _untouched(self, one: Difference) -> sql.Composed:

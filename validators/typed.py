@@ -23,6 +23,9 @@ whether it may be NULL or not.  Where such texts have no comma either, those of 
 are one link: written by one call and hashed by another, a numeric takes three quarters of
 the time.
 
+Functions that take values of any type are named with their schema: one of the user's that
+is for just these types would be taken before pg_catalog's, wherever it lies in the path.
+
 All of it holds between servers that hash alike; `validators.session` asks them.
 """
 
@@ -123,7 +126,9 @@ def text_of(value: Value) -> sql.Composed:
         return sql.SQL("{}").format(value.value)
     if value.type in _BY_CAST:
         return sql.SQL("({})::text").format(value.value)
-    return sql.SQL("CASE WHEN num_nulls({v}) = 0 THEN format('%s', {v}) END").format(v=value.value)
+    return sql.SQL(
+        "CASE WHEN pg_catalog.num_nulls({v}) = 0 THEN pg_catalog.format('%s', {v}) END"
+    ).format(v=value.value)
 
 
 def _joined(values: Sequence[Value]) -> list[sql.Composed]:
@@ -139,7 +144,8 @@ def _one_text(some: Sequence[Value]) -> sql.Composed:
     """The texts with a comma between, of NULL the empty one."""
     # concat_ws() leaves NULLs out with their commas, and is the faster one.
     return sql.SQL(
-        "CASE WHEN num_nulls({some}) = 0 THEN concat_ws(',', {some}) ELSE format({all}, {some}) END"
+        "CASE WHEN pg_catalog.num_nulls({some}) = 0 THEN pg_catalog.concat_ws(',', {some})"
+        " ELSE pg_catalog.format({all}, {some}) END"
     ).format(
         some=sql.SQL(", ").join(one.value for one in some),
         all=sql.Literal(",".join(["%s"] * len(some))),

@@ -226,6 +226,35 @@ def test_a_null_where_there_should_be_none_does_not_hide_other_columns(bench: Be
     assert {d.key for d in result.differences} == {("3",), ("4",), ("5",)}
 
 
+@pytest.mark.parametrize(
+    ("function", "type_", "ours", "theirs"),
+    [
+        ("format(text, inet) RETURNS text", "inet", "10.0.0.1/8", "10.0.0.1/24"),
+        ("num_nulls(inet) RETURNS int", "inet", "10.0.0.1", "10.0.0.2"),
+        ("num_nulls(numeric, numeric) RETURNS int", "numeric", "1", "2"),
+        ("concat_ws(text, numeric, numeric) RETURNS text", "numeric", "1", "2"),
+        ("mod(numeric, bigint) RETURNS numeric", "int", "1", "2"),
+    ],
+)
+def test_a_function_of_the_users_that_suits_better_is_not_taken(
+    bench: Bench, function: str, type_: str, ours: str, theirs: str
+) -> None:
+    name = function.partition("(")[0]
+    body = {"num_nulls": "1"}.get(name, "'1'::text" if "text" in function else "1::numeric")
+    bench.both(
+        f"CREATE FUNCTION public.{function} IMMUTABLE LANGUAGE sql AS $$SELECT {body}$$",
+        f"CREATE TABLE public.t (id int PRIMARY KEY, v {type_}, w {type_})",
+        f"INSERT INTO public.t VALUES (1, '{ours}', '{ours}'), (2, '{ours}', NULL)",
+    )
+    assert counts(bench.result()) == ("equal", 0, 0, 0)
+    bench.target(f"UPDATE public.t SET w = '{theirs}' WHERE id = 1")
+    found = []
+    result = bench.result(found=lambda _, some: found.extend(some))
+    assert counts(result) == ("different", 0, 0, 1)
+    ((column,),) = [list(one.columns) for one in found]
+    assert (column.column, column.leader, column.follower) == ("w", ours, theirs)
+
+
 def test_text_that_a_collation_takes_for_equal_differs() -> None:
     require_version("15")
     with running_server(version="15") as server, database(server) as a, database(server) as b:

@@ -197,7 +197,7 @@ def _nulls(constraint: NotNull, table: ServiceTable, side: Side) -> sql.Composed
         for name in columns
     )
     shown = [*(sql.Identifier(name) for name in table.key)]
-    which = sql.SQL("concat_ws(', ', {}) AS \"is NULL\"").format(null)
+    which = sql.SQL("pg_catalog.concat_ws(', ', {}) AS \"is NULL\"").format(null)
     return sql.SQL("SELECT {} FROM {} AS r WHERE {}").format(
         sql.SQL(", ").join([*shown, which]),
         table.rows(side),
@@ -274,7 +274,7 @@ def _dangling(
         ),
     )
     if ends.match_full:
-        partly = sql.SQL(" OR num_nulls({}) BETWEEN 1 AND {}")
+        partly = sql.SQL(" OR pg_catalog.num_nulls({}) BETWEEN 1 AND {}")
         dangling += partly.format(sql.SQL(", ").join(own), sql.Literal(len(pairs) - 1))
     return sql.SQL("SELECT {} FROM {} AS r WHERE {}").format(
         _names(dict.fromkeys([*table.key, *ends.columns]), "r"), table.rows(side), dangling
