@@ -6,7 +6,7 @@ from typing import Final, LiteralString
 
 ATTACHED: Final[LiteralString] = """
     (t.xmin::text <> i.xmin::text OR NOT EXISTS (
-        SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+        SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
            AND a.xmin::text = i.xmin::text AND a.cmin::text::bigint < i.cmin::text::bigint))
 """
 """Whether it was a table before, and may have had rows: SQL of its rows `i` in pg_inherits,
@@ -14,5 +14,5 @@ ATTACHED: Final[LiteralString] = """
 
 One that was made as a partition has its row type, and its place, from one transaction.  That
 may have made a table, too, and attached it afterwards: then all columns were written once
-more.  If they were altered since by others, it counts as attached.
+more, but for those that it had dropped, which tell nothing.  If they were altered since by others, it counts as attached.
 """

@@ -394,6 +394,38 @@ def test_an_attached_table_brings_its_rows(databases: Following) -> None:
     same(databases, "parted")
 
 
+@pytest.mark.parametrize(
+    ("before", "at_once"),
+    [
+        ("SELECT", "CREATE TABLE {made}; ALTER TABLE {name} DROP junk; {filled}"),
+        ("CREATE TABLE {made}; {filled}", "ALTER TABLE {name} DROP junk"),
+        ("CREATE TABLE {made}; {filled}", "ALTER TABLE {name} DROP junk; {renamed}"),
+    ],
+    ids=["made", "there", "renamed"],
+)
+def test_a_column_dropped_as_a_table_is_attached_hides_none_of_its_rows(
+    databases: Following, request: pytest.FixtureRequest, before: str, at_once: str
+) -> None:
+    number = ["made", "there", "renamed"].index(request.node.callspec.id)
+    name, low = f"junk_{number}", 900 + 10 * number
+    texts = {
+        "name": name,
+        "made": f"{name} (junk int, id int NOT NULL, v text)",
+        "filled": f"INSERT INTO {name} (id, v) SELECT n, 'old' FROM"
+        f" generate_series({low}, {low + 9}) n",
+        "renamed": f"ALTER TABLE {name} RENAME TO {name}_now",
+    }
+    now = f"{name}_now" if "renamed" in at_once else name
+    databases.execute(before.format(**texts))
+    databases.execute(
+        f"{at_once.format(**texts)}; ALTER TABLE parted ATTACH PARTITION {now}"
+        f" FOR VALUES FROM ({low}) TO ({low + 10})",
+        f"UPDATE parted SET v = 'after' WHERE id = {low}",
+    )
+    followed(databases)
+    same(databases, "parted")
+
+
 def test_rows_that_go_to_a_partition_made_and_attached_at_once_are_copied(
     databases: Following,
 ) -> None:
