@@ -14,5 +14,6 @@ ATTACHED: Final[LiteralString] = """
 
 One that was made as a partition has its row type, and its place, from one transaction.  That
 may have made a table, too, and attached it afterwards: then all columns were written once
-more, but for those that it had dropped, which tell nothing.  If they were altered since by others, it counts as attached.
+more, but for those that it had dropped, which tell nothing.  If they were altered since by
+others, it counts as attached.
 """
