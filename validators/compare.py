@@ -206,6 +206,8 @@ def _equal(
 
 def _with_statistics(ends: Ends, pair: Pair) -> Pair:
     """The pair, with what the tables' statistics say of NULLs as hints for its hashes."""
+    if not pair.key:  # a row's hash is its name, for a repair and for the next comparison, too
+        return pair
     both = zip((pair.leader, pair.follower), ends.both(read_without_nulls, pair), strict=True)
     # The pair has the target's names of columns.
     return pair.hinted(frozenset.intersection(*(n for s, n in both if s.table == pair.table)))

@@ -76,6 +76,15 @@ def test_unique_values_that_changed_hands_are_repaired(shop: SmallShop) -> None:
     assert result["consistent"] is True
 
 
+def test_rows_without_a_key_are_found_again_whatever_statistics_tell(shop: SmallShop) -> None:
+    shop.ask("shop", "INSERT INTO visits (path) VALUES ('/nobody')")
+    for place in ("source", "shop"):
+        shop.ask(place, "ANALYZE visits")
+    result = shop.verbs.json("validate", "--table", "visits", "--repair", "--yes")
+    assert (result["repair"]["deleted"], result["repair"]["left"]) == (1, 0)
+    assert result["consistent"] is True
+
+
 @pytest.mark.long
 def test_after_a_move_the_source_is_repaired_only_if_that_is_said(shop: SmallShop) -> None:
     shop.verbs("cutover", "--yes")
