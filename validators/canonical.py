@@ -105,10 +105,9 @@ class Hashing:
         return self._text(text, sql.Literal(_ROW_SEED))
 
     def _row(self, values: Sequence[Value], seed: int) -> sql.Composed:
-        if self.typed:
-            return row_hash(values, seed, self._text)
         row = sql.SQL("ROW({})::text").format(sql.SQL(", ").join(v.value for v in values))
-        return self._text(row, sql.Literal(seed))
+        by_text = self._text(row, sql.Literal(seed))
+        return row_hash(values, seed, self._text, by_text) if self.typed else by_text
 
     def _text(self, text: sql.Composable, seed: sql.Composable) -> sql.Composed:
         if self.by_bytes:

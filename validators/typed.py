@@ -7,8 +7,8 @@ column is hashed by its type, and only what has no sound hash of its own goes by
   values that differ (NaN and NULL, 1.0 and 1.00, 30 days and a month).
 * `hash_numeric_extended` leaves out the sign, and mixes the weight in after hashing.
 * `hashint8extended` and with it the timestamps' hashes fold 64 bits into 32: a timestamp is
-  hashed as the seconds since 1900, a float8 that until 2172 no two of them share.  A later
-  one is hashed with the hash of its upper half as seed, which leaves the lower half to tell.
+  hashed as the seconds since 1900, a float8 that until 2172 no two of them share.  Of those
+  that may share it, further away, the folded bits are hashed, too: see `_FROM`.
 * `hashfloat8extended` takes -0 for 0, and of 0 gives back the seed.
 
 The columns come together in one of two ways.  Hashes of columns that may be NULL are
@@ -16,7 +16,7 @@ XORed; the sum is the first seed of a chain, in which the hash of each column th
 never NULL takes the one before as its seed.  The chain is what makes the whole not
 linear: swapping values between rows changes the sum of the rows' hashes.  Which columns
 are never NULL is a hint, by their declarations or the tables' statistics: if a column of
-the chain is NULL after all, the row is hashed as if nothing were known of it.
+the chain is NULL after all, the row is hashed by its text.
 
 What goes by a text that is never empty has the empty one for NULL, and is of the chain
 whether it may be NULL or not.  Where such texts have no comma either, those of many columns
@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from types import MappingProxyType
@@ -50,12 +50,13 @@ HashText = Callable[[sql.Composable, sql.Composable], sql.Composed]
 # A timestamp is microseconds since 2000 in 64 bits, and infinity the largest of them.  The
 # seconds between two are their float8s' difference by a million.  Up to 2**33 s the difference
 # is exact, and what a microsecond adds is more than a float8's step, so each has one of its own.
+# Further away those that share one lie within 2**12 microseconds of each other.  Such two differ
+# in their lower halves only, or the one's upper half is the other's and one more; then their
+# lower halves differ in the upper 20 bits, all of them, which those of two upper halves never do.
+# So they do not share it if the upper half is XORed to the lower one, as timestamp_hash_extended()
+# does: src/backend/access/hash/hashfunc.c.
 _FROM = datetime(1900, 1, 1, tzinfo=UTC)
 _TO = _FROM + timedelta(seconds=2**33)
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-# date_bin() cuts off the lower 32 bits, if it counts from a multiple of 2**32 that is not after
-# the timestamp; how they are folded is in src/backend/access/hash/hashfunc.c.
-_LOWER_HALF = timedelta(microseconds=2**32)
 _SECONDS = MappingProxyType(
     {
         "timestamp without time zone": "tsrange_subdiff",
@@ -92,10 +93,13 @@ class Value:
     never_null: bool = False  # a hint: a NULL that is there all the same is hashed rightly
 
 
-def row_hash(values: Sequence[Value], seed: int, hash_text: HashText) -> sql.Composed:
+def row_hash(
+    values: Sequence[Value], seed: int, hash_text: HashText, by_text: sql.Composed
+) -> sql.Composed:
     """SQL of a bigint that two rows share only if they are equal.
 
-    Two rows that differ share it once in about 2**64 / len(values).
+    It is `by_text` of a row in which a column is NULL against the hint.  Two rows that
+    differ share it once in about 2**64 / len(values).
     """
     joined = _joined(values)
     links: list[Value] = []
@@ -116,8 +120,9 @@ def row_hash(values: Sequence[Value], seed: int, hash_text: HashText) -> sql.Com
         return sql.SQL("hashtextextended('' COLLATE \"C\", {})").format(hashed)
     if all(link.type in _BY_CAST for link in links):
         return hashed
-    unknown = [replace(value, never_null=False) for value in values]
-    return sql.SQL("coalesce({}, {})").format(hashed, row_hash(unknown, seed, hash_text))
+    # To plan a statement of a hundred columns takes as long as to read hundreds of rows: what
+    # is hardly ever needed is short, though slow.
+    return sql.SQL("coalesce({}, {})").format(hashed, by_text)
 
 
 def text_of(value: Value) -> sql.Composed:
@@ -199,7 +204,7 @@ def _by_type(
     if _is_link(value):
         return _link(value, seed, hash_text)
     if value.type in _SECONDS:
-        return _timestamp(value, seed, by_text)
+        return _timestamp(value, seed)
     if value.type == "date":
         return sql.SQL(
             "CASE WHEN isfinite({v}) THEN hashint4extended({v} - '2000-01-01'::date, {seed})"
@@ -222,55 +227,34 @@ def _times(some: Sequence[tuple[int, Value]], hash_text: HashText) -> sql.Compos
     chain: sql.Composable = sql.Literal(_constant(some[0][0], 4))
     for _, value in some:
         chain = _seconds(value, chain)
-    all_ = sql.SQL(", ").join(value.value for _, value in some)
-    ends = (sql.SQL("{}({})").format(sql.SQL(f), all_) for f in ("least", "greatest"))
-    return sql.SQL("coalesce(CASE WHEN {} THEN {} END, {})").format(
-        _is_within(some[0][1].type, *ends), chain, _xor(apart)
-    )
-
-
-def _timestamp(value: Value, seed: sql.Composable, by_text: sql.Composed) -> sql.Composed:
-    return sql.SQL(
-        "CASE WHEN {is_near} THEN {near} WHEN {v} >= {epoch} THEN {late} ELSE {text} END"
-    ).format(
-        is_near=_is_within(value.type, value.value, value.value),
-        near=_seconds(value, seed),
-        v=value.value,
-        epoch=_time(_EPOCH, value.type),
-        late=_halves(value, seed),
-        text=by_text,
-    )
-
-
-def _is_within(type_: str, first: sql.Composable, last: sql.Composable) -> sql.Composed:
-    """Whether all from the first to the last are told apart by `_seconds`."""
     # Not the very first, whose 0 s would leave the seed as it is.
-    return sql.SQL("{} > {} AND {} < {}").format(
-        first, _time(_FROM, type_), last, _time(_TO, type_)
+    return sql.SQL(
+        "coalesce(CASE WHEN least({all}) > {first} AND greatest({all}) < {last} THEN {chain} END,"
+        " {apart})"
+    ).format(
+        all=sql.SQL(", ").join(value.value for _, value in some),
+        first=_time(_FROM, some[0][1].type),
+        last=_time(_TO, some[0][1].type),
+        chain=chain,
+        apart=_xor(apart),
+    )
+
+
+def _timestamp(value: Value, seed: sql.Composable) -> sql.Composed:
+    """A hash of any timestamp."""
+    # Neither the session's time zone nor a table of zones is looked at.
+    utc = "{}" if value.type == "timestamp without time zone" else "timezone('0 s'::interval, {})"
+    return sql.SQL("timestamp_hash_extended({utc}, {seconds})").format(
+        utc=sql.SQL(utc).format(value.value), seconds=_seconds(value, seed)
     )
 
 
 def _seconds(value: Value, seed: sql.Composable) -> sql.Composed:
-    """A hash of a timestamp that `_is_within`."""
+    """A hash of a timestamp that is after `_FROM` and before `_TO`."""
     return sql.SQL("hashfloat8extended({since}({v}, {start}), {seed})").format(
         since=sql.SQL(_SECONDS[value.type]),
         v=value.value,
         start=_time(_FROM, value.type),
-        seed=seed,
-    )
-
-
-def _halves(value: Value, seed: sql.Composable) -> sql.Composed:
-    """A hash of both halves of a timestamp that is not before 2000."""
-    # Neither the session's time zone nor a table of zones is looked at.
-    utc = "{}" if value.type == "timestamp without time zone" else "timezone('0 s'::interval, {})"
-    return sql.SQL(
-        "timestamp_hash_extended({utc}, timestamp_hash_extended("
-        "date_bin({half}::interval, {utc}, {epoch}), {seed}))"
-    ).format(
-        utc=sql.SQL(utc).format(value.value),
-        half=sql.Literal(f"{_LOWER_HALF.total_seconds()} s"),
-        epoch=_time(_EPOCH, "timestamp without time zone"),
         seed=seed,
     )
 

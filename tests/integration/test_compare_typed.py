@@ -294,6 +294,9 @@ TIMES = (
     st.datetimes().map(str)
     | st.builds(_near, st.sampled_from([0, 2**31, 2**32, 2**33]), st.integers(-3, 3))
     | st.builds(_halves, st.integers(-5, 4), st.integers(-4, 4))
+    # Where several share their seconds, and the upper half is not the same for all of them.
+    | st.builds(_halves, st.sampled_from([-14_000_000, 58_000_000]), st.integers(-4, 4))
+    | st.integers(0, 4).map(lambda n: f"294276-06-01 00:00:00.{n:06}")
     | st.sampled_from(["infinity", "-infinity", "10000-01-01", "9999-12-31 23:59:59.999999"])
 )
 VALUES = {
