@@ -30,6 +30,7 @@ def check_tables(subject: Subject) -> Iterator[Finding]:
         yield from _check_identity(subject, table)
         yield from _check_generated_key(subject, table)
         yield from _check_names(subject, table)
+        yield from _check_later_partitions(subject, table)
     for route in subject.routes:
         yield from _check_leaves(subject, route)
 
@@ -91,23 +92,42 @@ def _check_names(subject: Subject, table: Table) -> Iterator[Finding]:
 def _check_leaves(subject: Subject, route: Route) -> Iterator[Finding]:
     """Partitions whose changes are logged otherwise than their root's key needs."""
     table = route.source
-    if any(table.column(name).generated is not None for name in table.key):
-        return  # has no key that could be followed at all
-    full = route.needs_old_rows
-    if full and table.replica_identity != "f":
-        return  # prepare sets FULL on all of them
+    if _has_generated_key(table) or route.needs_old_rows:
+        return  # cannot be followed at all, or prepare sets FULL on all of them
     for name in table.leaves:
         leaf = subject.catalog.tables[name]
-        as_key = leaf.logs_key and set(leaf.key) == set(table.key) and not full
+        as_key = leaf.logs_key and set(leaf.key) == set(table.key)
         if leaf.replica_identity != "f" and not as_key:
             yield subject.finding(
                 Severity.BLOCKER, "partition-identity", name, table.name,
                 f"its replica identity isn't that of {table.name}",
                 why="once the table is published, updates and deletes of its rows are refused, or"
                 " cannot be told apart",
-                remedy=f"ALTER TABLE {name.identifier.as_string()} REPLICA IDENTITY"
-                f" {'FULL' if full else 'DEFAULT'}",
+                remedy=f"ALTER TABLE {name.identifier.as_string()} REPLICA IDENTITY DEFAULT",
             )  # fmt: skip
+
+
+def _has_generated_key(table: Table) -> bool:
+    return any(table.column(name).generated is not None for name in table.key)
+
+
+def _check_later_partitions(subject: Subject, table: Table) -> Iterator[Finding]:
+    """Tables whose new partitions have not the replica identity that they need."""
+    if table.kind != "p" or _has_generated_key(table):
+        return
+    in_full = any(r.needs_full_identity for r in subject.routes if r.source.name == table.name)
+    has_key = bool(table.primary_key) and not table.key_deferrable
+    if in_full or not has_key:
+        yield subject.finding(
+            Severity.WARNING, "partition-later", table.name, table.name,
+            "partitions that are made after prepare have REPLICA IDENTITY DEFAULT, and no key"
+            " by which the log could tell their rows",
+            why="PostgreSQL refuses updates and deletes of their rows, or the stream stops at"
+            " them, until copy or stream, whichever runs, has set REPLICA IDENTITY FULL; that"
+            " takes some seconds",
+            remedy="make them with ALTER TABLE … REPLICA IDENTITY FULL in the same transaction,"
+            " or add a primary key that is not deferrable",
+        )  # fmt: skip
 
 
 def check_way_back(subject: Subject) -> Iterator[Finding]:

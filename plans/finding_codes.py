@@ -67,6 +67,7 @@ CODES: Final[Mapping[str, Code]] = {
     "orphans-uncounted": Code("Rows that refer to nothing could not be counted.", "Again when the server is quiet."),
     "partition-foreign": Code("A partition is a foreign table, whose changes are in another log.", "Detach it."),
     "partition-identity": Code("A partition's replica identity isn't its table's; its updates would be refused once it is published.", "`ALTER TABLE … REPLICA IDENTITY` as the message says."),
+    "partition-later": Code("Partitions that are made after `prepare` lack the replica identity that their table needs: for some seconds updates and deletes of their rows are refused.", "`ALTER TABLE … REPLICA IDENTITY FULL` in the transaction that makes one, or a primary key that is not deferrable."),
     "plan-invalid": Code("The plan contradicts itself or the database.", "As the message says."),
     "policy-left-out": Code("A row security policy is for roles that the service doesn't have, or needs what is elsewhere.", "Name the role under `roles`, or make a policy of the service's own."),
     "publication-all-tables": Code("Somebody else publishes all tables, the split's own with them.", "List the tables that its subscribers want."),

@@ -121,7 +121,9 @@ def _restore_identities(split: Split, source: Connection) -> Iterator[Step]:
         " AND to_regclass(quote_ident(table_schema) || '.' || quote_ident(index_name)) IS NULL"
         " THEN 'n' ELSE replica_identity END, index_name"
         " FROM dbsplit.identity_before WHERE split = %s AND"
-        " to_regclass(format('%%I.%%I', table_schema, table_name)) IS NOT NULL ORDER BY 1, 2",
+        # So may a partition be, or something else have its name.
+        " EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p')"
+        " AND oid = to_regclass(format('%%I.%%I', table_schema, table_name))) ORDER BY 1, 2",
         [split.name],
     ).fetchall()
     kinds = {"d": sql.SQL("DEFAULT"), "n": sql.SQL("NOTHING"), "f": sql.SQL("FULL")}
@@ -133,7 +135,7 @@ def _restore_identities(split: Split, source: Connection) -> Iterator[Step]:
         )
         yield sql_step(
             source,
-            sql.SQL("ALTER TABLE {} REPLICA IDENTITY {}").format(
+            sql.SQL("ALTER TABLE IF EXISTS {} REPLICA IDENTITY {}").format(
                 sql.Identifier(schema, name), kind
             ),
             "source",

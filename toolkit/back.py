@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -20,8 +21,10 @@ from plans.check_identity import GENERATED_REFUSED, generated_columns
 from plans.errors import NotReady
 from plans.holders import advice, in_progress
 from toolkit import markers, state
+from toolkit.identities import LOCK_WAIT_S, identity_statement, not_in_full
 from toolkit.opened import Split
 from toolkit.removal import drop_slot
+from toolkit.short_locks import with_locks
 from toolkit.sides import Sides
 from toolkit.source_log import new_slot
 from toolkit.state import Direction, Phase
@@ -84,23 +87,29 @@ def _create(split: Split, service: str, target: Connection) -> None:
     tables = [split.target_table(route) for route in split.owned([service])]
     _require_changeable(split, service, tables, target.info.server_version)
     for table in tables:
-        if table.replica_identity != "f" and not table.logs_key:
-            # Without it the service's own updates and deletes would fail.
-            target.execute(
-                sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table.name.identifier)
+        if table.logs_key:
+            continue
+        # Without it the service's own updates and deletes would fail.
+        for relation in not_in_full(table, split.targets[service]):
+            with_locks(
+                target,
+                partial(target.execute, identity_statement(relation)),
+                f"service {service}: the replica identity of {relation} could not be set",
+                of=[relation],
+                limit_s=LOCK_WAIT_S,
             )
-            for leaf in table.leaves:
-                target.execute(
-                    sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(leaf.identifier)
-                )
     if not _exists(target, "pg_publication", "pubname", publication):
-        target.execute(
-            sql.SQL(
-                "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
-            ).format(
-                sql.Identifier(publication),
-                sql.SQL(", ").join(table.name.identifier for table in tables),
-            )
+        create = sql.SQL(
+            "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
+        ).format(
+            sql.Identifier(publication),
+            sql.SQL(", ").join(table.name.identifier for table in tables),
+        )
+        with_locks(
+            target,
+            partial(target.execute, create),
+            f"service {service}: its tables could not be published",
+            limit_s=LOCK_WAIT_S,
         )
     if not _exists(target, "pg_replication_slots", "slot_name", slot):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
-from typing import Final
+from typing import Final, LiteralString
 
 from cdc.connect import Connection, connect
 from cdc.slot import require_whole
@@ -14,6 +14,7 @@ from plans.errors import NotReady, StreamBroken
 from plans.load import Plan
 from plans.some import some
 from toolkit import state
+from toolkit.identities import IDENTIFIED
 from toolkit.journal import verify_chain
 from toolkit.need import Need
 from toolkit.ready import check_servers
@@ -21,6 +22,19 @@ from toolkit.state import Phase
 
 SHOWN_MAX: Final = 5
 PACKAGES: Final = ("cdc", "plans", "toolkit", "validators")
+
+# Not pg_get_publication_tables(), which waits for DDL.
+_UNIDENTIFIED: Final[LiteralString] = f"""
+WITH RECURSIVE published AS (
+    SELECT r.prrelid AS oid FROM pg_publication_rel AS r
+      JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = %s
+     UNION
+    SELECT i.inhrelid FROM published AS b JOIN pg_inherits AS i ON i.inhparent = b.oid
+)
+SELECT format('%%I.%%I', n.nspname, c.relname)
+  FROM published JOIN pg_class AS c USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'r' AND c.relreplident <> 'f' AND NOT {IDENTIFIED} ORDER BY 1
+"""  # noqa: S608 -- all of it is ours
 
 
 def examine(plan: Plan) -> list[Need]:
@@ -138,28 +152,16 @@ def _slot(connection: Connection, where: str, slot: str) -> Need:
 
 def _identities(connection: Connection, where: str, publication: str) -> Need:
     """Whether applications may change what is published: PostgreSQL wants an identity for that."""
-    # Not pg_get_publication_tables(), which waits for DDL.
-    rows = connection.execute(
-        "WITH RECURSIVE published AS (SELECT r.prrelid AS oid FROM pg_publication_rel AS r"
-        " JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = %s UNION"
-        " SELECT i.inhrelid FROM published AS b JOIN pg_inherits AS i ON i.inhparent = b.oid)"
-        " SELECT format('%%I.%%I', n.nspname, c.relname) FROM published JOIN pg_class AS c"
-        " USING (oid) JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE c.relkind = 'r' AND c.relreplident <> 'f' AND NOT EXISTS (SELECT FROM pg_index AS i"
-        " WHERE i.indrelid = c.oid AND i.indisvalid AND CASE c.relreplident"
-        " WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident END)"
-        " ORDER BY 1",
-        [publication],
-    ).fetchall()
-    without = [name for (name,) in rows]
+    without = [name for (name,) in connection.execute(_UNIDENTIFIED, [publication]).fetchall()]
     return Need(
         f"{where}: applications may change what is followed",
         not without,
         f"PostgreSQL refuses UPDATE and DELETE of {some(without, SHOWN_MAX)}, which had "
-        "another replica identity when `prepare` ran"
+        "another replica identity when `prepare` ran, or came since"
         if without
         else "each table has its replica identity",
-        "ALTER TABLE … REPLICA IDENTITY, as it was: DEFAULT, USING INDEX … or FULL"
+        "ALTER TABLE … REPLICA IDENTITY, as it was: DEFAULT, USING INDEX … or FULL; `dbsplit "
+        "stream` sees to new partitions"
         if without
         else "",
     )

@@ -34,6 +34,7 @@ from plans.routes import Route
 from toolkit import locks, state
 from toolkit.after_data import AfterData
 from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
+from toolkit.identities import new_partitions_identified
 from toolkit.opened import Split, open_split
 from toolkit.prepared import require_prepared
 from toolkit.state import Phase
@@ -56,7 +57,10 @@ def copy(
     A service that follows already is left alone.  Raises StreamBroken if the slot is gone or
     lost, at the beginning or at the end.
     """
-    with locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source:
+    with (
+        locks.sole_runner(split.plan.source.dsn, split.name, locks.SETUP) as source,
+        new_partitions_identified(split),
+    ):
         require_prepared(split.plan, split.catalog, source)
         require_not_given_up(split.name, source)
         now = state.phases(source, split.name)

@@ -23,6 +23,7 @@ from plans.schema.staging import staging_types
 from toolkit import locks, state
 from toolkit.control.schema import install_control
 from toolkit.giving_up import require_not_given_up
+from toolkit.identities import identify_rows
 from toolkit.need import require
 from toolkit.opened import Split, compile_split, read_targets
 from toolkit.prepared import require_not_completed, require_same_plan, require_same_tables, shape_of
@@ -30,7 +31,7 @@ from toolkit.ready import check_servers
 from toolkit.say import Say
 from toolkit.schema_numbers import read_numbers
 from toolkit.service_schema import build_schema
-from toolkit.source_log import create_slot, identify_rows, publish
+from toolkit.source_log import create_slot, publish
 from toolkit.stored import stored
 
 

@@ -23,14 +23,16 @@ from plans.errors import GivenUp, NotReady
 from toolkit import back, fencing, state
 from toolkit import refresh_revisions as revisions
 from toolkit.fence import Fence
+from toolkit.identities import identify_rows, new_partitions_identified
 from toolkit.links import forward_feed
 from toolkit.opened import Split, open_split
 from toolkit.prepare import create_staging_types
 from toolkit.refresh_copy import are_of_several_moments, copied_until, copy_anew
 from toolkit.refresh_work import ServiceWork, Work
 from toolkit.say import Say
+from toolkit.short_locks import with_locks
 from toolkit.sides import source_fences, target_fences
-from toolkit.source_log import identify_rows, with_locks
+from toolkit.source_log import LOCK_WAIT_S
 from toolkit.stored import stored
 
 FENCE_S_MAX = 60.0
@@ -43,11 +45,14 @@ def carry_out(path: Path, work: Work, say: Say) -> None:
     NotReady if a lock cannot be had, or the split is given up.
     """
     split = open_split(path, with_targets=False, refreshing=True)
-    with connect(split.plan.source.dsn, name="dbsplit refresh") as source:
+    with (
+        new_partitions_identified(split),
+        connect(split.plan.source.dsn, name="dbsplit refresh") as source,
+    ):
         _fence_source(split, source)
         back.end_unused(split, source)
         # Before they are published, which refuses deletes of rows that cannot be told.
-        identify_rows(split, source)
+        identify_rows(split, source, wait_for_new=False)
         _publish(split, source, work)
         crash_point("refresh.published")
         for service, one in work.services.items():
@@ -96,7 +101,10 @@ def _publish(split: Split, source: Connection, work: Work) -> None:
     ]
     for statement in statements:
         with_locks(
-            source, partial(source.execute, statement), "the publication could not be altered"
+            source,
+            partial(source.execute, statement),
+            "the publication could not be altered",
+            limit_s=LOCK_WAIT_S,
         )
 
 

@@ -1,9 +1,6 @@
-"""What the source's log has to tell: old rows in full, a publication, and a slot that keeps it."""
+"""What the source's log has to tell: a publication of the tables, and a slot that keeps it."""
 
 from __future__ import annotations
-
-import time
-from collections.abc import Callable
 
 import psycopg
 from psycopg import sql
@@ -11,55 +8,15 @@ from psycopg import sql
 from cdc.connect import Connection
 from cdc.slot import FAILOVER_SLOTS, require_whole
 from plans import names
-from plans.catalog import TableName
 from plans.errors import NotReady
 from plans.holders import advice, in_progress
 from toolkit import state
 from toolkit.opened import Split
+from toolkit.short_locks import with_locks
 from toolkit.state import Phase
 
 SLOT_WAIT_S = 60
 LOCK_WAIT_S = 30
-
-
-def identify_rows(split: Split, source: Connection) -> None:
-    """Let the log tell old rows in full where a key alone would not do.
-
-    Without a replica identity an application's updates and deletes would fail as
-    soon as the table is published, so this comes before the publication.
-    """
-    for relation in unidentified(split):
-
-        def identify(relation: TableName = relation) -> None:
-            source.execute(
-                "INSERT INTO dbsplit.identity_before"
-                " (split, table_schema, table_name, replica_identity, index_name)"
-                " SELECT %s, n.nspname, c.relname, c.relreplident,"
-                " (SELECT x.relname FROM pg_index AS i JOIN pg_class AS x"
-                " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND i.indisreplident)"
-                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-                " WHERE n.nspname = %s AND c.relname = %s ON CONFLICT DO NOTHING",
-                [split.name, relation.schema, relation.name],
-            )
-            source.execute(identity_statement(relation))
-
-        with_locks(source, identify, f"the replica identity of {relation} could not be set")
-
-
-def unidentified(split: Split) -> list[TableName]:
-    """The source's relations whose old rows the log does not tell in full, and has to."""
-    tables = {r.source.name: r.source for r in split.routes if r.needs_old_rows}
-    return [
-        relation
-        for table in tables.values()
-        if table.replica_identity != "f"
-        for relation in (table.name, *table.leaves)
-    ]
-
-
-def identity_statement(relation: TableName) -> sql.Composed:
-    """Let the log tell a relation's old rows in full."""
-    return sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(relation.identifier)
 
 
 def publish(split: Split, source: Connection) -> None:
@@ -72,25 +29,8 @@ def publish(split: Split, source: Connection) -> None:
         source,
         lambda: source.execute(publication_statement(split)),
         "the tables could not be published",
+        limit_s=LOCK_WAIT_S,
     )
-
-
-def with_locks(source: Connection, change: Callable[[], object], failed: str) -> None:
-    """Make a change that needs locks, in a transaction, without making writers wait long."""
-    deadline = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            with source.transaction():
-                source.execute("SET LOCAL lock_timeout = '500ms'")
-                change()
-        except psycopg.errors.LockNotAvailable:
-            if time.monotonic() > deadline:
-                raise NotReady(
-                    f"{failed} within {LOCK_WAIT_S} s",
-                    hint="end long transactions that lock it (pg_locks), and repeat",
-                ) from None
-        else:
-            return
 
 
 def publication_statement(split: Split) -> sql.Composed:

@@ -24,6 +24,7 @@ from plans.catalog_read import read_catalog
 from plans.errors import NotReady, SplitError, StreamBroken
 from toolkit import locks, state
 from toolkit.giving_up import give_up, require_not_given_up
+from toolkit.identities import NewPartitions
 from toolkit.links import back_feed, forward_feed
 from toolkit.observe import unpublished
 from toolkit.opened import Split
@@ -120,10 +121,12 @@ class _Supervisor:
         self._owned_at = 0.0
         self._slots = SlotWatch(split, source)
         self._stopper = Stopper(split.plan.source.dsn, split.name, self._followers)
+        self._partitions = NewPartitions(split, lambda: tuple(self._back))
 
     def run(self, goal: LSN | None) -> StreamProgress:
         self._forward.start()
         self._stopper.start()
+        self._partitions.start()
         try:
             while True:
                 progress = self._round()
@@ -134,6 +137,7 @@ class _Supervisor:
                 if self._stop.wait(0.05 if goal is not None else BEAT_S):
                     return progress
         finally:
+            self._partitions.end()
             self._stopper.end()
             for follower in (self._forward, *self._back.values()):
                 follower.stop()
@@ -155,7 +159,11 @@ class _Supervisor:
             position=str(position),
             connected=self._forward.connected.is_set(),
             back=tuple(sorted(s for s, f in self._back.items() if f.connected.is_set())),
-            alerts=(*self._slots.alerts, *(_away(one) for one in behind if one.away_s)),
+            alerts=(
+                *self._slots.alerts,
+                *(_away(one) for one in behind if one.away_s),
+                *self._partitions.alerts,
+            ),
             behind=behind,
         )
         state.beat(

@@ -117,6 +117,7 @@ foreign_keys:
         CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY);
         CREATE TABLE log (line text);
         CREATE TABLE later (id int PRIMARY KEY DEFERRABLE);
+        CREATE TABLE years (y int) PARTITION BY LIST (y);
         CREATE TABLE parts (id int PRIMARY KEY, ours text NOT NULL, theirs text NOT NULL);
         CREATE FUNCTION odd(text) RETURNS text LANGUAGE sql VOLATILE AS 'SELECT $1';
         CREATE TABLE states (id int PRIMARY KEY, state text, at int);
@@ -125,6 +126,7 @@ foreign_keys:
   scratch: crm
   log: crm
   later: crm
+  years: crm
   parts: {split_columns: {crm: [id, ours], shop: [id, theirs]}}
   states:
     owner: shop
@@ -139,6 +141,7 @@ lists:
 """,
         frozenset({
             ("table-unlogged", "public.scratch"), ("table-keyless", "public.log"),
+            ("partition-later", "public.years"),
             ("table-identity", "public.later"), ("insert-incomplete", "crm:public.parts"),
             ("expression-refused", "crm:public.states>public.one"),
             ("function-volatile", "crm:public.states>public.two"),

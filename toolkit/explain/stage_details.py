@@ -23,11 +23,11 @@ from toolkit.explain.predictions import (
     sizes,
     total,
 )
+from toolkit.identities import unidentified
 from toolkit.initial import copy_tasks
 from toolkit.report.amounts import many, size
 from toolkit.sequences import used_by
 from toolkit.sides import source_tables
-from toolkit.source_log import unidentified
 from toolkit.state import Phase
 
 _COPIED = (Phase.FOLLOWING, Phase.DRAINING, Phase.SETTLED, Phase.MOVED, Phase.COMPLETED)

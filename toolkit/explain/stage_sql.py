@@ -17,14 +17,10 @@ from toolkit import fence_sql, fencing
 from toolkit.complete import retiring_statement
 from toolkit.explain.outlook import Outlook
 from toolkit.fence import Fence
+from toolkit.identities import identity_statement, unidentified
 from toolkit.initial import copy_tasks
 from toolkit.sides import source_fences, source_tables, target_fences
-from toolkit.source_log import (
-    identity_statement,
-    publication_statement,
-    slot_statement,
-    unidentified,
-)
+from toolkit.source_log import publication_statement, slot_statement
 
 SOURCE = "source"
 
