@@ -31,7 +31,8 @@ SELECT format('prepared transaction %%L of %%s in database %%s', p.gid, p.owner,
 """
 
 _SESSIONS: Final[LiteralString] = """
-SELECT format('process %%s of %%s in database %%s%%s', a.pid, a.usename, a.datname,
+SELECT format('process %%s of %%s in database %%s%%s', a.pid, coalesce(a.usename, a.backend_type),
+              a.datname,
               ' (' || nullif(a.application_name, '') || ')') AS who, a.xact_start AS since, a.pid,
        a.backend_xid IS NOT NULL AS has_number
   FROM pg_stat_activity AS a WHERE a.pid <> pg_backend_pid()
@@ -57,6 +58,7 @@ _ON_TABLE: Final[LiteralString] = (
      WHERE l.granted AND l.locktype = 'relation'
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND n.nspname = %(schema)s AND c.relname = %(name)s
+       AND (%(rows)s OR l.mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
 ), held AS (
     SELECT who, since FROM prepared
      WHERE transaction::text IN (SELECT transaction::text FROM locks)
@@ -94,9 +96,12 @@ def in_progress(connection: Connection) -> str:
     return _some(connection, _IN_PROGRESS + _OLDEST)
 
 
-def holding(connection: Connection, table: TableName) -> str:
-    """Who has held a table's locks for longest, or "" if nobody does."""
-    return _some(connection, _ON_TABLE + _OLDEST, schema=table.schema, name=table.name)
+def holding(connection: Connection, table: TableName, *, rows: bool = True) -> str:
+    """Who has held a table's locks for longest, or "" if nobody does.
+
+    Without those that read and write its rows, unless `rows`: not each lock waits for them.
+    """
+    return _some(connection, _ON_TABLE + _OLDEST, schema=table.schema, name=table.name, rows=rows)
 
 
 def shut(connection: Connection, *, age_s: float = 0.0) -> tuple[str, ...]:
@@ -143,10 +148,10 @@ def advice(who: str, otherwise: str) -> str:
     return f"it waits for {who}: end that{by_name}, and repeat"
 
 
-def _some(connection: Connection, query: LiteralString, **names: str) -> str:
+def _some(connection: Connection, query: LiteralString, **values: str | bool) -> str:
     """Some of what holds others up; it is asked for when something else has failed already."""
     try:
-        found = [who for (who,) in connection.execute(query, names).fetchall()]
+        found = [who for (who,) in connection.execute(query, values).fetchall()]
     except psycopg.Error:
         return ""
     return some(found)

@@ -9,6 +9,7 @@ from functools import partial
 from psycopg import sql
 
 from cdc.connect import Connection, connect
+from plans.catalog import TableName
 from plans.errors import GateClosed, NotReady
 from toolkit import locks, state
 from toolkit.opened import Split
@@ -133,12 +134,12 @@ def _restore_identities(split: Split, source: Connection) -> Iterator[Step]:
             if identity == "i"
             else kinds[identity]
         )
+        table = TableName(schema, name)
         yield sql_step(
             source,
-            sql.SQL("ALTER TABLE IF EXISTS {} REPLICA IDENTITY {}").format(
-                sql.Identifier(schema, name), kind
-            ),
+            sql.SQL("ALTER TABLE IF EXISTS {} REPLICA IDENTITY {}").format(table.identifier, kind),
             "source",
+            of=[table],
         )
 
 
@@ -162,4 +163,5 @@ def _restore_increments(split: Split, source: Connection) -> Iterator[Step]:
                 sql.Identifier(schema, name), sql.Literal(int(increment))
             ),
             "source",
+            of=[TableName(schema, name)],
         )

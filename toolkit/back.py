@@ -109,6 +109,8 @@ def _create(split: Split, service: str, target: Connection) -> None:
             target,
             partial(target.execute, create),
             f"service {service}: its tables could not be published",
+            of=[table.name for table in tables],
+            beside_rows=True,
             limit_s=LOCK_WAIT_S,
         )
     if not _exists(target, "pg_replication_slots", "slot_name", slot):

@@ -81,7 +81,7 @@ def _complete_steps(
             continue
         # Its fence stays: leaves and views have kept their names, and nothing
         # would carry what is written through them to the service any more.
-        yield sql_step(source, retiring_statement(name), "source")
+        yield sql_step(source, retiring_statement(name), "source", of=[name])
     if drop:
         gone = [
             retired_name(name)
@@ -95,6 +95,7 @@ def _complete_steps(
                     sql.SQL(", ").join(name.identifier for name in gone)
                 ),
                 "source",
+                of=gone,
             )
 
 

@@ -19,6 +19,7 @@ from cdc.crash import crash_point
 from cdc.follow import Follower
 from cdc.lsn import LSN
 from plans import names
+from plans.catalog import TableName
 from plans.errors import GivenUp, NotReady
 from toolkit import back, fencing, state
 from toolkit import refresh_revisions as revisions
@@ -89,21 +90,17 @@ def _publish(split: Split, source: Connection, work: Work) -> None:
         [names.publication(split.name)],
     ).fetchall()
     published = set(rows)
-    statements = [
-        sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(publication, sql.Identifier(*name))
-        for name in work.publish
-        if tuple(name) not in published
-    ]
-    statements += [
-        sql.SQL("ALTER PUBLICATION {} DROP TABLE {}").format(publication, sql.Identifier(*name))
-        for name in work.unpublish
-        if tuple(name) in published
-    ]
-    for statement in statements:
+    add = sql.SQL("ALTER PUBLICATION {} ADD TABLE {}")
+    drop = sql.SQL("ALTER PUBLICATION {} DROP TABLE {}")
+    todo = [(add, TableName(*n)) for n in work.publish if tuple(n) not in published]
+    todo += [(drop, TableName(*n)) for n in work.unpublish if tuple(n) in published]
+    for statement, table in todo:
         with_locks(
             source,
-            partial(source.execute, statement),
+            partial(source.execute, statement.format(publication, table.identifier)),
             "the publication could not be altered",
+            of=[table],
+            beside_rows=True,
             limit_s=LOCK_WAIT_S,
         )
 

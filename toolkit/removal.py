@@ -6,7 +6,7 @@ The steps are found first and carried out then, so that a dry run shows the very
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +16,18 @@ from psycopg import sql
 
 from cdc.connect import Connection
 from plans import names
-from plans.catalog import Table
+from plans.catalog import Table, TableName
 from plans.errors import NotReady
 from toolkit import fencing, locks
 from toolkit.control.schema import forget_split, remove_control
 from toolkit.fence import ALL_TRIGGERS
 from toolkit.opened import Split
 from toolkit.say import Say
+from toolkit.short_locks import TRY_MS, with_locks
 
 OPEN_S = 60.0
 UNUSED_S_MAX = 20.0
+LOCK_WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def unfence(connection: Connection, tables: list[Table], where: str) -> Iterator
             lambda: fencing.drop_fences(
                 connection,
                 standing,
-                lock_timeout_ms=1000,
+                lock_timeout_ms=TRY_MS,
                 deadline=time.monotonic() + OPEN_S,
             ),
         )
@@ -155,24 +157,28 @@ def remove_rows(split: Split, connection: Connection, where: str, dsn: str) -> I
         yield Step("drop schema dbsplit", where, partial(remove_control, dsn))
 
 
-def sql_step(connection: Connection, statement: sql.Composed, where: str) -> Step:
-    """A statement as a step; NotReady if it cannot be had, or others depend on what it drops."""
+def sql_step(
+    connection: Connection, statement: sql.Composed, where: str, *, of: Iterable[TableName] = ()
+) -> Step:
+    """A statement as a step, which locks these relations.
+
+    NotReady if it cannot be had, or others depend on what it drops.
+    """
 
     def run() -> None:
-        with connection.transaction():
-            connection.execute("SET LOCAL lock_timeout = '10s'")
-            try:
-                connection.execute(statement)
-            except psycopg.errors.DependentObjectsStillExist as error:
-                raise NotReady(
-                    f"{where}: {error.diag.message_primary}: {error.diag.message_detail}",
-                    hint="drop what depends on it, or move it to a service, then repeat",
-                ) from None
-            except psycopg.errors.LockNotAvailable:
-                raise NotReady(
-                    f"{where}: a lock could not be had within 10 s for {statement.as_string()}",
-                    hint="end long transactions (pg_stat_activity, xact_start), then repeat",
-                ) from None
+        try:
+            with_locks(
+                connection,
+                lambda: connection.execute(statement),
+                f"{where}: a lock could not be had for {statement.as_string(connection)}",
+                of=of,
+                limit_s=LOCK_WAIT_S,
+            )
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise NotReady(
+                f"{where}: {error.diag.message_primary}: {error.diag.message_detail}",
+                hint="drop what depends on it, or move it to a service, then repeat",
+            ) from None
 
     return Step(statement.as_string(connection), where, run)
 

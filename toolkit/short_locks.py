@@ -29,17 +29,20 @@ def with_locks(
     failed: str,
     *,
     of: Iterable[TableName] = (),
+    beside_rows: bool = False,
     limit_s: float,
 ) -> None:
     """Make a change that needs locks, in a transaction of its own.
 
     Raises NotReady, which says that it `failed` and who holds locks `of` these relations,
-    if they could not be had within `limit_s` seconds.
+    if they could not be had within `limit_s` seconds.  `beside_rows` they go with those of
+    whoever reads and writes rows, who are not named then.
     """
     deadline = time.monotonic() + limit_s
     while not tried(connection, change):
         if time.monotonic() + REST_S > deadline:
-            who = next(filter(None, (holding(connection, relation) for relation in of)), "")
+            held = (holding(connection, relation, rows=not beside_rows) for relation in of)
+            who = next(filter(None, held), "")
             raise NotReady(
                 f"{failed} within {limit_s:.0f} s",
                 hint=advice(who, "end long transactions that lock it (pg_locks), and repeat"),

@@ -8,6 +8,7 @@ from psycopg import sql
 from cdc.connect import Connection
 from cdc.slot import FAILOVER_SLOTS, require_whole
 from plans import names
+from plans.catalog import TableName
 from plans.errors import NotReady
 from plans.holders import advice, in_progress
 from toolkit import state
@@ -29,18 +30,24 @@ def publish(split: Split, source: Connection) -> None:
         source,
         lambda: source.execute(publication_statement(split)),
         "the tables could not be published",
+        of=published_tables(split),
+        beside_rows=True,
         limit_s=LOCK_WAIT_S,
     )
 
 
+def published_tables(split: Split) -> list[TableName]:
+    """All tables that a route reads."""
+    return sorted({route.source.name for route in split.routes})
+
+
 def publication_statement(split: Split) -> sql.Composed:
     """The publication of all tables that a route reads."""
-    tables = sorted({route.source.name for route in split.routes})
     return sql.SQL(
         "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = false)"
     ).format(
         sql.Identifier(names.publication(split.name)),
-        sql.SQL(", ").join(table.identifier for table in tables),
+        sql.SQL(", ").join(table.identifier for table in published_tables(split)),
     )
 
 
