@@ -33,13 +33,16 @@ PINNED_SETTINGS: dict[str, str] = {
     "standard_conforming_strings": "on",
     # And whether a row that another changes is waited for, or refused.
     "default_transaction_isolation": "read committed",
+    # And whether we may write: it keeps applications from that, in a target not yet moved to.
+    "default_transaction_read_only": "off",
 }
 
 # What an administrator sets for applications would end a session that rests while others
-# work, or that holds a transaction open for what comes next, or a long statement of ours;
-# those that must not take long have limits of their own.
+# work, or that holds a transaction open for what comes next, or a long statement of ours, or
+# a slot's wait for all who write; what must not take long has limits of its own.
 UNLIMITED = (
     "statement_timeout",
+    "lock_timeout",
     "idle_session_timeout",
     "idle_in_transaction_session_timeout",
     "transaction_timeout",  # since 17

@@ -136,9 +136,10 @@ def _direct(connection: Connection, where: str) -> Need:
 
 
 def writable(connection: Connection, where: str) -> Need:
-    """That a session, as it is set up by the server, may write at all."""
+    """That a session, as it is set up by the server, may write at all; ours is set up anew."""
     row = connection.execute(
-        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+        "SELECT pg_is_in_recovery(), reset_val = 'on' FROM pg_settings"
+        " WHERE name = 'default_transaction_read_only'"
     ).fetchone()
     standby, read_only = row or (True, True)
     observed, remedy = "it does", ""

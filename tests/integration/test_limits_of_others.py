@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 import psycopg
 import pytest
@@ -28,6 +32,7 @@ LIMITS = {
     "default_transaction_isolation": "serializable",
 }
 IDLE_S = 0.5
+WRITES_S = 1.5
 SHORT = {
     "statement_timeout": "100ms",
     "idle_session_timeout": "100ms",
@@ -46,6 +51,18 @@ def limit(dsn: str, **limits: str) -> None:
                     name, sql.Identifier(setting), sql.Literal(limits[setting])
                 )
             )
+
+
+@contextmanager
+def writing(dsn: str) -> Iterator[None]:
+    """Somebody who has written something, which a slot that is made has to wait for."""
+    with psycopg.connect(dsn) as somebody:
+        somebody.execute("SELECT pg_current_xact_id()")
+        end = Timer(WRITES_S, somebody.rollback)
+        end.start()
+        yield
+        assert end.finished.is_set(), "nobody has waited for the end of this"
+        end.join()
 
 
 def waits(dsn: str) -> bool:
@@ -96,6 +113,48 @@ def test_a_batch_may_take_longer_than_an_application_may(
                 assert live.failure is None
         databases.stream()
         assert databases.rows("a", "SELECT v FROM small") == [(3,), (3,)]
+
+
+def test_a_slot_waits_for_transactions_for_longer_than_an_application_may(
+    source_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    with following(source_server, target_server, tmp_path, tables="small: a\n") as databases:
+        databases.execute("CREATE SCHEMA odd", "CREATE TABLE small (id int PRIMARY KEY, v int)")
+        for dsn in (databases.source, databases.targets["a"]):
+            limit(dsn, lock_timeout="200ms")
+        verbs = Verbs(databases.path, dict(os.environ))
+        with writing(databases.source):
+            verbs("prepare")
+        with writing(databases.source):
+            verbs("copy")
+        with verbs.stream(databases.source), writing(databases.targets["a"]):
+            verbs("cutover", "--yes")
+
+
+def test_a_target_that_lets_applications_only_read_is_followed_but_not_moved_to(
+    source_server: Server, target_server: Server, tmp_path: Path
+) -> None:
+    """So nobody writes there too early."""
+    with following(source_server, target_server, tmp_path, tables="small: a\n") as databases:
+        databases.execute("CREATE SCHEMA odd", "CREATE TABLE small (id int PRIMARY KEY, v int)")
+        databases.prepare()
+        databases.execute("INSERT INTO small VALUES (1)")
+        limit(databases.targets["a"], default_transaction_read_only="on")
+        verbs = Verbs(databases.path, dict(os.environ))
+        verbs("copy")
+        databases.execute("INSERT INTO small VALUES (2)")
+        with verbs.stream(databases.source):
+            verbs("validate")
+            verbs.refused(
+                "cutover",
+                "--yes",
+                code=4,
+                says="service a: takes writes: default_transaction_read_only is on",
+                hint="RESET",
+            )
+        assert databases.rows("a", "SELECT id FROM small ORDER BY id") == [(1,), (2,)]
+        verbs("abort", "--yes")
+        assert databases.rows("a", "SELECT to_regclass('small')") == [(None,)]
 
 
 def test_a_stream_that_may_not_stage_rows_is_told_so_when_it_begins(
