@@ -42,14 +42,15 @@ LATE_S = 15.0
 class ServiceStatus:
     """One service; `lag_s` is the age of the last change applied, 0 if nothing waits.
 
-    Of one that is away, `lag_bytes` is what the source's slot keeps for all.
+    Of one that is away, `lag_bytes` is what the source's slot keeps for all; None is what
+    only its database knows.
     """
 
     phase: str
     lag_bytes: int
-    lag_s: float
+    lag_s: float | None
     tables: int
-    copied: int
+    copied: int | None
     epoch: int
     away: str = ""  # why its database cannot be reached, by us or by the stream
     away_s: float | None = None  # for how long the stream has gone on without it
@@ -178,7 +179,8 @@ def _service(split: Split, source: Connection, service: str, phase: Phase) -> Se
         target = connect(split.dsn(service), name="dbsplit status")
     except NotReady as error:
         lag = _kept(source, split.name)
-        return ServiceStatus(phase.value, lag, 0.0, len(routes), 0, epoch, str(error), silent=True)
+        why = str(error)
+        return ServiceStatus(phase.value, lag, None, len(routes), None, epoch, why, silent=True)
     try:
         with target:
             locked = shut(target, age_s=MOMENT_S)

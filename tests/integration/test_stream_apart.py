@@ -176,6 +176,19 @@ def test_a_follower_that_is_away_does_not_stop_the_others(databases: Following) 
     is_equal(databases)
 
 
+def test_what_only_a_database_that_is_away_knows_is_told_to_be_unknown(
+    databases: Following,
+) -> None:
+    verbs = Verbs(databases.path, {})
+    with away(databases, "a"):
+        told = verbs.json("status")["services"]
+        shown = verbs("status").out
+    assert (told["a"]["tables"], told["a"]["copied"], told["a"]["lag_s"]) == (1, None, None)
+    assert (told["b"]["tables"], told["b"]["copied"], told["b"]["lag_s"]) == (1, 1, 0.0)
+    assert re.search(r"^ a +following +1 +unknown +[\d,]+ +unknown *$", shown, re.MULTILINE), shown
+    assert verbs.json("status")["services"]["a"]["copied"] == 1
+
+
 def test_nobody_is_away_for_ever(databases: Following, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cdc.reader, "AWAY_S_MAX", 1.0)
     with databases.live() as live, away(databases, "a"):

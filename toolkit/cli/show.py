@@ -20,9 +20,8 @@ def status_text(status: Status) -> str:
     """The status as a table and the gates below it."""
     table = Table("service", "phase", "tables", "copied", "lag bytes", "lag s", box=None)
     for name, one in status.services.items():
-        table.add_row(
-            name, one.phase, str(one.tables), str(one.copied), f"{one.lag_bytes:,}", f"{one.lag_s}"
-        )
+        copied, lag_s = (_known(value) for value in (one.copied, one.lag_s))
+        table.add_row(name, one.phase, str(one.tables), copied, f"{one.lag_bytes:,}", lag_s)
     lines = [
         f"split {status.split}: {status.phase}; stream "
         + ("live" if status.stream.get("live") else "not running"),
@@ -44,6 +43,10 @@ def status_text(status: Status) -> str:
         for g in status.gates
     ]
     return "\n".join(lines)
+
+
+def _known(value: float | None) -> str:
+    return "unknown" if value is None else str(value)
 
 
 def _behind_lines(status: Status) -> Iterator[str]:
