@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from plans.findings import Finding, Severity, place_of, sentences
+from plans.printable import printable, printable_lines
 from plans.sarif import relative_to, sarif
 
 Format = Literal["text", "json", "github", "sarif"]
@@ -45,7 +46,7 @@ def _text(findings: Sequence[Finding]) -> str:
         for severity in Severity
         if (count := sum(one.severity is severity for one in findings))
     ]
-    return "\n".join([*blocks, ", ".join(counts) or "nothing found"])
+    return printable_lines("\n".join([*blocks, ", ".join(counts) or "nothing found"]))
 
 
 _GITHUB = {Severity.BLOCKER: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
@@ -63,14 +64,17 @@ def _github(one: Finding, root: Path | None) -> str:
 
 
 def github_command(level: str, properties: Mapping[str, str], message: str) -> str:
-    """A workflow command of GitHub Actions; its documentation has the escapes."""
+    """A workflow command of GitHub Actions; its documentation has the escapes.
+
+    What is no visible character comes as its escape: the runner shows it in its log.
+    """
     # In properties ':' and ',' separate, so they are escaped there too.
     head = ",".join(
-        f"{key}={_percent(value).replace(':', '%3A').replace(',', '%2C')}"
+        f"{key}={_percent(printable(value)).replace(':', '%3A').replace(',', '%2C')}"
         for key, value in properties.items()
     )
     return f"::{level} {head}::{_percent(message)}"
 
 
 def _percent(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable_lines(text).replace("%", "%25").replace("\n", "%0A")

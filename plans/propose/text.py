@@ -9,9 +9,10 @@ from typing import Final
 from plans.findings import Finding
 from plans.names import slug
 from plans.plan_schema import SCHEMA_FILE
+from plans.printable import printable
 from plans.propose.draft import Draft, TableDraft
 from plans.propose.tally import Amount, rate
-from plans.propose.yaml_text import WIDTH, block, comment, flow, printable, scalar
+from plans.propose.yaml_text import WIDTH, block, comment, flow, scalar
 from plans.usage.model import Origin
 
 # The header is read by people; --json has all.

@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from plans.printable import printable
+
 WIDTH: Final = 100
 
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*", re.ASCII)
@@ -53,11 +55,7 @@ def comment(text: str, indent: int, hanging: int = 0) -> Iterator[str]:
     """A comment, wrapped; `hanging` is how much further its later lines are indented."""
     pad = " " * indent + "# "
     yield from textwrap.wrap(
+        # printable(): nothing ends the comment's line, or is not allowed in YAML.
         printable(text), WIDTH, initial_indent=pad, subsequent_indent=pad + " " * hanging,
         break_long_words=False, break_on_hyphens=False,
     ) or [pad.rstrip()]  # fmt: skip
-
-
-def printable(text: str) -> str:
-    """The text without what would end a comment's line, or isn't allowed in YAML."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

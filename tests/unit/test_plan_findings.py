@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from plans import check
 from plans.finding_codes import CODES, table
 from plans.findings import Finding, Severity, has_blocker, ordered
 from plans.findings_written import render_findings
+from plans.printable import printable_lines
 from plans.sarif import repository_of
 
 NOTE = Finding(Severity.NOTE, "list", "odd", "plan.yaml:9:1", "2 rows")
@@ -132,3 +134,19 @@ def test_every_code_of_the_source_is_explained() -> None:
 
 def test_every_code_is_in_the_runbook() -> None:
     assert table() in RUNBOOK.read_text(), "run python -m plans.finding_codes, and put it there"
+
+
+def test_what_users_named_commands_no_terminal_and_no_runner() -> None:
+    one = replace(BLOCKER, object="\x1b]0;x\x07", message="ends\n::error ::\u202eplanted 5%")
+    text = render_findings([one], "text")
+    assert r"\x1b]0;x\x07" in text
+    assert "\n  \\x3a:error ::\\u202eplanted 5%" in text
+    (line,) = render_findings([one], "github").splitlines()
+    assert r"\x1b]0;x\x07" in line
+    assert r"%0A\x3a:error ::\u202eplanted 5%25" in line
+
+
+def test_what_is_printable_stays_so_when_it_is_asked_for_twice() -> None:
+    once = printable_lines("\tplain é\n \t::error ::a ##[group] \x00\u2028")
+    assert once == "\tplain é\n \t\\x3a:error ::a \\x23#[group] \\x00\\u2028"
+    assert printable_lines(once) == once

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plans.printable import printable
 from toolkit.cli.options import JSON, READERS, require_dsn
 from toolkit.cli.scoping import NO_ROWS, scope_of, scope_options, scope_text
 from toolkit.cli.talk import Talk, told
@@ -136,8 +137,7 @@ def _tell(talk: Talk, compared: Compared, wish: Wish) -> None:
 def _text(compared: Compared, wish: Wish) -> str:
     from toolkit.cli.show import validation_text  # rich takes longer to load than most tables
 
-    lines = [validation_text(compared.tables) + scope_text(wish.scope.words)]
-    lines += [
+    lines = [
         f"{one.table}.{one.column} is {one.left} on the left and {one.right} on the right:"
         f" compared as {one.compared_as}"
         for one in compared.unlike_types
@@ -145,7 +145,8 @@ def _text(compared: Compared, wish: Wish) -> str:
     if compared.left_out:
         names = ", ".join(map(str, compared.left_out))
         lines.append(f"Not compared, since their rows are in other databases: {names}")
-    text = "\n".join(lines)
+    text = validation_text(compared.tables) + scope_text(wish.scope.words)
+    text = "\n".join([text, *map(printable, lines)])
     if not any(one.rows for one in compared.tables):
         text += NO_ROWS
     return text

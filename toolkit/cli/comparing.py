@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from plans.printable import printable
 from plans.routes import Route
 from toolkit.cli.talk import Talk
 
@@ -31,7 +32,7 @@ def comparison_reporter(
         TextColumn("{task.completed:,} of ~{task.total:,} rows"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[found]}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, markup=False, emoji=False),
     ) as bars:
         bar = bars.add_task("compare", total=sum(estimated.values()), found="")
         done: dict[str, int] = {}
@@ -70,5 +71,6 @@ def repair_text(repaired: Mapping[str, Any] | None) -> str:
     for route, one in repaired["routes"].items():
         if one["left"]:
             reasons = "; ".join(one["reasons"])
-            lines.append(f"\n{route}: {one['left']:,} rows were left as they were: {reasons}")
+            left = f"{one['left']:,} rows were left as they were"
+            lines.append("\n" + printable(f"{route}: {left}: {reasons}"))
     return "".join(lines)

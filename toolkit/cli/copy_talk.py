@@ -18,6 +18,7 @@ from cdc.copy_pace import (
     Report,
     ThrottleProgress,
 )
+from plans.printable import printable_lines
 from plans.routes import Route
 from toolkit.cli.talk import Talk
 
@@ -43,7 +44,7 @@ def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Report]:
         BarColumn(),
         TextColumn("{task.completed:,} of ~{task.total:,} rows"),
         TextColumn("{task.fields[left]}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, markup=False, emoji=False),
     ) as bars:
         total = sum(max(route.source.rows_estimated, 1) for route in routes)
         every = bars.add_task("copy", total=total, left="")
@@ -55,7 +56,7 @@ def copy_reporter(talk: Talk, routes: Sequence[Route]) -> Iterator[Report]:
                     bars.update(every, left=f"{progress.behind_bytes:,} bytes of log to apply")
                     return
                 if isinstance(progress, ThrottleProgress):
-                    bars.console.print(_throttled(progress))
+                    bars.console.print(printable_lines(_throttled(progress)))
                     return
                 if isinstance(progress, CopyProgress):
                     rows[progress.route.id] = progress.rows

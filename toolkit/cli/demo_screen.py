@@ -41,6 +41,8 @@ def show_demo(
     # The first signal ends the demo, and none after it keeps it from cleaning up.
     with interrupted_by(*_ENDING, first=_ignore_signals), _screen(talk) as tell:
         outcome = run_demo(options, tell)
+    if not talk.as_json:
+        click.echo(_headline(outcome))
     talk.result(outcome.result(), _summary(outcome))
     return outcome.facts.ok
 
@@ -221,7 +223,7 @@ def _summary(outcome: Outcome) -> str:
         ("report", facts["report"]),
     ]
     width = max(len(name) for name, _ in rows)
-    lines = [_headline(outcome), ""]
+    lines = [""]
     lines += [f"{name:<{width}}  {value}" for name, value in rows]
     lines += [f"  {fault}" for fault in facts["faults"]]
     if outcome.stop_commands:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from plans.findings import Severity, has_blocker
+from plans.printable import printable
 from toolkit.explain.crossings import Crossing, Sort
 from toolkit.explain.outlook import Outlook
 from toolkit.explain.predictions import Predicted, about
@@ -61,16 +62,17 @@ def explanation_text(
     outlook: Outlook, stages: Sequence[Stage], crossings: Sequence[Crossing], *, with_sql: bool
 ) -> str:
     """The same for a person."""
-    lines = [_opening(outlook)]
+    lines = [printable(_opening(outlook))]
     for number, stage in enumerate(stages, 1):
-        lines += ["", *_stage(number, stage, str(outlook.split.plan.path), with_sql=with_sql)]
-    lines += ["", "What crosses", *_crosses(crossings)]
+        lines += ["", *map(printable, _stage(number, stage, str(outlook.split.plan.path)))]
+        lines += _statements(stage) if with_sql else []
+    after = ["", "What crosses", *_crosses(crossings)]
     if left := list(_left_out(outlook)):
-        lines += ["", "Left out", *left]
-    lines += ["", "Not reversible", *(f"  {one}" for one in not_reversible(outlook))]
+        after += ["", "Left out", *left]
+    after += ["", "Not reversible", *(f"  {one}" for one in not_reversible(outlook))]
     if outlook.unknown:
-        lines += ["", "Not known", *(f"  {one}" for one in outlook.unknown)]
-    lines += ["", _findings(outlook)]
+        after += ["", "Not known", *(f"  {one}" for one in outlook.unknown)]
+    lines += map(printable, [*after, "", *_findings(outlook)])
     return "\n".join(lines)
 
 
@@ -83,7 +85,7 @@ def _opening(outlook: Outlook) -> str:
     )
 
 
-def _stage(number: int, stage: Stage, plan: str, *, with_sql: bool) -> Iterator[str]:
+def _stage(number: int, stage: Stage, plan: str) -> Iterator[str]:
     runs = "" if stage.until is None else ", by dbsplit run"
     if stage.until:
         runs += f" --until {stage.until}"
@@ -94,8 +96,6 @@ def _stage(number: int, stage: Stage, plan: str, *, with_sql: bool) -> Iterator[
         yield f"   {predicted}"
     yield from (f"   not known: {one}" for one in stage.unknown)
     yield from _details(stage.details)
-    if with_sql:
-        yield from _statements(stage)
 
 
 def _predicted(one: Predicted) -> str:
@@ -124,7 +124,7 @@ def _details(details: Sequence[Detail]) -> Iterator[str]:
 
 def _statements(stage: Stage) -> Iterator[str]:
     for (where, about_), some in groupby(stage.statements, key=lambda s: (s.where, s.about)):
-        yield f"   -- {stage.name}, {where}{f': {about_}' if about_ else ''}"
+        yield printable(f"   -- {stage.name}, {where}{f': {about_}' if about_ else ''}")
         for statement in some:
             text = statement.sql.rstrip()
             yield from (f"   {line}" for line in text.splitlines())
@@ -156,18 +156,16 @@ def _left_out(outlook: Outlook) -> Iterator[str]:
             yield f"  {service}: {one.object}: {one.reason}"
 
 
-def _findings(outlook: Outlook) -> str:
+def _findings(outlook: Outlook) -> Iterator[str]:
     counts = [
         many(number, severity.value, f"{severity.value}s")
         for severity in Severity
         if (number := sum(one.severity is severity for one in outlook.findings))
     ]
     if not counts:
-        return "plan check found nothing"
-    blockers = [
-        f"\n  {one.place}: {one.object}: {one.message}"
-        for one in outlook.findings
-        if one.severity is Severity.BLOCKER
-    ]
-    path = outlook.split.plan.path
-    return f"{', '.join(counts)}: see dbsplit plan check {path}{''.join(blockers)}"
+        yield "plan check found nothing"
+        return
+    yield f"{', '.join(counts)}: see dbsplit plan check {outlook.split.plan.path}"
+    for one in outlook.findings:
+        if one.severity is Severity.BLOCKER:
+            yield f"  {one.place}: {one.object}: {one.message}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import click
-
 from plans.lists import run_lists
 from plans.load import Plan
+from plans.printable import printable
 
 
 def read_lists(plan: Plan, *, source_only: bool) -> list[dict[str, Any]]:
@@ -21,14 +21,19 @@ def read_lists(plan: Plan, *, source_only: bool) -> list[dict[str, Any]]:
     ]
 
 
-def print_lists(lists: list[dict[str, Any]]) -> None:
-    """The same for a person."""
+def lists_text(lists: Sequence[Mapping[str, Any]]) -> str:
+    """The same for a person; "" without lists."""
+    lines: list[str] = []
     for one in lists:
         said = one["error"] or f"{one['total']} rows"
-        click.echo(f"\n{one['name']} ({one['on']}): {said}. {one['reason']}".rstrip())
+        lines += ["", printable(f"{one['name']} ({one['on']}): {said}. {one['reason']}".rstrip())]
         if one["rows"]:
-            click.echo("  " + " | ".join(one["columns"]))
-        for row in one["rows"]:
-            click.echo("  " + " | ".join("" if value is None else value for value in row))
+            lines.append(_row(one["columns"]))
+        lines += map(_row, one["rows"])
         if one["total"] > len(one["rows"]):
-            click.echo(f"  … and {one['total'] - len(one['rows'])} more")
+            lines.append(f"  … and {one['total'] - len(one['rows'])} more")
+    return "\n".join(lines)
+
+
+def _row(values: Iterable[str | None]) -> str:
+    return "  " + " | ".join("" if value is None else printable(value) for value in values)

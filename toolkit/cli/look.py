@@ -31,6 +31,7 @@ def doctor(plan: Path, *, as_json: bool) -> None:
     """
     with told(as_json=as_json) as talk:
         from plans.load import load_plan
+        from plans.printable import printable
         from toolkit.doctor import examine
         from toolkit.need import missing_error
 
@@ -44,7 +45,7 @@ def doctor(plan: Path, *, as_json: bool) -> None:
         failed = missing_error(missing)
         told_too = {"error": str(failed), "hint": failed.hint, "exit_code": failed.exit_code}
         result = {"ok": not missing, "needs": [n.as_dict() for n in needs]}
-        talk.result(result | (told_too if missing else {}), "\n".join(lines))
+        talk.result(result | (told_too if missing else {}), "\n".join(map(printable, lines)))
         if missing:
             sys.exit(failed.exit_code)
 

@@ -113,6 +113,7 @@ def _move(
     rehearse: bool,
 ) -> None:
     from plans.errors import Halted, SplitError
+    from plans.printable import printable
     from toolkit.cutover import dry_run as look
     from toolkit.cutover import move
     from toolkit.opened import open_split
@@ -144,5 +145,5 @@ def _move(
             for g in moved.gates
         ]
         meanwhile = [f"warning: {one}" for one in moved.refused_meanwhile]
-        text = "\n".join([*gates, *meanwhile])
+        text = "\n".join(map(printable, [*gates, *meanwhile]))
     talk.result(moved.as_dict(), text)

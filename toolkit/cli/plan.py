@@ -118,7 +118,7 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
         from plans.load import Targets, load_plan
         from plans.problems import PlanProblems
         from plans.sarif import repository_of
-        from toolkit.cli.lists import print_lists, read_lists
+        from toolkit.cli.lists import lists_text, read_lists
 
         try:
             loaded = load_plan(plan, os.environ, targets=Targets.IF_SET)
@@ -138,7 +138,7 @@ def plan_check(plan: Path, form: str, *, as_json: bool) -> None:
         else:
             click.echo(render_findings(findings, form, repository_of(plan)))  # type: ignore[arg-type]
             if form == "text":
-                print_lists(lists)
+                talk.show(lists_text(lists))
         if has_blocker(findings):
             sys.exit(3)
 
@@ -292,6 +292,7 @@ def plan_render(plan: Path, directory: Path, *, as_json: bool, force: bool) -> N
     cd schemas && alembic -n crm upgrade head --sql
     """
     with told(as_json=as_json) as talk:
+        from plans.printable import printable
         from toolkit.rendering.tree import render_plan, write
 
         rendering = render_plan(plan)
@@ -309,7 +310,10 @@ def plan_render(plan: Path, directory: Path, *, as_json: bool, force: bool) -> N
             + f"; left out: {len(tree.left_out)}"
             for tree in rendering.services
         ]
-        talk.result(result, "\n".join([*lines, f"{len(rendering.files)} files in {directory}"]))
+        talk.result(
+            result,
+            "\n".join([*map(printable, lines), f"{len(rendering.files)} files in {directory}"]),
+        )
 
 
 @plan_group.command("queries")

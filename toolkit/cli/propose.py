@@ -132,21 +132,20 @@ def _shown(output: str) -> str:
 
 def _tell(talk: Talk, proposal: Proposal) -> None:
     from plans.findings import Severity
-    from plans.propose.yaml_text import printable
 
     for note in proposal.draft.notes:
-        talk.line("evidence", printable(note))
+        talk.line("evidence", note)
     for table, what in proposal.draft.contradictions:
-        talk.line("warning", printable(f"{table}: {what}"))
+        talk.line("warning", f"{table}: {what}")
     decide = proposal.draft.decide
     for about, what in decide[:SHOWN_MAX]:
-        talk.line("decide", printable(f"{about}: {what}"))
+        talk.line("decide", f"{about}: {what}")
     if len(decide) > SHOWN_MAX:
         talk.line("decide", f"{len(decide) - SHOWN_MAX} more; --json has them all")
     for one in proposal.findings:
         if one.severity is Severity.BLOCKER:
             said = f"{one.place}: {one.object}: {one.message}; {one.remedy}"
-            talk.line("blocker", printable(said))
+            talk.line("blocker", said)
 
 
 def _summary(proposal: Proposal, output: str) -> str:

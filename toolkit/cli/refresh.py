@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from plans.printable import printable
 from toolkit.refresh import Refreshed
 from toolkit.refresh_edits import Answers
 
@@ -45,4 +46,4 @@ def refreshed_text(outcome: str, done: Refreshed, plan: Path) -> str:
         f"refresh {plan} --owner {name}=SERVICE`, or =drop"
         for name in done.unassigned
     ]
-    return "\n".join([*lines, outcome])
+    return "\n".join([*map(printable, lines), outcome])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from plans.printable import printable
+
 if TYPE_CHECKING:
     from toolkit.rules import Chosen
     from validators.rules.rule import RuleResult
@@ -76,7 +78,7 @@ def rules_text(results: Sequence[RuleResult]) -> str:
         if one.outcome != "passed":
             lines.append(_line(one))
             lines += [f"    {text}" for text in one.shown[:_EXAMPLES_SHOWN]]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def broken_text(results: Sequence[RuleResult], *, equal: bool) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from plans.printable import printable
+
 if TYPE_CHECKING:
     from validators.scope import Scope
 
@@ -52,7 +54,7 @@ NO_ROWS = "\nNo rows were compared, which proves nothing: is it the right databa
 
 def scope_text(words: str) -> str:
     """What has to be said where a part was compared."""
-    return f"\nCompared: {words}. The other rows were not looked at." if words else ""
+    return f"\nCompared: {printable(words)}. The other rows were not looked at." if words else ""
 
 
 def _since(text: str) -> tuple[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from plans.printable import printable
 from toolkit.slot_health import duration
 
 if TYPE_CHECKING:
@@ -18,14 +19,21 @@ if TYPE_CHECKING:
 
 def status_text(status: Status) -> str:
     """The status as a table and the gates below it."""
-    table = Table("service", "phase", "tables", "copied", "lag bytes", "lag s", box=None)
-    for name, one in status.services.items():
-        copied, lag_s = (_known(value) for value in (one.copied, one.lag_s))
-        table.add_row(name, one.phase, str(one.tables), copied, f"{one.lag_bytes:,}", lag_s)
+    heads = ("service", "phase", "tables", "copied", "lag bytes", "lag s")
+    rows = [
+        (
+            name,
+            one.phase,
+            str(one.tables),
+            _known(one.copied),
+            f"{one.lag_bytes:,}",
+            _known(one.lag_s),
+        )
+        for name, one in status.services.items()
+    ]
+    live = "live" if status.stream.get("live") else "not running"
+    head = f"split {status.split}: {status.phase}; stream {live}"
     lines = [
-        f"split {status.split}: {status.phase}; stream "
-        + ("live" if status.stream.get("live") else "not running"),
-        _render(table),
         *_behind_lines(status),
         *_copy_lines(status.copy),
         *(
@@ -42,7 +50,7 @@ def status_text(status: Status) -> str:
         + ("" if g.ok else f" → {g.remedy}")
         for g in status.gates
     ]
-    return "\n".join(lines)
+    return "\n".join([printable(head), _table(heads, rows), *map(printable, lines)])
 
 
 def _known(value: float | None) -> str:
@@ -91,9 +99,9 @@ def _copy_lines(copy: Mapping[str, Any]) -> Iterator[str]:
 
 def validation_text(results: Sequence[TableResult]) -> str:
     """The comparison as a table, and the first differences below it."""
-    table = Table("service", "table", "rows", "missing", "extra", "different", "state", box=None)
-    for one in results:
-        table.add_row(
+    heads = ("service", "table", "rows", "missing", "extra", "different", "state")
+    rows = [
+        (
             one.service,
             str(one.table),
             f"{one.rows:,}",
@@ -102,7 +110,9 @@ def validation_text(results: Sequence[TableResult]) -> str:
             str(one.different),
             one.state,
         )
-    lines = [_render(table)]
+        for one in results
+    ]
+    lines = []
     for position in dict.fromkeys(one.position for one in results if one.position):
         some = sum(one.position == position for one in results)
         lines.append(f"{some} tables were read as of one position on both sides: {position}")
@@ -113,7 +123,7 @@ def validation_text(results: Sequence[TableResult]) -> str:
             key = ", ".join("NULL" if part is None else part for part in difference.key)
             whose = f"{one.service} {one.table} ({key or 'no key'})".lstrip()
             lines.append(f"{whose} {difference.how}{difference.told('here', 'there')}")
-    return "\n".join(lines)
+    return "\n".join([_table(heads, rows), *map(printable, lines)])
 
 
 def orphans_text(results: Sequence[OrphanResult]) -> str:
@@ -123,12 +133,17 @@ def orphans_text(results: Sequence[OrphanResult]) -> str:
         keys = "; ".join(", ".join(str(part) for part in key) for key in one.sample[:5])
         said = f"{one.orphans:,} orphans" if one.state == "checked" else f"unverified: {one.reason}"
         of = f"{one.service} {one.foreign_key} → {one.references}"
-        lines.append(f"\n{of}: {said}" + (f", such as {keys}" if keys else ""))
+        said += f", such as {keys}" if keys else ""
+        lines.append("\n" + printable(f"{of}: {said}"))
     return "".join(lines)
 
 
-def _render(table: Table) -> str:
-    console = Console(width=140, no_color=True, highlight=False)
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    table = Table(*heads, box=None)
+    for row in rows:
+        table.add_row(*map(printable, row))
+    # A name may look like rich's markup, or like a name of an emoji.
+    console = Console(width=140, no_color=True, highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         console.print(table)
     return captured.get().rstrip()

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from plans.errors import SplitError
+from plans.printable import printable, printable_lines
 from toolkit.cli.signals import interrupted_by
 
 REPORT_S = 2.0
@@ -54,12 +55,13 @@ class Talk:
             self.say(step, details)
 
     def line(self, head: str, text: str) -> None:
-        """A line of talk for a person."""
-        click.echo(f"{click.style(head, bold=True)}  {text}".rstrip(), err=True)
+        """A line of talk for a person; `head` is a word of ours."""
+        said = printable_lines(printable(text))
+        click.echo(f"{click.style(head, bold=True)}  {said}".rstrip(), err=True)
 
     def ask(self, *, yes: bool, question: str) -> None:
         """Ask a person, and end the verb at no; a script that calls it has decided already."""
-        if yes or not sys.stdin.isatty() or click.confirm(question, err=True):
+        if yes or not sys.stdin.isatty() or click.confirm(printable(question), err=True):
             return
         click.echo("nothing was changed", err=True)
         if self.as_json:
@@ -70,8 +72,13 @@ class Talk:
         """The verb's outcome."""
         if self.as_json:
             click.echo(json.dumps(result, default=str))
-        elif text:
-            click.echo(text)
+        else:
+            self.show(text)
+
+    def show(self, text: str) -> None:
+        """Say the outcome, or more of it, to a person; nothing of it commands a terminal."""
+        if text:
+            click.echo(printable_lines(text))
 
 
 @contextmanager
@@ -150,9 +157,13 @@ def say_failed(error: str, hint: str, exit_code: int, **result: Any) -> None:  #
 def _fail(error: SplitError, *, as_json: bool) -> None:
     if as_json:
         say_failed(str(error), error.hint, error.exit_code, **error.result)
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error}", err=True)
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {_shown(error)}", err=True)
     if error.hint:
-        click.echo(f"{click.style('Hint:', fg='yellow')} {error.hint}", err=True)
+        click.echo(f"{click.style('Hint:', fg='yellow')} {_shown(error.hint)}", err=True)
+
+
+def _shown(said: object) -> str:
+    return printable_lines(str(said))
 
 
 def _in_words(details: Mapping[str, Any]) -> str:

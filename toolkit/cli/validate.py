@@ -162,21 +162,24 @@ def compare_split(
 
 def tell(talk: Talk, validated: Validated) -> None:
     """Say what was found; ends with exit code 5 if rows differ, could not be told, or none is."""
+    talk.result(validated.as_dict(), "" if talk.as_json else _text(validated))
+    if any(rule.counts for rule in validated.rules):
+        talk.line("rules", broken_text(validated.rules, equal=validated.equal))
+    if not validated.consistent:
+        sys.exit(5)
+
+
+def _text(validated: Validated) -> str:
     from toolkit.cli.comparing import repair_text
-    from toolkit.cli.lists import print_lists
+    from toolkit.cli.lists import lists_text
     from toolkit.cli.show import orphans_text, validation_text
 
     text = validation_text(validated.results) + scope_text(validated.scope)
     text += NO_ROWS if validated.met_nothing else ""
     text += repair_text(validated.repaired) + orphans_text(validated.orphans)
     text += rules_text(validated.rules)
-    talk.result(validated.as_dict(), text)
-    if not talk.as_json:
-        print_lists([dict(one) for one in validated.lists])
-    if any(rule.counts for rule in validated.rules):
-        talk.line("rules", broken_text(validated.rules, equal=validated.equal))
-    if not validated.consistent:
-        sys.exit(5)
+    lists = lists_text(validated.lists)
+    return f"{text}\n{lists}" if lists else text
 
 
 def _require_meant(options: Mapping[str, Any]) -> None:
