@@ -96,14 +96,20 @@ def count(leader: Rows, follower: Rows) -> Counts:
 def readings(found: Iterable[tuple[Key, int, int, int]]) -> dict[Key, Reading]:
     """What one side has of each key, from row hashes, their counts and versions."""
     gathered: dict[Key, Reading] = {}
+    several: dict[Key, tuple[Counter[int], list[int]]] = {}
     for key, hashed, rows, version in found:
         # Nearly every key has one row, and there may be a million of them.
-        known = gathered.get(key)
-        gathered[key] = (
-            Reading(((hashed, rows),), version)
-            if known is None
-            else Reading(_with(known.rows, hashed, rows), known.version + version)
-        )
+        if (known := gathered.get(key)) is None:
+            gathered[key] = Reading(((hashed, rows),), version)
+            continue
+        # But a column that is no key may have one value in a million rows.
+        if key not in several:
+            several[key] = Counter(dict(known.rows)), [known.version]
+        counts, versions = several[key]
+        counts[hashed] += rows
+        versions.append(version)
+    for key, (counts, versions) in several.items():
+        gathered[key] = Reading(tuple(sorted(counts.items())), sum(versions))
     return gathered
 
 
@@ -112,9 +118,3 @@ def share(new: dict[Key, Reading], known: Mapping[Key, Reading]) -> None:
     for key, reading in new.items():
         if (before := known.get(key)) == reading and before is not None:
             new[key] = before
-
-
-def _with(known: Rows, hashed: int, rows: int) -> Rows:
-    counts = Counter(dict(known))
-    counts[hashed] += rows
-    return tuple(sorted(counts.items()))

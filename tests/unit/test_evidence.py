@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from validators.evidence import (
@@ -16,6 +18,8 @@ from validators.evidence import (
     share,
 )
 from validators.sides import Key
+
+LINEAR_S_MAX = 2.0  # quadratic it takes some twenty
 
 OLD = Reading(((1, 1),), version=10)
 NEW = Reading(((2, 1),), version=11)
@@ -81,6 +85,14 @@ def test_rows_of_one_key_are_gathered() -> None:
         ("a",): Reading(((1, 1), (2, 5)), version=13),
         ("b",): Reading(((9, 1),), version=6),
     }
+
+
+def test_many_rows_of_one_key_are_gathered_in_a_moment() -> None:
+    began = time.monotonic()
+    (reading,) = readings((("a",), n % 10_000, 1, 1) for n in range(20_000, 0, -1)).values()
+    assert time.monotonic() - began < LINEAR_S_MAX
+    assert reading.version == 20_000
+    assert reading.rows == tuple((n, 2) for n in range(10_000))
 
 
 def test_what_is_as_it_was_is_held_once() -> None:
