@@ -87,26 +87,46 @@ def _found(
 ) -> list[tuple[Any, ...]]:
     try:
         rows = read_rows(connection, side.schemas, query(keys), parameters(keys), planner=planner)
-    except psycopg.errors.UntranslatableCharacter:
-        if len(keys) > 1:
-            middle = len(keys) // 2
-            return [
-                *_found(connection, side, keys[:middle], query, planner),
-                *_found(connection, side, keys[middle:], query, planner),
-            ]
-        if _can_be_written(connection, keys[0]):
+    except (psycopg.DataError, psycopg.errors.CheckViolation):
+        possible = _possible(connection, side, keys)
+        if len(possible) == len(keys):
             raise
-        return []  # in this encoding no row can have it
+        return _found(connection, side, possible, query, planner) if possible else []
     return [(keys[number - 1], *rest) for number, *rest in rows]
 
 
-def _can_be_written(connection: Connection, key: Key) -> bool:
-    """Whether the server's encoding has all characters of a key."""
+def _possible(connection: Connection, side: Side, keys: Sequence[Key]) -> list[Key]:
+    """Those of the keys that a row of this side can have.
+
+    Others have a label that the side's enum has not, a value that its domain refuses, or
+    a character that its encoding has not: no row there has them.
+    """
+    refused = [
+        _refused(connection, side, column, list({key[n] for key in keys} - {None}))
+        for n, column in enumerate(side.key)
+    ]
+    return [
+        key
+        for key in keys
+        if not any(part in some for part, some in zip(key, refused, strict=False))
+    ]
+
+
+def _refused(
+    connection: Connection, side: Side, column: KeyColumn, values: Sequence[str | None]
+) -> frozenset[str | None]:
+    """The values that are none of the column's type."""
+    query = sql.SQL("SELECT count(k.c::{}) FROM unnest($1::text[]) AS k(c)")
     try:
-        read_rows(connection, (), sql.SQL("SELECT $1::text[]").format(), [list(key)])
-    except psycopg.errors.UntranslatableCharacter:
-        return False
-    return True
+        read_rows(connection, side.schemas, query.format(trusted(column.type)), [list(values)])
+    except (psycopg.DataError, psycopg.errors.CheckViolation):
+        if len(values) == 1:
+            return frozenset(values)
+        middle = len(values) // 2
+        return _refused(connection, side, column, values[:middle]) | _refused(
+            connection, side, column, values[middle:]
+        )
+    return frozenset()
 
 
 def alike(keys: Sequence[Key]) -> list[Sequence[Key]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -325,3 +326,27 @@ def test_what_is_altered_while_it_is_compared_is_not_proven(bench: Bench, change
     wish = Wish(tables=("t",), settle_s=0)
     (one,) = compare_databases(bench.source_dsn, bench.target_dsn, wish, alter).tables
     assert (one.state, one.reason) == ("unverified", ALTERED)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "CREATE TYPE public.kind AS ENUM ('a', 'b')",
+        "CREATE DOMAIN public.kind AS text CHECK (VALUE IN ('a', 'b'))",
+    ],
+)
+def test_a_key_that_the_other_side_could_not_have_is_missing_there(
+    bench: Bench, kind: LiteralString
+) -> None:
+    bench.both(kind, "CREATE TABLE public.kinds (kind public.kind, n int, PRIMARY KEY (kind, n))")
+    bench.both("INSERT INTO public.kinds SELECT 'a', i FROM generate_series(1, 300) AS i")
+    if "ENUM" in kind:
+        bench.source("ALTER TYPE public.kind ADD VALUE 'c'")
+    else:
+        bench.source("ALTER DOMAIN public.kind DROP CONSTRAINT kind_check")
+    bench.source("INSERT INTO public.kinds SELECT 'c', i FROM generate_series(1, 50) AS i")
+    bench.source("DELETE FROM public.kinds WHERE n = 7 AND kind = 'a'")
+    one = result(bench, "kinds")
+    assert one.state == "different", one.reason
+    assert (one.missing, one.extra, one.different) == (50, 1, 0)
+    assert ("c", "1") in [difference.key for difference in one.differences]
