@@ -30,6 +30,7 @@ from cdc.parts import NO_ROWS, Announcement, Item, Part
 from cdc.past import PastShape
 from cdc.pgoutput import BEGIN_FIELDS, COMMIT_FIELDS, Event, Message, Origin, Truncate, decode
 from cdc.progress import Counters, Reached
+from cdc.relations import NewPartition
 from cdc.replication import Keepalive
 from cdc.row_messages import rearranged
 from cdc.writer import Batch, Writer
@@ -61,6 +62,7 @@ class _Rows:
 
     name: TableName
     root: TableName
+    is_new: bool  # a partition that the follower does not have yet
     to: tuple[Destination, ...]
     order: tuple[int | bytes, ...] | None  # of the values in the stage; None if they come so
     trusted: bool  # old rows tell what is needed
@@ -198,6 +200,8 @@ class Applier:
             if self._at >= to.horizon.value  # else it is in the copy
             and not (self._is_rewritten and to.is_part)
         ]
+        if wanted and rows.is_new:
+            raise NewPartition(rows.name, rows.root)
         if wanted and not rows.trusted and (messages.kinds != INSERT).any():
             raise _unidentified(rows.name)
         if wanted and rows.order is not None:
@@ -302,7 +306,7 @@ class Applier:
             self._finish_batch()
 
     def _announce(self, announced: Announcement) -> None:
-        relation, root, past = announced
+        relation, root, name, past, is_new = announced
         to = tuple(self._destinations.get(root, ()))
         names = tuple(column.name for column in relation.columns)
         wanted = to[0].stage.columns if to else names
@@ -312,8 +316,9 @@ class Applier:
             told = {name for name in wanted if past.then(name) in told}
         full = relation.replica_identity == "f"
         self._by_oid[relation.oid] = _Rows(
-            name=TableName(relation.schema, relation.name),
+            name=name,
             root=root,
+            is_new=is_new,
             to=to,
             order=_order(names, wanted, past),
             trusted=full or (told == key and not any(one.needs_full_rows for one in to)),
@@ -338,8 +343,11 @@ class Applier:
             if rows.name != rows.root and rows.root in whole:
                 continue
             for to in rows.to:
-                if self._at >= to.horizon.value:
-                    self._empty(to, rows.name)
+                if self._at < to.horizon.value:
+                    continue
+                if rows.is_new:
+                    raise NewPartition(rows.name, rows.root)
+                self._empty(to, rows.name)
 
     def _empty(self, to: Destination, name: TableName) -> None:
         self._changes += 1

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -33,6 +33,7 @@ from cdc.stage import carries_binary
 from cdc.watch import Watch
 from plans.catalog import Table, TableName
 from plans.errors import NotReady, SplitError, StreamBroken
+from plans.evolution import Numbers
 
 PULL_BYTES_MIN = 1 << 23
 """A log longer than this is pulled before the stream begins."""
@@ -58,6 +59,8 @@ class Feed:
     elsewhere: tuple[Table, ...] = ()
     """Tables that are published, and whose rows none of the links takes."""
     past: Past = NO_PAST
+    noted: Mapping[TableName, Numbers] = field(default_factory=dict)
+    """How the leader's tables were known when the split was prepared, or refreshed."""
     server: Server | None = None  # that the slot was made on; None if it was not noted
 
     @property
@@ -276,7 +279,9 @@ class Follower(threading.Thread):
 
     def _watch(self) -> Watch:
         feed = self.feed
-        return Watch(feed.leader_dsn, feed.publication, feed.tables, feed.past, feed.horizons)
+        return Watch(
+            feed.leader_dsn, feed.publication, feed.tables, feed.past, feed.horizons, feed.noted
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,7 +20,9 @@ class Announcement(NamedTuple):
 
     relation: Relation
     root: TableName  # itself, or the partitioned table
+    name: TableName  # what the relation is called now, be it a partition
     past: PastShape | None = None  # the table looked so when the rows were written
+    is_new: bool = False  # a partition that the follower does not have yet
 
 
 Item = bytes | Keepalive | Announcement

@@ -139,7 +139,7 @@ class Reader:
         if place is None:
             self._wanted[relation.oid] = ()
             return None
-        item = Announcement(relation, place.root, place.past)
+        item = Announcement(relation, *place)
         self._wanted[relation.oid] = tuple(sink for sink in self._sinks if item.root in sink.tables)
         return item
 

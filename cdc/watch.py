@@ -11,7 +11,7 @@ that would be wrong.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, LiteralString, NamedTuple
 
@@ -20,11 +20,12 @@ from psycopg import sql
 
 from cdc.connect import Connection, connect
 from cdc.lsn import LSN
-from cdc.past import NO_PAST, Past, PastShape
+from cdc.past import NO_PAST, Columns, Past, PastShape
 from cdc.pgoutput import Relation
+from cdc.relations import Relations
 from plans.catalog import Table, TableName
 from plans.errors import StreamBroken
-from plans.partitions_sql import ATTACHED
+from plans.evolution import Numbers
 
 CHECK_S = 5.0
 """How often the catalog is read; some milliseconds of the leader each."""
@@ -40,26 +41,6 @@ SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid::bigint, a.
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
    AND a.attgenerated = ''
 """
-
-# Not pg_partition_tree(), which waits for DDL.
-_LEAVES: Final[LiteralString] = f"""
-WITH RECURSIVE below AS (
-    SELECT n.nspname AS schema, c.relname AS name, c.oid, '' AS places, false AS attached
-      FROM unnest(%s::text[], %s::text[]) AS wanted (schema, name)
-      JOIN pg_namespace n ON n.nspname = wanted.schema
-      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'p'
-     UNION ALL
-    SELECT b.schema, b.name, i.inhrelid, b.places || '/' || i.xmin::text, b.attached OR {ATTACHED}
-      FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
-      JOIN pg_class c ON c.oid = i.inhrelid
-      JOIN pg_type t ON t.oid = c.reltype
-     WHERE NOT i.inhdetachpending
-)
-SELECT ln.nspname::text, l.relname::text, b.schema::text, b.name::text, b.places,
-       b.attached AND l.relkind = 'r'
-  FROM below b JOIN pg_class l ON l.oid = b.oid JOIN pg_namespace ln ON ln.oid = l.relnamespace
- WHERE l.relispartition
-"""  # noqa: S608 -- all of it is ours
 
 _PUBLISHED: Final[LiteralString] = """
 SELECT n.nspname::text, c.relname::text
@@ -79,15 +60,7 @@ class _Type(NamedTuple):
     number: int
 
 
-class _Leaf(NamedTuple):
-    """A partition: the table that it belongs to, and how it came there."""
-
-    root: TableName
-    places: str  # by which transactions
-    brings_rows: bool  # it was a table before, and has no partitions of its own
-
-
-_Columns = dict[str, _Type]
+_Typed = dict[str, _Type]
 
 
 class UnknownShape(StreamBroken):
@@ -96,17 +69,19 @@ class UnknownShape(StreamBroken):
     def __init__(self, table: TableName, columns: Iterable[str]) -> None:
         super().__init__(
             f"the stream brings rows of {table} with the columns {', '.join(columns)}, which it "
-            "had between two changes that were carried over together",
+            "had between two changes",
             hint=f"nothing wrong was written: `dbsplit plan refresh --anew {table}` copies it anew",
         )
         self.table = table
 
 
 class Place(NamedTuple):
-    """Where rows belong: the plan's table, and how it looked if that was otherwise."""
+    """Where rows belong."""
 
-    root: TableName
-    past: PastShape | None = None
+    root: TableName  # the plan's table
+    name: TableName  # what the relation is called: itself, or a partition of it
+    past: PastShape | None = None  # how it looked if that was otherwise
+    is_new: bool = False  # a partition that came after the split was prepared, or refreshed
 
 
 class Watch:
@@ -123,21 +98,31 @@ class Watch:
         tables: Iterable[Table],
         past: Past = NO_PAST,
         horizons: Mapping[TableName, LSN] = MappingProxyType({}),
+        noted: Mapping[TableName, Numbers] = MappingProxyType({}),
     ) -> None:
-        """`horizons`: before them nobody waits for a table's changes."""
+        """`horizons`: before them nobody waits for a table's changes.
+
+        `noted` is how tables were known when the split was prepared, or refreshed; of others
+        it is how they are when this begins.
+        """
         self._connection: Connection = connect(dsn, name="dbsplit watch")
         self._publication = publication
         self._tables = {table.name: table for table in tables}
         self._check_at = 0.0
         self._past = past
         self._horizons = horizons
+        self._noted = noted
+        self._known = {
+            leaf
+            for table in self._tables.values()
+            for leaf in (_leaves_of(noted[table.name]) if table.name in noted else table.leaves)
+        }
         try:
             # Types outside pg_catalog come out qualified, as in the plan's catalog.
             self._connection.execute("SET search_path = ''")
             self._connection.execute("SET statement_timeout = '10s'")
             self._columns = self._read_columns()
-            self._leaves = self._read_leaves()
-            self._roots = {leaf: at.root for leaf, at in self._leaves.items()}
+            self._relations = Relations(self._connection, publication, self._tables)
             self.check()
         except BaseException:
             self.close()
@@ -159,6 +144,7 @@ class Watch:
             then = {c.name: c.type for c in table.columns if c.generated is None}
             _require_same(name, then, {n: t.written for n, t in now.get(name, {}).items()})
             _require_same_columns(name, self._columns.get(name, {}), now.get(name, {}))
+        self._check_numbers()
         self._check_published()
         self._check_partitions()
         self._check_at = time.monotonic() + CHECK_S
@@ -168,36 +154,57 @@ class Watch:
 
         That is a table itself, or that of a partition.  None if nobody waits for them.
         """
-        name = TableName(relation.schema, relation.name)
-        if at < self._past.gone.get(name, LSN(0)):
+        called = TableName(relation.schema, relation.name)
+        owner = self._relations.known(relation.oid)
+        if owner is None and at < self._past.gone.get(called, LSN(0)):
             return None
-        if name not in self._tables and name not in self._roots:
-            self._roots = self._read_roots()  # a partition that is new
-        root = self._roots.get(name, name)
+        owner = owner or self._relations.found(relation.oid, called)
+        if owner is None:
+            self._require_unpublished(relation.oid, called)
+            return None
+        name, root = owner
+        is_new = root in self._noted and name != root and name not in self._known
         announced = {c.name: (c.type_oid, c.type_mod) for c in relation.columns}
         for column in self._past.ignored.get(root, ()):
             announced.pop(column, None)
-        expected = self._columns.get(root)
-        if expected is not None and announced != _numbers(expected):
-            if at < self._horizons.get(root, LSN(0)):
-                return None
-            if self._has_only_lost(root, announced):
-                return Place(root, PastShape(table=root, until=at, columns=announced, values={}))
-            if (past := self._past_of(root, announced, at)) is not None:
-                return Place(root, past)
-        self._require_as_expected(name, root, announced)
-        return Place(root)
+        if announced == _numbers(self._columns[root]):
+            return Place(root, name, is_new=is_new)
+        if at < self._horizons.get(root, LSN(0)):
+            return None
+        return Place(root, name, self._shape_of(root, announced, at), is_new=is_new)
 
-    def _has_only_lost(self, root: TableName, announced: dict[str, tuple[int, int]]) -> bool:
-        """Whether all that is announced too much are columns that came and went again.
+    def _require_unpublished(self, number: int, called: TableName) -> None:
+        """Check that rows which are nobody's now were those of a partition that has gone."""
+        if self._relations.is_published(number):
+            raise StreamBroken(
+                f"the stream brings rows of {called}, which is no table of the plan: a table was"
+                " renamed, or added to the publication",
+                hint="nothing wrong was written: `dbsplit plan refresh` makes the plan follow it",
+            )
+
+    def _shape_of(self, root: TableName, announced: Columns, at: LSN) -> PastShape:
+        """How a table looked that is not announced as it is.
+
+        Raises UnknownShape if that was between two changes, StreamBroken if it is changed.
+        """
+        expected = _numbers(self._columns[root])
+        has_all = all(announced.get(name) == type_ for name, type_ in expected.items())
+        if has_all and self._is_as_expected(root):  # the others are columns that came and went
+            return PastShape(table=root, until=at, columns=announced, values={})
+        if (past := self._past_of(root, announced, at)) is not None:
+            return past
+        if self._is_as_expected(root):
+            raise UnknownShape(root, self._said(root, announced))
+        then = {name: type_.written for name, type_ in self._columns[root].items()}
+        raise _differs(root, then, self._written(root, announced))
+
+    def _is_as_expected(self, root: TableName) -> bool:
+        """Whether a table has the columns that it had.
 
         The catalog is asked anew, behind the lock of whoever has altered the table: a commit
         may be in the log before it is seen, but not before its locks are released.  So what
         the catalog lacks then is gone.
         """
-        expected = _numbers(self._columns[root])
-        if any(announced.get(name) != type_ for name, type_ in expected.items()):
-            return False
         try:
             with self._connection.transaction():
                 self._connection.execute(
@@ -209,11 +216,9 @@ class Watch:
                 now = self._read_columns()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable):
             return False
-        return _numbers(now.get(root, {})) == expected
+        return _numbers(now.get(root, {})) == _numbers(self._columns[root])
 
-    def _past_of(
-        self, root: TableName, announced: dict[str, tuple[int, int]], at: LSN
-    ) -> PastShape | None:
+    def _past_of(self, root: TableName, announced: Columns, at: LSN) -> PastShape | None:
         """How the table looked at this position; None if it was not changed behind that.
 
         Raises UnknownShape if it was, and what it looked like was never seen.
@@ -224,35 +229,45 @@ class Watch:
             if (found := shape.seen_in(announced, now)) is not None:
                 return found
         if shapes:
-            raise UnknownShape(root, announced)
+            raise UnknownShape(root, self._said(root, announced))
         return None
 
-    def _require_as_expected(
-        self, name: TableName, root: TableName, announced: dict[str, tuple[int, int]]
-    ) -> None:
-        expected = self._columns.get(root)
-        if root not in self._tables or expected is None:
-            raise StreamBroken(
-                f"the stream brings rows of {name}, which is no table of the plan: a table was"
-                " renamed, or added to the publication",
-                hint="nothing wrong was written: `dbsplit plan refresh` makes the plan follow it",
-            )
-        if announced != _numbers(expected):
-            _require_same(
-                root,
-                {name: type_.written for name, type_ in expected.items()},
-                {
-                    name: expected[name].written
-                    if name in expected and expected[name][:2] == type_
-                    else self._in_words(*type_)
-                    for name, type_ in announced.items()
-                },
-            )
+    def _said(self, root: TableName, announced: Columns) -> list[str]:
+        """These columns in words, with their types where these are not those of now."""
+        now = self._columns[root]
+        return [
+            f"{name} {written}" if name in now and now[name].written != written else name
+            for name, written in self._written(root, announced).items()
+        ]
+
+    def _written(self, root: TableName, announced: Columns) -> dict[str, str]:
+        """These columns' types in words."""
+        now = self._columns[root]
+        return {
+            name: now[name].written
+            if name in now and now[name][:2] == type_
+            else self._in_words(*type_)
+            for name, type_ in announced.items()
+        }
 
     def _in_words(self, oid: int, mod: int) -> str:
         """A type that the catalog may not show: it is of the past, or not committed yet."""
         row = self._connection.execute("SELECT format_type(%s::oid, %s)", [oid, mod]).fetchone()
         return f"{row[0] if row else '???'} (type {oid})"
+
+    def _check_numbers(self) -> None:
+        """Check that no table is another one now, with the rows of which nobody began."""
+        now = self._relations.read_numbers()
+        others = sorted(
+            name
+            for name, then in self._relations.numbers.items()
+            if name in now and now[name] != (self._noted[name].oid if name in self._noted else then)
+        )
+        if others:
+            raise StreamBroken(
+                f"table {others[0]} was dropped and created again, or another is called so now",
+                hint="`dbsplit plan refresh` copies it anew; then start the stream again",
+            )
 
     def _check_published(self) -> None:
         rows = self._connection.execute(_PUBLISHED, [self._publication]).fetchall()
@@ -268,25 +283,20 @@ class Watch:
             )
 
     def _check_partitions(self) -> None:
-        now = self._read_leaves()
-        lost = sorted(
-            leaf for table in self._tables.values() for leaf in table.leaves if leaf not in now
-        )
+        then, now = self._relations.leaves, self._relations.read_leaves()
+        lost = sorted(self._known - now.keys())
         if lost:
             raise StreamBroken(
                 f"partition {lost[0]} was detached or dropped, and its rows are gone with it",
                 hint="`dbsplit plan refresh` drops it in the targets, too",
             )
-        known = {leaf for table in self._tables.values() for leaf in table.leaves}
-        brought = sorted(leaf for leaf in now.keys() - known if now[leaf].brings_rows)
+        brought = sorted(leaf for leaf in now.keys() - self._known if now[leaf].brings_rows)
         if brought:
             raise StreamBroken(
                 f"{now[brought[0]].root} has got partition {brought[0]}, which had rows before",
                 hint="`dbsplit plan refresh` copies the table anew; then start the stream again",
             )
-        again = sorted(
-            leaf for leaf in now if self._leaves.get(leaf, now[leaf]).places != now[leaf].places
-        )
+        again = sorted(leaf for leaf in now if then.get(leaf, now[leaf]).places != now[leaf].places)
         if again:
             raise StreamBroken(
                 f"partition {again[0]} was detached and attached again, and what was written to it"
@@ -294,30 +304,23 @@ class Watch:
                 hint="`dbsplit plan refresh` copies its table anew; then start the stream again",
             )
 
-    def _read_columns(self) -> dict[TableName, _Columns]:
-        found: dict[TableName, _Columns] = {}
+    def _read_columns(self) -> dict[TableName, _Typed]:
+        found: dict[TableName, _Typed] = {}
         for schema, name, column, *type_ in self._connection.execute(_COLUMNS, self._names()):
             table = TableName(schema, name)
             if column not in self._past.ignored.get(table, ()):
                 found.setdefault(table, {})[column] = _Type(*type_)
         return found
 
-    def _read_roots(self) -> dict[TableName, TableName]:
-        return {leaf: at.root for leaf, at in self._read_leaves().items()}
-
-    def _read_leaves(self) -> dict[TableName, _Leaf]:
-        rows = self._connection.execute(_LEAVES, self._names()).fetchall()
-        return {TableName(*row[:2]): _Leaf(TableName(*row[2:4]), *row[4:]) for row in rows}
-
     def _names(self) -> list[list[str]]:
         return [[t.schema for t in self._tables], [t.name for t in self._tables]]
 
 
-def _numbers(columns: _Columns) -> dict[str, tuple[int, int]]:
+def _numbers(columns: _Typed) -> dict[str, tuple[int, int]]:
     return {name: (type_.oid, type_.mod) for name, type_ in columns.items()}
 
 
-def _require_same_columns(table: TableName, then: _Columns, now: _Columns) -> None:
+def _require_same_columns(table: TableName, then: _Typed, now: _Typed) -> None:
     """Check that no name is another column's now, whose rows of before are other ones."""
     others = [n for n in sorted(then.keys() & now.keys()) if then[n].number != now[n].number]
     if others:
@@ -328,8 +331,11 @@ def _require_same_columns(table: TableName, then: _Columns, now: _Columns) -> No
 
 
 def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -> None:
-    if then == now:
-        return
+    if then != now:
+        raise _differs(table, then, now)
+
+
+def _differs(table: TableName, then: dict[str, str], now: dict[str, str]) -> StreamBroken:
     said = [f"has a new column {name}" for name in sorted(now.keys() - then.keys())]
     said += [f"has lost column {name}" for name in sorted(then.keys() - now.keys())]
     said += [
@@ -337,8 +343,12 @@ def _require_same(table: TableName, then: dict[str, str], now: dict[str, str]) -
         for name in sorted(then.keys() & now.keys())
         if then[name] != now[name]
     ]
-    raise StreamBroken(
+    return StreamBroken(
         f"table {table} is gone or renamed" if not now else f"table {table} {', '.join(said)}",
         hint="nothing wrong was written: `dbsplit plan refresh` carries it over, and says how;"
         " then start the stream again",
     )
+
+
+def _leaves_of(noted: Numbers) -> Iterator[TableName]:
+    return (TableName(*leaf.split(".", 1)) for leaf in noted.leaves)

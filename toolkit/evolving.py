@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 
 from cdc.connect import connect
+from cdc.relations import NewPartition
 from cdc.watch import UnknownShape
 from plans.catalog_read import read_catalog
 from plans.errors import GateClosed, NotReady, PlanInvalid, SplitError, StreamBroken
@@ -136,8 +137,8 @@ def carry(path: Path, error: SplitError, say: Say, stop: threading.Event) -> Non
         require_may_go_on(plan, begun, phases)
         answers = Answers(by_itself=True)
         say("refresh goes on", {"changes": list(begun.said)})
-    elif isinstance(error, RefreshBegun):
-        return  # it has ended meanwhile
+    elif isinstance(error, RefreshBegun) or (isinstance(error, NewPartition) and not changes):
+        return  # it has ended meanwhile, or is gone again
     else:
         answers = Answers(anew=_to_carry(plan, error, changes, phases), by_itself=True)
         say("schema changed", {"changes": [str(change) for change in changes]})

@@ -18,7 +18,7 @@ from plans.errors import NotReady, StreamBroken
 from plans.routes import Kind, Route
 from plans.schema.staging import staging_types
 from toolkit.opened import Split
-from toolkit.prepared import passed_of, past_of, past_of_leader
+from toolkit.prepared import numbers_of, passed_of, past_of, past_of_leader
 from toolkit.privileges import require_temporary
 from toolkit.slot_server import SOURCE, known_server
 
@@ -120,7 +120,8 @@ def _from_source(
             )
         )
     with connect(split.plan.source.dsn) as source:
-        noted = past_of(source, split.name)
+        past = past_of(source, split.name)
+        noted = numbers_of(source, split.name)
     tables = {route.source.name: route.source for route in split.routes}
     followed = {route.source.name for route in taken}
     feed = Feed(
@@ -130,9 +131,10 @@ def _from_source(
         publication=names.publication(split.name),
         links=tuple(links),
         elsewhere=tuple(tables[name] for name in sorted(tables.keys() - followed)),
+        noted={name: noted[name] for name in tables if name in noted},
         server=server,
     )
-    return replace(feed, past=Past.of(noted, binary=feed.binary))
+    return replace(feed, past=Past.of(past, binary=feed.binary))
 
 
 def back_feed(split: Split, service: str) -> Feed:

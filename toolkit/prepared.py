@@ -47,6 +47,12 @@ def past_of_leader(source: Connection, split: str, service: str) -> dict[str, An
     return _setting(source, split, "leaders", service)
 
 
+def numbers_of(source: Connection, split: str) -> dict[TableName, Numbers]:
+    """How the source's tables were known when the split was prepared, or refreshed last."""
+    noted = _setting(source, split, "numbers")
+    return {TableName(*name.split(".", 1)): Numbers.of(one) for name, one in noted.items()}
+
+
 def passed_of(source: Connection, split: str) -> dict[str, list[str]]:
     """By route of a moved service, where what comes back of it begins, see `refresh_work`."""
     return _setting(source, split, "passed")

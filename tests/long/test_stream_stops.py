@@ -148,7 +148,7 @@ def test_a_changed_table_stops_the_stream_before_its_next_row(
     assert message in str(error)
     if table == "unidentified":  # a key is enough for the whole copy, not for the derived one
         assert databases.rows("hub", "SELECT * FROM known") == [("one", 1)]
-    else:
+    elif table != "moved":  # which is the same table under any name
         assert databases.rows("a", f"SELECT id, v, legacy FROM {table}") == [(1, "one", 1)]
     databases.execute(undo)
     if table == "dropped":  # what the column held is gone: it is another one
@@ -262,8 +262,9 @@ def test_a_table_that_is_added_to_the_publication_stops_the_stream(databases: Fo
 def test_a_new_partition_is_followed_once_the_target_has_it(databases: Following) -> None:
     add = "CREATE TABLE parted_3 PARTITION OF parted FOR VALUES IN (5, 6)"
     error = stops(databases, add, "INSERT INTO parted VALUES (5, 'five')")
-    assert "no partition of relation" in str(error)
+    assert "has got partition public.parted_3, which the targets do not have yet" in str(error)
     databases.execute_on("a", add)
+    carried(databases)
     with databases.live():
         databases.execute(
             "UPDATE parted SET v = 'FIVE' WHERE id = 5", "INSERT INTO parted_3 VALUES (6, 'six')"

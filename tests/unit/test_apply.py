@@ -119,7 +119,9 @@ def message(content: bytes) -> bytes:
 
 def part_of(transactions: Sequence[Transaction], *relations: Relation) -> Part:
     rows: list[bytes] = []
-    others: list[tuple[int, Item]] = [(0, Announcement(one, TABLE.name)) for one in relations]
+    others: list[tuple[int, Item]] = [
+        (0, Announcement(one, TABLE.name, TableName(one.schema, one.name))) for one in relations
+    ]
     for one in transactions:
         others += [(len(rows), item) for item in one.before]
         rows += one.rows

@@ -64,7 +64,7 @@ class Watching:
     """Knows the one table."""
 
     def place_of(self, _relation: Relation, _at: LSN) -> Place:
-        return Place(TABLE)
+        return Place(TABLE, TABLE)
 
     def look(self) -> None:
         """Nothing changes."""

@@ -85,8 +85,9 @@ def test_everything_that_an_applier_takes_can_go_to_disk(spool_with: Open) -> No
     spool = spool_with(1 << 20)
     relation = Relation(1, "public", "t", "d", (RelationColumn("id", 23, -1, in_key=True),))
     rows = Messages.of([b"row" * 100])
+    table = TableName("public", "t")
     items = [
-        Part(rows, rows.relations, [(1, Announcement(relation, TableName("public", "t")))]),
+        Part(rows, rows.relations, [(1, Announcement(relation, table, table))]),
         Part(NONE, NO_ROWS, [(0, Keepalive(LSN(7), reply_requested=False)), (0, b"C")]),
     ]
     assert spool.put(block(1, 200), 0)
