@@ -15,29 +15,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from cdc.connect import Connection
 from cdc.crash import crash_point
 from cdc.watch import UnknownShape
 from plans.catalog import Catalog, TableName
-from plans.catalog_read import read_catalog
 from plans.compile import compile_routes
-from plans.errors import GateClosed, PlanInvalid
+from plans.errors import GateClosed, PlanInvalid, StreamBroken
 from plans.evolution import OF_TYPES, Numbers
 from plans.load import Plan, load_plan
 from plans.revision import edit_as_dict
 from toolkit import locks, state
 from toolkit.by_itself import REFRESHABLE, joined, keys_of, require_carried, require_may_go_on
 from toolkit.leading import require_agreement
-from toolkit.refresh_edits import Answers, edits_of, entry_key, to_ignore
+from toolkit.refresh_edits import Answers, edits_of, entry_key, require_said, to_ignore
 from toolkit.refresh_in_place import not_null_statement
 from toolkit.refresh_plan import as_begun, pending, revised
 from toolkit.refresh_run import carry_out
 from toolkit.refresh_seen import Noted, Seen, met, read_noted, see
-from toolkit.refresh_work import Work, decide
+from toolkit.refresh_work import Work, decide, without
 from toolkit.say import Say
 from toolkit.state import Phase
 from toolkit.stored import stored
@@ -110,13 +112,18 @@ def refresh(path: Path, answers: Answers, say: Say, *, dry_run: bool = False) ->
 def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work, answers: Answers) -> Work:
     """The work, or what takes its place if the source has changed since it was decided.
 
-    Raises PlanInvalid if that needs another plan, which a refresh that was begun cannot have.
+    Or if tables are to be copied that it does not copy, or on which it broke.  Raises
+    PlanInvalid if that needs another plan, which a refresh that was begun cannot have.
     """
+    require_said(plan, answers)
     numbers = {name: Numbers.of(one) for name, one in work.numbers.items()}
     decided = replace(noted, shapes=work.shapes, numbers=numbers, past=work.past)
     seen = see(plan, source, decided)
     later = [change for change in met(decided, seen) if change.kind not in OF_TYPES]
-    if not later:
+    named = _anew(plan, seen, answers)
+    if not later and (
+        not named or (named <= _begun(plan, work, decided, seen) and not work.broken)
+    ):
         return work
     undo = (
         f"undo it on the source, repeat `dbsplit plan refresh {plan.path}`, which ends what was "
@@ -132,7 +139,8 @@ def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work, answers
             "plan",
             hint=undo,
         )
-    now, _ = _decide(plan, source, _begun(plan, work, seen.catalog), answers)
+    now, _ = _decide(plan, source, _begun(plan, work, decided, seen) | named, answers)
+    now = replace(now, under=joined(now.under, keys_of((), answers)))
     return _with_rest(now, work, seen.catalog)
 
 
@@ -188,18 +196,23 @@ def _finish(
             if unknown.table in anew:
                 raise
             plan = load_plan(path, os.environ)
-            before, catalog = work, read_catalog(source, plan.source.schemas)
-            anew |= {unknown.table} | _begun(plan, work, catalog)
+            noted, before = read_noted(plan, source), work
+            seen = see(plan, source, noted)
+            anew |= {unknown.table} | _begun(plan, work, noted, seen)
             work, _ = _decide(plan, source, anew, answers)
-            work = _with_rest(work, before, catalog)
+            work = _with_rest(work, before, seen.catalog)
             _note_work(plan.split, source, work)
+        except StreamBroken:
+            with suppress(psycopg.Error):
+                _note_work(load_plan(path, os.environ).split, source, replace(work, broken=True))
+            raise
         else:
             return work.copied
 
 
-def _begun(plan: Plan, work: Work, catalog: Catalog) -> frozenset[TableName]:
+def _begun(plan: Plan, work: Work, noted: Noted, seen: Seen) -> frozenset[TableName]:
     """The tables that a work copies: what takes its place begins them anew, keys and all."""
-    routes = compile_routes(plan, catalog)
+    routes = compile_routes(plan, without(seen, to_ignore(plan, noted, seen)))
     return frozenset(route.source.name for route in routes if route.id in work.copied)
 
 

@@ -58,6 +58,55 @@ def edits_of(plan: Plan, noted: Noted, seen: Seen, answers: Answers) -> list[Edi
     return edits
 
 
+def require_said(plan: Plan, answers: Answers) -> None:
+    """Check that the plan says what was answered, where it cannot be made to any more.
+
+    Raises PlanInvalid with each answer that it does not say.
+    """
+    other = [
+        f"--owner {n}={owner}" for n, owner in answers.owners.items() if not _owns(plan, n, owner)
+    ]
+    other += [
+        f"--column {n}={owner}" for n, owner in answers.columns.items() if not _has(plan, n, owner)
+    ]
+    if other:
+        raise PlanInvalid(
+            f"a refresh of split {plan.split} was begun and has not ended, and its plan does not "
+            f"say {', '.join(other)}",
+            hint=f"`dbsplit plan refresh {plan.path}` ends what was begun; then repeat",
+        )
+
+
+def _owns(plan: Plan, table: str, owner: str) -> bool:
+    key = _key_of(plan, table)
+    return key is not None and plan.tables[key].owner == owner
+
+
+def _has(plan: Plan, column: str, owner: str) -> bool:
+    """Whether the plan gives a column to a service, or drops it."""
+    table, _, name = column.rpartition(".")
+    if (key := _key_of(plan, table)) is None:
+        return False
+    entry = plan.tables[key]
+    if owner == DROP:
+        return name in entry.drop
+    if entry.split_columns is not None:
+        return name in entry.split_columns.get(owner, ())
+    return name not in entry.drop
+
+
+def _key_of(plan: Plan, table: str) -> str | None:
+    """What the plan calls a table, as people write it."""
+    return next(
+        (
+            key
+            for key in plan.tables
+            if table in (key, *(f"{s}.{key}" for s in plan.source.schemas))
+        ),
+        None,
+    )
+
+
 def require_expressions(
     plan: Plan, catalog: Catalog, routes: Sequence[Route], source: Connection
 ) -> None:

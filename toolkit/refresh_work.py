@@ -77,6 +77,7 @@ class Work:
 
     edits: tuple[Mapping[str, str], ...] = ()  # of the plan file
     edited: str = ""  # the digest of the plan that they are for
+    broken: bool = False  # whether a stream has met what it could not go on with
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -122,7 +123,7 @@ def decide(
     Tries the targets' DDL and rolls it back.  Raises PlanInvalid for a plan that does not
     fit the source, NotReady for a statement that a target refuses.
     """
-    catalog = _without(seen, ignored)
+    catalog = without(seen, ignored)
     routes = compile_routes(plan, catalog)
     require_followable(plan, catalog, routes)
     require_expressions(plan, catalog, routes, source)
@@ -257,7 +258,7 @@ def _passed(
     return found
 
 
-def _without(seen: Seen, ignored: Mapping[TableName, set[str]]) -> Catalog:
+def without(seen: Seen, ignored: Mapping[TableName, set[str]]) -> Catalog:
     """The source without what stays behind for now."""
     tables = {
         name: replace(

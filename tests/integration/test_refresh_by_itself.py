@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from plans.errors import NotReady, SplitError, StreamBroken
+from plans.errors import NotReady, PlanInvalid, SplitError, StreamBroken
 from tests.following import DEADLINE_S, Following, following
 from toolkit import locks
 from toolkit.evolving import follow, is_to_be_carried
@@ -23,6 +23,7 @@ from toolkit.servers import Server
 
 TABLES = (
     "changed", "overtaken", "undone", "mine", "plain", "aged", "halved", "running",
+    "asked", "besides",
 )  # fmt: skip
 SCHEMA = "".join(
     f"CREATE TABLE {name} (id int PRIMARY KEY, v text, w text); INSERT INTO {name} VALUES (1, 'v');"
@@ -75,11 +76,13 @@ def followed(databases: Following) -> list[str]:
 
 
 @contextmanager
-def dies(where: str = "toolkit.refresh.carry_out") -> Iterator[None]:
+def dies(
+    where: str = "toolkit.refresh.carry_out", error: type[SplitError] = NotReady
+) -> Iterator[None]:
     """What was begun is noted, and goes no further."""
 
     def breaks(*_: Any, **__: Any) -> None:
-        raise NotReady("its process dies here")
+        raise error("its process dies here")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(where, breaks)
@@ -214,6 +217,72 @@ def test_a_person_s_answers_are_a_person_s(
     refresh(databases.path, Answers(), say)
     followed(databases)
     same(databases, "mine")
+
+
+def test_tables_that_are_named_later_are_copied_too(databases: Following) -> None:
+    databases.execute("ALTER TABLE asked ADD x int DEFAULT 1")
+    begun_by_stream(databases)
+    with pytest.raises(PlanInvalid, match="no table 'nowhere' in the plan"):
+        refresh(databases.path, Answers(anew=frozenset({"nowhere"})), say)
+    databases.execute_on("a", "DELETE FROM besides")
+    with dies():
+        refresh(databases.path, Answers(anew=frozenset({"besides"})), say)
+    is_left_to_a_person(databases)  # who may be told by `ddl.changed_columns`
+    done = refresh(databases.path, Answers(), say)
+    assert done.copied == ("a:public.besides",)
+    assert "table public.asked has a new column x (integer)" in done.changes
+    followed(databases)
+    same(databases, "asked")
+    same(databases, "besides")
+
+
+def test_a_table_on_which_a_refresh_broke_is_copied_once_more_when_it_is_named(
+    databases: Following,
+) -> None:
+    """What it cannot go on with may be behind the copy that it has made."""
+    anew, steps = Answers(anew=frozenset({"besides"})), list[str]()
+
+    def note(step: str, _details: object) -> None:
+        steps.append(step)
+
+    with dies("toolkit.refresh_run._catch_up"):
+        refresh(databases.path, anew, note)
+    with dies("toolkit.refresh_run._catch_up", StreamBroken):
+        refresh(databases.path, anew, note)
+    assert steps.count("copied") == 1, "the same command goes on after a crash"
+    with dies("toolkit.refresh_run._catch_up"):
+        refresh(databases.path, anew, note)
+    assert steps.count("copied") == 2
+    refresh(databases.path, anew, note)
+    assert steps.count("copied") == 2
+    followed(databases)
+    same(databases, "besides")
+
+
+@pytest.mark.parametrize(
+    "others", [Answers(owners={"later": "b"}), Answers(columns={"asked.more": "drop"})]
+)
+def test_answers_that_a_refresh_cannot_take_up_any_more_are_refused(
+    databases: Following, others: Answers
+) -> None:
+    databases.execute(
+        "CREATE TABLE IF NOT EXISTS later (id int PRIMARY KEY)",
+        "ALTER TABLE asked ADD IF NOT EXISTS more int DEFAULT 1",
+    )
+    answers = Answers(owners={"later": "a"}, columns={"asked.more": "a"})
+    with dies():
+        refresh(databases.path, answers, say)
+    with pytest.raises(PlanInvalid, match="its plan does not say") as refused:
+        refresh(databases.path, others, say)
+    assert "dbsplit plan refresh" in refused.value.hint
+    assert is_begun(databases)
+    refresh(databases.path, answers, say)
+    followed(databases)
+    same(databases, "later")
+    databases.execute("DROP TABLE later; ALTER TABLE asked DROP more")
+    refresh(databases.path, Answers(), say)
+    followed(databases)
+    same(databases, "asked")
 
 
 def test_a_table_that_a_person_has_written_into_the_plan_is_an_answer(databases: Following) -> None:
