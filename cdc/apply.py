@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -203,7 +204,7 @@ class Applier:
         if wanted and rows.is_new:
             raise NewPartition(rows.name, rows.root)
         if wanted and not rows.trusted and (messages.kinds != INSERT).any():
-            raise _unidentified(rows.name)
+            raise _unidentified(rows)
         if wanted and rows.order is not None:
             order = rows.order
             messages = Messages.of([rearranged(messages[n], order) for n in range(len(messages))])
@@ -336,24 +337,28 @@ class Applier:
     def _truncate(self, truncate: Truncate) -> None:
         if self._skip:
             return
-        known = (self._by_oid.get(oid) for oid in truncate.relations)
-        emptied = [rows for rows in known if rows is not None]
-        whole = {rows.name for rows in emptied}
-        for rows in emptied:
-            if rows.name != rows.root and rows.root in whole:
-                continue
-            for to in rows.to:
-                if self._at < to.horizon.value:
-                    continue
-                if rows.is_new:
-                    raise NewPartition(rows.name, rows.root)
-                self._empty(to, rows.name)
+        emptied: dict[TableName, list[_Rows]] = defaultdict(list)
+        for oid in truncate.relations:
+            if (rows := self._by_oid.get(oid)) is not None:
+                emptied[rows.root].append(rows)
+        for root, some in emptied.items():
+            for to in self._destinations.get(root, ()):
+                if self._at >= to.horizon.value:
+                    self._empty(to, some)
 
-    def _empty(self, to: Destination, name: TableName) -> None:
+    def _empty(self, to: Destination, some: Sequence[_Rows]) -> None:
+        """Empty a table, or some of its partitions; of a whole table, all of these are told."""
+        if new := [rows.name for rows in some if rows.is_new]:
+            raise NewPartition(new[0], to.leader.name)
         self._changes += 1
-        if name == to.leader.name:
+        names = [rows.name for rows in some]
+        if to.leader.leaves and not set(names).issuperset(to.leader.leaves):
+            for name in names:
+                self._empty_leaf(to, name)
+        else:
             self._batches[to].empty()
-            return
+
+    def _empty_leaf(self, to: Destination, name: TableName) -> None:
         # What was gathered may be rows of this partition or of others.
         self._carry_part()
         if self._batches[to].touched or not all(
@@ -362,8 +367,8 @@ class Applier:
             raise StreamBroken(
                 f"partition {name} was truncated, and which rows of the follower came from it "
                 "is not known",
-                hint="`dbsplit abort` and start the split again; until then delete rows of a "
-                "partition instead",
+                hint=f"nothing wrong was written: `dbsplit plan refresh --anew {to.leader.name}` "
+                "copies the table anew; delete a partition's rows instead, or truncate all of it",
             )
         for flow in to.flows:
             for statement in flow.empty_leaf(name):
@@ -467,10 +472,10 @@ def _marker(content: bytes) -> str | None:
         return None
 
 
-def _unidentified(table: TableName) -> StreamBroken:
+def _unidentified(rows: _Rows) -> StreamBroken:
     return StreamBroken(
-        f"{table} was changed without its old row being told in full: its replica identity is "
+        f"{rows.name} was changed without its old row being told in full: its replica identity is "
         "not what prepare set or found",
         hint="nothing wrong was written; which rows were meant is not in the log: set it back, "
-        "`dbsplit abort` and start the split again",
+        f"then `dbsplit plan refresh --anew {rows.root}` copies the table anew",
     )

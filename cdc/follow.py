@@ -43,6 +43,12 @@ REACH_S_MAX = 24 * 3600.0
 
 REACH_POLL_S = 0.1
 
+_UNKNOWN_VALUE = (
+    psycopg.errors.InvalidTextRepresentation,
+    psycopg.errors.InvalidBinaryRepresentation,
+)
+"""What an enum's input functions raise for a value that it does not have."""
+
 RETRY_S_MAX = 60.0
 """How long a broken connection is retried before the stream gives up."""
 
@@ -178,8 +184,16 @@ class Follower(threading.Thread):
     def _refused(self, error: psycopg.Error) -> StreamBroken:
         if isinstance(error, psycopg.errors.CharacterNotInRepertoire):
             return unreadable(_first_line(error))
+        said = f"stream {self.feed.name}: the follower refused a change: {_first_line(error)}"
+        if isinstance(error, _UNKNOWN_VALUE):
+            return StreamBroken(
+                said,
+                hint="nothing of that batch was written. `dbsplit plan refresh` renames a value of "
+                "an enum as on the source; if it was set back there, and only the log has it: "
+                "`dbsplit plan refresh --anew TABLE` copies a table with such a column anew",
+            )
         return StreamBroken(
-            f"stream {self.feed.name}: the follower refused a change: {_first_line(error)}",
+            said,
             hint="nothing of that batch was written; mend the cause and start "
             "`dbsplit stream` again. If the source has dropped what refuses it, "
             "`dbsplit plan refresh` drops it here, too",

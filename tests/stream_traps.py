@@ -507,6 +507,35 @@ PARTITIONS = (
         ),
     ),
     Trap(
+        "TRUNCATE of a whole table with partitions, whose rows become others",
+        "".join(
+            f"""CREATE TABLE {name} (id int PRIMARY KEY, v text) PARTITION BY LIST (id);
+           CREATE TABLE {name}_1 PARTITION OF {name} FOR VALUES IN (1, 2, 3) PARTITION BY LIST (id);
+           CREATE TABLE {name}_11 PARTITION OF {name}_1 FOR VALUES IN (1, 2);
+           CREATE TABLE {name}_12 PARTITION OF {name}_1 DEFAULT;
+           CREATE TABLE {name}_2 PARTITION OF {name} DEFAULT;"""
+            for name in ("cut_known", "cut_shared")
+        ),
+        """cut_known:
+  owner: a
+  derive: [{into: hub.cut_derived, key: {id: id}, columns: {v: v}}]
+cut_shared:
+  split_rows: {a: "id % 2 = 0", b: "id % 2 <> 0"}
+""",
+        derived="CREATE TABLE public.cut_derived (id int PRIMARY KEY, v text);",
+        rows="INSERT INTO cut_known SELECT n, n FROM generate_series(1, 9) n;"
+        " INSERT INTO cut_shared SELECT n, n FROM generate_series(1, 9) n",
+        copied=("TRUNCATE cut_known", "INSERT INTO cut_known VALUES (5, 'new')"),
+        changes=(
+            "BEGIN; UPDATE cut_known SET v = 'x'; INSERT INTO cut_known VALUES (10, 'ten');"
+            " UPDATE cut_shared SET v = 'x' WHERE id < 5; TRUNCATE cut_known, cut_shared;"
+            " INSERT INTO cut_known VALUES (2, 'two'), (8, 'e');"
+            " INSERT INTO cut_shared VALUES (2, 'two'), (7, 's'); COMMIT",
+            "TRUNCATE cut_known_1, cut_known_2",
+            "INSERT INTO cut_known VALUES (3, 'three')",
+        ),
+    ),
+    Trap(
         "partitions of a table without a key",
         """CREATE TABLE parted_keyless (k text, v int) PARTITION BY LIST (k);
            CREATE TABLE parted_keyless_a PARTITION OF parted_keyless FOR VALUES IN ('a');

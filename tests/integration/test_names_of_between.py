@@ -106,7 +106,31 @@ def made(table: str) -> str:
     return (PARTED if table.startswith("leaf") else PLAIN).format(t=table)
 
 
+SHAPES = {
+    "called": (
+        "ALTER TABLE {t} RENAME v TO w",
+        "UPDATE {t} SET w = 'other' WHERE id < 3",
+        "ALTER TABLE {t} RENAME w TO v",
+    ),
+    "retyped": (
+        "ALTER TABLE {t} ALTER v TYPE varchar(9)",
+        "UPDATE {t} SET v = 'other' WHERE id < 3",
+        "ALTER TABLE {t} ALTER v TYPE text",
+    ),
+    "labelled": (
+        "ALTER TYPE {t}_mood RENAME VALUE 'calm' TO 'wild'",
+        "INSERT INTO {t} VALUES (6, 'other', 'wild')",
+        "ALTER TYPE {t}_mood RENAME VALUE 'wild' TO 'calm'",
+    ),
+}
+SHAPED = [f"{case}_{way}" for case in SHAPES for way in ("told", "carried")]
 WITH_DEFAULT = ("lost", "short_lived")
+MOODS = "".join(
+    f"CREATE TYPE {t}_mood AS ENUM ('calm'); ALTER TABLE {t} ADD m {t}_mood;"
+    for t in SHAPED
+    if t.startswith("labelled")
+)
+OTHERS = (*WITH_DEFAULT, *SHAPED, "remade")
 REMADE = "CREATE TABLE remade (id int PRIMARY KEY, v text);"
 EXCHANGED = [f"{table}_too" for table in TABLES if table.startswith("exchanged")]
 
@@ -115,7 +139,7 @@ EXCHANGED = [f"{table}_too" for table in TABLES if table.startswith("exchanged")
 def databases(
     source_server: Server, target_server: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Following]:
-    plan = "".join(f"{table}: a\n" for table in (*TABLES, *EXCHANGED, *WITH_DEFAULT, "remade"))
+    plan = "".join(f"{table}: a\n" for table in (*TABLES, *EXCHANGED, *OTHERS))
     with (
         pytest.MonkeyPatch.context() as patch,
         following(
@@ -126,6 +150,7 @@ def databases(
         one.execute("CREATE SCHEMA odd; CREATE SCHEMA nowhere")
         one.execute("".join(made(table) for table in (*TABLES, *EXCHANGED)))
         one.execute("".join(PARTED.format(t=table) for table in WITH_DEFAULT) + REMADE)
+        one.execute("".join(PLAIN.format(t=table) for table in SHAPED) + MOODS)
         one.execute(*(f"CREATE TABLE {t}_rest PARTITION OF {t} DEFAULT" for t in WITH_DEFAULT))
         one.prepare()
         one.copy()
@@ -234,6 +259,32 @@ def test_a_table_made_again_and_published_by_hand_is_another_one(databases: Foll
     assert refresh(databases.path, Answers(), say).copied == ("a:public.remade",)
     followed(databases)
     assert same(databases, "remade")
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_rows_of_another_shape_are_told_with_the_way_out(databases: Following, case: str) -> None:
+    table = f"{case}_told"
+    databases.execute(*(text.format(t=table) for text in SHAPES[case]))
+    with pytest.raises(StreamBroken) as stopped:
+        followed(databases)
+    name = "TABLE" if case == "labelled" else f"public.{table}"
+    assert f"dbsplit plan refresh --anew {name}" in stopped.value.hint
+    refresh(databases.path, Answers(anew=frozenset({table})), say)
+    followed(databases)
+    assert same(databases, table)
+
+
+@pytest.mark.parametrize("case", ["called", "retyped"])
+def test_rows_of_another_shape_are_carried_where_the_plan_says_so(
+    databases: Following, case: str
+) -> None:
+    table, before = f"{case}_carried", databases.path.read_text()
+    databases.path.write_text(before + "ddl: {changed_columns: carry}\n")
+    databases.execute(*(text.format(t=table) for text in SHAPES[case]))
+    followed(databases)
+    assert same(databases, table)
+    databases.path.write_text(before)
+    followed(databases)
 
 
 def test_what_is_in_the_log_and_not_seen_yet_is_waited_for(

@@ -155,9 +155,10 @@ def test_a_partition_may_be_truncated_behind_a_transaction_that_must_stay_whole(
     opened: Opened,
 ) -> None:
     """Where keys may be double until its end; the next one is of a batch of its own."""
-    leaf = TableName("public", "leaf")
-    parted = replace(TABLE, kind="p", key_deferrable=True, leaves=(leaf,), replica_identity="f")
-    applier, writing = opened(replace(flow(), leader=parted, follower_leaves=frozenset({leaf})))
+    leaf, other = TableName("public", "leaf"), TableName("public", "other")
+    leaves = (leaf, other)
+    parted = replace(TABLE, kind="p", key_deferrable=True, leaves=leaves, replica_identity="f")
+    applier, writing = opened(replace(flow(), leader=parted, follower_leaves=frozenset(leaves)))
     full = RELATION._replace(replica_identity="f")
     truncate = pack("!cIbI", b"T", 1, 0, OID + 1)
     those = [transaction(7, 1), transaction(8, None, more=truncate), transaction(9, 2)]
