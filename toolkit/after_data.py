@@ -337,6 +337,7 @@ class AfterData:
             [*revision_ids(self._service, digest), *refreshes],
             version_table_schema=names.CONTROL_SCHEMA,
         )
+        _complete_refreshed(target, self._split.name)
         for (table,) in target.execute(_WITH_STATISTICS).fetchall():
             target.execute(sql.SQL("ANALYZE {}").format(sql.SQL(table)))
         self._tally.built(name, self._service, "views, triggers, rights", time.monotonic() - began)
@@ -344,6 +345,31 @@ class AfterData:
 
 
 _WITH_STATISTICS = "SELECT DISTINCT stxrelid::regclass::text FROM pg_statistic_ext"
+
+
+def _complete_refreshed(target: Connection, split: str) -> None:
+    """What a refresh has taken from tables of a database that had everything."""
+    with target.transaction():
+        row = target.execute(
+            "SELECT settings -> 'unfinished' FROM dbsplit.split WHERE split = %s FOR UPDATE",
+            [split],
+        ).fetchone()
+        for statement in (row and row[0]) or ():
+            target.execute(statement.encode())
+        target.execute(
+            "UPDATE dbsplit.split SET settings = settings - 'unfinished' WHERE split = %s", [split]
+        )
+
+
+def built_on(schema: TargetSchema, tables: Collection[TableName]) -> tuple[str, ...]:
+    """By which is noted what is built on these tables, or refers to them."""
+    return tuple(
+        step.digest
+        for statement in schema.after_data
+        if statement.build is not None
+        if statement.build.root in tables or statement.build.references in tables
+        for step in _steps(statement)
+    )
 
 
 def _steps(statement: Statement) -> Iterator[_Step]:

@@ -21,6 +21,12 @@ ANEW = "changed_columns"
 """What copying a table anew falls under, if it has not changed, or nobody knows how."""
 
 REFRESHABLE = frozenset({Phase.FOLLOWING, Phase.MOVED})
+UNCOPIED = frozenset({Phase.PREPARED, Phase.COPYING})
+
+
+def is_refreshable(phases: Collection[Phase]) -> bool:
+    """Whether all services are where the source's changes can be carried over."""
+    return REFRESHABLE.issuperset(phases) or UNCOPIED.issuperset(phases)
 
 
 def policy(plan: Plan, key: str) -> str:
@@ -45,7 +51,7 @@ def may_go_on(plan: Plan, work: Work, phases: Collection[Phase]) -> bool:
     """Whether a stream may go on with a refresh that was begun, whoever began it."""
     return (
         work.under is not None
-        and REFRESHABLE.issuperset(phases)
+        and (UNCOPIED if work.uncopied else REFRESHABLE).issuperset(phases)
         and all(policy(plan, key) != "stop" for key in work.under)
     )
 
@@ -77,5 +83,5 @@ def stopped(plan: Plan, changes: Iterable[Change]) -> StreamBroken:
         f"the source has changed since split {plan.split} was prepared: "
         f"{'; '.join(map(str, changes))}",
         hint=f"nothing wrong was written. `dbsplit plan refresh {plan.path}` carries it over"
-        f"{again}; then start the stream again{other}",
+        f"{again}; then run the same command again{other}",
     )

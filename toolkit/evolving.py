@@ -29,6 +29,8 @@ from toolkit import state
 from toolkit.by_itself import (
     ANEW,
     REFRESHABLE,
+    UNCOPIED,
+    is_refreshable,
     policy,
     require_carried,
     require_may_go_on,
@@ -168,9 +170,40 @@ def _to_carry(
     if not changes and not anew:
         raise (_of_leader(plan, error) if Phase.MOVED in phases else _broken(error)) from None
     require_carried(plan, changes)
-    if not REFRESHABLE.issuperset(phases):
+    if not is_refreshable(phases):
         raise stopped(plan, changes) from error
     return anew
+
+
+def through_changes(path: Path, work: Callable[[], object], say: Say) -> None:
+    """Do what comes before the stream; what the plan lets a stream carry does not end it.
+
+    Raises Drifted or RefreshBegun for what the plan leaves to a person.
+    """
+    for _ in range(REFRESHES_MAX):
+        try:
+            work()
+        except (Drifted, RefreshBegun) as error:
+            if not _is_uncopied(path):
+                raise
+            try:
+                carry(path, error, say, threading.Event())
+            except StreamBroken as left:
+                if isinstance(error, RefreshBegun):
+                    raise
+                raise Drifted(str(left), hint=left.hint) from None
+        else:
+            return
+    raise NotReady(
+        f"the source's schema has changed {REFRESHES_MAX} times since this began",
+        hint="stop whoever changes it for a while, then run the same command again",
+    )
+
+
+def _is_uncopied(path: Path) -> bool:
+    plan = load_plan(path, os.environ)
+    with connect(plan.source.dsn, name="dbsplit run") as source:
+        return UNCOPIED.issuperset(state.phases(source, plan.split).values())
 
 
 def is_to_be_carried(path: Path) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
+import psycopg
+
 from cdc.connect import Connection, connect
 from cdc.copy_chunks import CHUNK_BYTES
 from cdc.copy_pace import CatchUpProgress, Report, Tally, ThrottleProgress
@@ -30,13 +32,15 @@ from cdc.throttle import Throttle
 from plans import names
 from plans.catalog import TableName
 from plans.errors import GateClosed, NotReady
+from plans.evolution import Kind
 from plans.routes import Route
 from toolkit import locks, state
 from toolkit.after_data import AfterData
 from toolkit.giving_up import give_up, is_over_budget, require_not_given_up
 from toolkit.identities import new_partitions_identified
 from toolkit.opened import Split, open_split
-from toolkit.prepared import require_prepared
+from toolkit.prepared import Drifted, require_prepared, require_same_tables, without_ignored
+from toolkit.refresh_seen import met, read_noted, see
 from toolkit.state import Phase
 from toolkit.target_server import ask_server, schema_of
 from toolkit.throttling import throttled
@@ -71,6 +75,7 @@ def copy(
         ]
         if not services:
             return 0
+        _require_unchanged(split, source)
         slot = names.slot(split.name)
         require_whole(source, slot)  # or what takes hours would be for nothing
         state.set_phase(source, split.name, services, Phase.COPYING)
@@ -90,12 +95,31 @@ def copy(
                 if is_over_budget(split, source, retained):
                     raise give_up(split, source, retained) from None
                 raise
+            except (NotReady, psycopg.Error):
+                _require_unchanged(split, source)
+                raise
         require_whole(source, slot)
         for service in services:
             _make_durable(split, service)
         state.set_phase(source, split.name, services, Phase.FOLLOWING)
         crash_point("copy.done")
         return _rows(split, services)
+
+
+def _require_unchanged(split: Split, source: Connection) -> None:
+    """Raise Drifted if the targets lack what the source's rows need.
+
+    New partitions and values do not change how rows are told: a stream need not stop there.
+    """
+    plan = split.plan
+    noted = read_noted(plan, source)
+    seen = see(plan, source, noted)
+    require_same_tables(plan, without_ignored(seen.catalog, plan, source), source)
+    if lacking := [str(change) for change in met(noted, seen) if change.kind in _NEEDED]:
+        raise Drifted.of(plan, lacking)
+
+
+_NEEDED = {Kind.NEW_PARTITION, Kind.ENUM_LABEL, Kind.ENUM_RENAMED, Kind.ATTRIBUTES}
 
 
 def under_snapshots(copy_rest: Callable[[], Collection[TableName]]) -> None:

@@ -77,9 +77,10 @@ def _require_ready(path: Path) -> Split:
     plan = load_plan(path, os.environ)
     with connect(plan.source.dsn, name="dbsplit prepare") as source:
         require_not_completed(plan, source)
-        split = compile_split(plan, read_catalog(source, plan.source.schemas), {})
+        catalog = read_catalog(source, plan.source.schemas)
         require_same_plan(plan, source)
-        require_same_tables(plan, split.catalog, source)
+        require_same_tables(plan, catalog, source)  # or the change would look like a wrong plan
+        split = compile_split(plan, catalog, {})
         require_not_given_up(split.name, source)
         require(check_servers(plan))  # a missing privilege would look like a wrong plan
         _require_no_blockers(split, check_split(plan, source))

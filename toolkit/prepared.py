@@ -18,6 +18,15 @@ from toolkit.schema_numbers import read_numbers
 class Drifted(PlanInvalid):
     """The source's tables are not what the split was prepared for."""
 
+    @classmethod
+    def of(cls, plan: Plan, changed: Iterable[str]) -> Drifted:
+        """The error, with the changes in words."""
+        return cls(
+            f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
+            hint=f"nothing wrong was written: `dbsplit plan refresh {plan.path}` carries it over, "
+            "and says how; then run the same command again",
+        )
+
 
 class RefreshBegun(NotReady):
     """A refresh was begun, and has not ended."""
@@ -102,8 +111,8 @@ def require_owned(plan: Plan, catalog: Catalog, source: Connection) -> None:
             f"the source has changed since split {plan.split} was prepared: "
             f"{'; '.join(f'table {name} is new and has no owner' for name in new)}",
             hint=f"nothing wrong was written. `dbsplit plan refresh {plan.path} {answers}` gives "
-            "it to a service, =drop instead leaves it behind; then start the stream again. With "
-            "ddl.new_tables: ignore the stream goes on without it",
+            "it to a service, =drop instead leaves it behind; then run the same command again. "
+            "With ddl.new_tables: ignore the stream goes on without it",
         )
 
 
@@ -169,12 +178,14 @@ def require_same_tables(plan: Plan, catalog: Catalog, source: Connection) -> Non
     ]
     if noted is not None and noted.numbers:
         changed += _others(noted.numbers, catalog, source)
-    if changed:
+    if changed and noted is not None and noted.prepared_at is None:
         raise Drifted(
-            f"the source has changed since split {plan.split} was prepared: {'; '.join(changed)}",
-            hint=f"nothing wrong was written: `dbsplit plan refresh {plan.path}` carries it over, "
-            "and says how; then start the stream again",
+            f"the source has changed since split {plan.split} was begun: {'; '.join(changed)}",
+            hint=f"nothing was copied yet: undo it on the source, or `dbsplit abort {plan.path}`; "
+            "then prepare again",
         )
+    if changed:
+        raise Drifted.of(plan, changed)
 
 
 def _others(noted: dict[str, Any], catalog: Catalog, source: Connection) -> Iterator[str]:

@@ -32,7 +32,15 @@ from plans.evolution import OF_TYPES, Numbers
 from plans.load import Plan, load_plan
 from plans.revision import edit_as_dict
 from toolkit import locks, state
-from toolkit.by_itself import REFRESHABLE, joined, keys_of, require_carried, require_may_go_on
+from toolkit.by_itself import (
+    REFRESHABLE,
+    UNCOPIED,
+    is_refreshable,
+    joined,
+    keys_of,
+    require_carried,
+    require_may_go_on,
+)
 from toolkit.leading import require_agreement
 from toolkit.refresh_edits import Answers, edits_of, entry_key, require_said, to_ignore
 from toolkit.refresh_in_place import not_null_statement
@@ -58,6 +66,7 @@ class Refreshed:
     """By service, how to drop indexes that the source has no more."""
 
     to_repair: tuple[str, ...] = ()  # routes of which the source may lack what was written
+    to_copy: tuple[str, ...] = ()  # routes that the copy, which has not ended, begins anew
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -69,6 +78,7 @@ class Refreshed:
             "unassigned": list(self.unassigned),
             "kept": dict(self.kept),
             "to_repair": list(self.to_repair),
+            "to_copy": list(self.to_copy),
         }
 
 
@@ -207,7 +217,7 @@ def _finish(
                 _note_work(load_plan(path, os.environ).split, source, replace(work, broken=True))
             raise
         else:
-            return work.copied
+            return () if work.uncopied else work.copied
 
 
 def _begun(plan: Plan, work: Work, noted: Noted, seen: Seen) -> frozenset[TableName]:
@@ -275,16 +285,17 @@ def _told(work: Work, edits: tuple[str, ...] = (), unassigned: tuple[str, ...] =
         statements={
             service: list(one.revision.statements) for service, one in work.services.items()
         },
-        copied=work.copied,
+        copied=() if work.uncopied else work.copied,
         unassigned=unassigned,
         kept={s: list(one.revision.kept) for s, one in work.services.items() if one.revision.kept},
         to_repair=work.repaired,
+        to_copy=work.copied if work.uncopied else (),
     )
 
 
 def _before_a_refresh(plan: Plan, phase: Phase) -> str:
-    if phase in (Phase.PLANNED, Phase.PREPARED, Phase.COPYING):
-        return f"bring it there first: `dbsplit copy {plan.path}`"
+    if phase in (Phase.PLANNED, *UNCOPIED):
+        return f"`dbsplit abort {plan.path}`, and prepare again"
     if phase is Phase.COMPLETED:
         return "the split has ended: the service changes its own schema"
     return "let the cutover or rollback that is under way end first"
@@ -294,10 +305,10 @@ def moved_services(plan: Plan, source: Connection) -> frozenset[str]:
     """The services that have moved; GateClosed if one neither follows nor has moved."""
     now = state.phases(source, plan.split)
     for service, phase in sorted(now.items()):
-        if phase not in REFRESHABLE:
+        if phase not in REFRESHABLE and not is_refreshable(now.values()):
             raise GateClosed(
                 f"service {service} is {phase.value}: a split is refreshed while each of its "
-                "services follows, or has moved",
+                "services follows, or has moved, or before all are copied",
                 hint=_before_a_refresh(plan, phase),
             )
     return frozenset(service for service, phase in now.items() if phase is Phase.MOVED)

@@ -9,7 +9,7 @@ is the refresh's revision.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -26,7 +26,7 @@ from toolkit.refresh_attached import (
     default_statement,
     defaults,
 )
-from toolkit.refresh_in_place import Turn, Wanted, in_place
+from toolkit.refresh_in_place import Turn, Uncopied, Wanted, in_place
 from toolkit.service_schema import digest_of
 
 _THERE = (
@@ -37,6 +37,9 @@ _THERE = (
     psycopg.errors.DuplicateColumn,
     psycopg.errors.InvalidTableDefinition,  # a second primary key
 )
+_GONE = (psycopg.errors.UndefinedTable,)
+"""What is to be dropped went with its table: a refresh that was overtaken has dropped that."""
+
 _OF_ROWS = (
     psycopg.errors.ForeignKeyViolation,
     psycopg.errors.NotNullViolation,
@@ -72,11 +75,6 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
 
     Raises NotReady with the statement that the target refuses.
     """
-    dropped = [*wanted.gone, *sorted(wanted.anew & wanted.there.tables.keys())]
-    drops = [
-        sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(name.identifier).as_string(None)
-        for name in dropped
-    ]
     turns: dict[Turn, list[str]] = {turn: [] for turn in Turn}
     for turn, statement in in_place(wanted):
         turns[turn].append(statement)
@@ -99,8 +97,8 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
         target.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
         gone = _attached(target, wanted)
         # A partition's constraint goes with its parent's, and is refused by itself.
-        loosened_first = [statement for statement in gone.drops if _try(target, statement)]
-        known = [*drops, *turns[Turn.RENAME]]
+        loosened_first = [one for one in gone.drops if _try(target, one, done=_GONE)]
+        known = [*_drops(wanted), *turns[Turn.RENAME]]
         for statement in known:
             _run(target, statement)
         known = [*loosened_first, *known]
@@ -111,18 +109,38 @@ def revision(dsn: str, wanted: Wanted) -> Revision:
         # something else is written ("unprocessed inval messages", up to PostgreSQL 18 at least).
         _run(target, "CREATE TEMPORARY TABLE dbsplit_written () ON COMMIT DROP")
         alters += _defaults(target, wanted)
+        if wanted.uncopied is Uncopied.LACKS_KEYS:
+            first_keys, apart, left = [], [], []
         made_keys = list(_missing(target, wanted, first_keys))
         indexes = list(_missing(target, wanted, apart))
         rest = list(_missing(target, wanted, left))
-        tried = [statement for statement in turns[Turn.LATER] if _try(target, statement)]
+        # Rows that are copied already may be of before, and there is nothing yet to pass it.
+        later = turns[Turn.LATER] if wanted.uncopied is None else []
+        tried = [statement for statement in later if _try(target, statement)]
         target.rollback()
-    return Revision(
+    found = Revision(
         first=_meaningful([*known, *before, *alters]),
         keys=tuple(made_keys),
         indexes=tuple(indexes),
         rest=_meaningful([*rest, *tried]),
         kept=gone.kept,
     )
+    return found if wanted.uncopied is None else _left_to_copy(found, after)
+
+
+def _left_to_copy(found: Revision, after: Iterable[Statement]) -> Revision:
+    """Without what the copy builds by itself."""
+    built = {one.create for one in after if one.build is not None}
+    rest = _meaningful([one for one in found.rest if one not in built])
+    return replace(found, keys=(), indexes=(), rest=rest)
+
+
+def _drops(wanted: Wanted) -> list[str]:
+    dropped = [*wanted.gone, *sorted(wanted.anew & wanted.there.tables.keys())]
+    return [
+        sql.SQL("DROP TABLE IF EXISTS {} CASCADE").format(name.identifier).as_string(None)
+        for name in dropped
+    ]
 
 
 def _attached(target: Connection, wanted: Wanted) -> Attached:
@@ -176,12 +194,14 @@ def _missing(target: Connection, wanted: Wanted, statements: Iterable[Statement]
             yield statement.create
 
 
-def _try(target: Connection, statement: str) -> bool:
-    """Run a statement; False if what it makes is there already."""
+def _try(
+    target: Connection, statement: str, *, done: tuple[type[psycopg.Error], ...] = _THERE
+) -> bool:
+    """Run a statement; False if it is `done`: what it makes is there already."""
     target.execute("SAVEPOINT one")
     try:
         target.execute(statement.encode())
-    except _THERE:
+    except done:
         target.execute("ROLLBACK TO SAVEPOINT one")
         return False
     except _OF_ROWS:

@@ -23,6 +23,13 @@ from toolkit.refresh_composites import Attributes, altered
 VIRTUAL_SINCE = 180_000
 
 
+class Uncopied(Enum):
+    """How far a database is whose copy has not ended."""
+
+    LACKS_KEYS = "lacks keys"  # and all else that comes after the data, or some of it
+    HAS_ALL = "has all"  # others are not so far
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What is asked of one target."""
@@ -48,6 +55,8 @@ class Wanted:
     composites_there: Mapping[TableName, Attributes] = field(default_factory=dict)
     only: frozenset[TableName] | None = None
     """What else the schema has is not ours to make: the service leads."""
+
+    uncopied: Uncopied | None = None  # if the copy has not ended
 
 
 class Turn(Enum):

@@ -5,28 +5,65 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import psycopg
 from psycopg import sql
 
+from cdc.connect import connect
 from plans import names
+from plans.holders import locked
 from plans.schema.ddl import TargetSchema
 from toolkit import migrations
+from toolkit.migrations import LOCK_TIMEOUT_MS
 from toolkit.opened import Split
 from toolkit.refresh_work import ServiceWork, Work
 from toolkit.revisions import further_script
 from toolkit.service_schema import render_line
+from toolkit.stored import stored
 
 
 def first(split: Split, service: str, work: Work, one: ServiceWork) -> None:
     """The schema up to the data, and no word of routes that are copied anew."""
+    _upgrade(split, service, work, "first", (*one.revision.first, *_forgetting(one)))
+
+
+def before_copy(split: Split, service: str, work: Work, one: ServiceWork) -> None:
+    """The same in a database whose copy has not ended, which makes what comes after the data.
+
+    There is no revision for it, as that would come after all that the copy has yet to make.
+    What a database that had everything has lost, is noted for the copy's end.
+    """
+    with connect(split.dsn(service), name="dbsplit refresh") as target:
+        try:
+            with target.transaction():
+                target.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
+                noted = target.execute(
+                    "UPDATE dbsplit.split SET settings = settings || jsonb_build_object("
+                    "'early', %s::text, 'unfinished',"
+                    " coalesce(settings -> 'unfinished', '[]') || %s::jsonb) WHERE split = %s"
+                    " AND settings ->> 'early' IS DISTINCT FROM %s",
+                    [work.id, stored(target, list(one.revision.rest)), split.name, work.id],
+                )
+                if not noted.rowcount:
+                    return
+                for statement in (*one.revision.first, *_forgetting(one)):
+                    target.execute(statement.encode())
+                target.execute(
+                    "DELETE FROM dbsplit.built WHERE digest = ANY (%s)", [list(one.unbuilt)]
+                )
+        except psycopg.errors.LockNotAvailable as error:
+            raise locked(target, error) from None
+
+
+def _forgetting(one: ServiceWork) -> list[str]:
+    """What leaves no word of routes that are copied anew, or are no more."""
     forgotten = [*one.routes, *one.forgotten]
-    forgetting = [
+    return [
         sql.SQL("DELETE FROM dbsplit.{} WHERE route = ANY ({})")
         .format(sql.Identifier(table), sql.Literal(forgotten))
         .as_string(None)
         for table in ("copied", "copied_chunk", "dirty", "tracked")
+        if forgotten
     ]
-    statements = (*one.revision.first, *(forgetting if forgotten else ()))
-    _upgrade(split, service, work, "first", statements)
 
 
 def _upgrade(

@@ -57,28 +57,35 @@ def carry_out(path: Path, work: Work, say: Say) -> None:
         _publish(split, source, work)
         crash_point("refresh.published")
         for service, one in work.services.items():
-            revisions.first(split, service, work, one)
+            (revisions.before_copy if work.uncopied else revisions.first)(split, service, work, one)
             say("schema", {"service": service, "statements": len(one.revision.first)})
             crash_point("refresh.target")
         _note(split, source, work)
         crash_point("refresh.decided")
         split = open_split(path, refreshing=True)
         create_staging_types(split, source)
-        if work.copied:
-            copy_anew(path, split, source, work, say)
-        else:
-            revisions.keys(split, work)
-        split = open_split(path, refreshing=True)
-        if work.copied or any(one.revision.rest for one in work.services.values()):
-            _catch_up(split, work, say)
-            crash_point("refresh.caught_up")
-        revisions.indexes(split, work)
+        if not work.uncopied:
+            _bring_up(path, split, source, work, say)
         for service, one in work.services.items():
-            revisions.rest(split, service, work, one)
             _note_made(split, service, one)
         _fence_fed(split, source)
         _end(split, source, work)
     say("refreshed", {"changes": list(work.said)})
+
+
+def _bring_up(path: Path, split: Split, source: Connection, work: Work, say: Say) -> None:
+    """What a copy that has ended has to be followed by: rows, and what holds for them."""
+    if work.copied:
+        copy_anew(path, split, source, work, say)
+    else:
+        revisions.keys(split, work)
+    split = open_split(path, refreshing=True)
+    if work.copied or any(one.revision.rest for one in work.services.values()):
+        _catch_up(split, work, say)
+        crash_point("refresh.caught_up")
+    revisions.indexes(split, work)
+    for service, one in work.services.items():
+        revisions.rest(split, service, work, one)
 
 
 def _publish(split: Split, source: Connection, work: Work) -> None:

@@ -42,6 +42,7 @@ class Seen:
     unassigned: tuple[TableName, ...]  # new tables of which the plan says nothing
     until: str  # the end of the log, behind all that was seen
     moved: frozenset[str] = frozenset()  # services that lead
+    uncopied: bool = False  # the copy has not ended
 
 
 def read_noted(plan: Plan, source: Connection) -> Noted:
@@ -100,7 +101,8 @@ def see(plan: Plan, source: Connection, noted: Noted) -> Seen:
             found.append(Change(Kind.NEW_TABLE, name))
         elif name not in entries and str(name) not in renamed:
             unassigned.append(name)
-    moved = state.moved(source, plan.split)
+    now = state.phases(source, plan.split)
+    moved = frozenset(service for service, phase in now.items() if phase is state.Phase.MOVED)
     found += _of_types(plan, source, catalog, followed, moved)
     row = source.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
     assert row is not None  # noqa: S101
@@ -111,6 +113,7 @@ def see(plan: Plan, source: Connection, noted: Noted) -> Seen:
         unassigned=tuple(unassigned),
         until=row[0],
         moved=moved,
+        uncopied=not {state.Phase.PREPARED, state.Phase.COPYING}.isdisjoint(now.values()),
     )
 
 

@@ -16,10 +16,11 @@ from plans.catalog import Catalog, TableName
 from plans.catalog_read import read_catalog
 from plans.compile import compile_routes
 from plans.errors import GateClosed
-from plans.evolution import Kind, Numbers
+from plans.evolution import OF_TYPES, Kind, Numbers
 from plans.load import Plan
 from plans.routes import Kind as Kinds
 from plans.routes import Route
+from toolkit.after_data import built_on
 from toolkit.opened import Split, schemas_of
 from toolkit.prepare import entries_of
 from toolkit.prepared import shape_of
@@ -27,11 +28,11 @@ from toolkit.refresh_attached import read_domains
 from toolkit.refresh_composites import read_composites
 from toolkit.refresh_ddl import Revision, revision
 from toolkit.refresh_edits import require_expressions, require_followable, require_labels
-from toolkit.refresh_in_place import Wanted
+from toolkit.refresh_in_place import Uncopied, Wanted
 from toolkit.refresh_past import Facts, fills_of, past_of_leaders, past_of_log
 from toolkit.refresh_seen import Noted, Seen
 from toolkit.schema_numbers import read_labels
-from toolkit.service_schema import digest_of
+from toolkit.service_schema import digest_of, has_after_data
 from toolkit.target_server import ask_server, schema_of
 
 
@@ -44,6 +45,7 @@ class ServiceWork:
     forgotten: tuple[str, ...]  # routes that are no more
     undoing: Mapping[str, list[str]]
     made: tuple[str, ...]
+    unbuilt: tuple[str, ...] = ()  # what was built on tables that are made anew, see `AfterData`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,8 @@ class Work:
     edits: tuple[Mapping[str, str], ...] = ()  # of the plan file
     edited: str = ""  # the digest of the plan that they are for
     broken: bool = False  # whether a stream has met what it could not go on with
+    uncopied: bool = False
+    """Whether the copy has not ended: it copies what this makes anew."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -133,7 +137,7 @@ def decide(
     anew = frozenset(
         TableName(*change.now.split(".", 1)) if change.kind is Kind.RENAMED_TABLE else change.table
         for change in changes
-        if not change.in_place
+        if not (change.in_place and (change.kind in _KEPT or not seen.uncopied))
     )
     anew |= also_anew
     facts = Facts(
@@ -182,6 +186,7 @@ def decide(
         passed={**noted.passed, **passed},
         leaders=leaders,
         repaired=tuple(repaired),
+        uncopied=seen.uncopied,
     )
     return replace(work, id=digest_of(json.dumps(work.as_dict(), sort_keys=True))[:12])
 
@@ -201,6 +206,11 @@ _SHAPE = frozenset(
     }
 )
 """What changes how rows are told in the log."""
+
+
+_KEPT = OF_TYPES | {Kind.GONE_TABLE, Kind.LOST_PARTITION}
+"""What leaves the rows of tables as they are while the copy has not ended: those of all other
+tables that have changed are copied from the beginning, under a horizon behind the change."""
 
 
 _OTHERWISE = frozenset(
@@ -276,6 +286,10 @@ def _visible(numbers: Numbers, ignored: set[str]) -> Numbers:
     )
 
 
+def _uncopied(split: Split, service: str) -> Uncopied:
+    return Uncopied.HAS_ALL if has_after_data(split, service) else Uncopied.LACKS_KEYS
+
+
 def _service(split: Split, source: Connection, service: str, facts: Facts) -> ServiceWork:
     dsn = split.dsn(service)
     leads = service in facts.moved
@@ -293,6 +307,7 @@ def _service(split: Split, source: Connection, service: str, facts: Facts) -> Se
         domains_there = read_domains(target)
         composites_there = read_composites(target)
         copied = [r for (r,) in target.execute("SELECT route FROM dbsplit.copied").fetchall()]
+        begun = target.execute("SELECT DISTINCT route FROM dbsplit.copied_chunk").fetchall()
     schema = schema_of(split, source, service, ask_server(dsn))
     made_for_us = {route.target for route in mine if route.kind is not Kinds.DERIVED}
     gone = tuple(
@@ -320,16 +335,22 @@ def _service(split: Split, source: Connection, service: str, facts: Facts) -> Se
         domains_there=domains_there,
         composites={} if leads else facts.composites,
         composites_there=composites_there,
+        uncopied=_uncopied(split, service) if facts.seen.uncopied else None,
     )
     ids = {route.id for route in split.routes_of([service])}
     statements = (*schema.before_data, *schema.after_data)
     return ServiceWork(
         revision=revision(dsn, wanted),
-        routes=tuple(r.id for r in mine if r.source.name in facts.anew or r.id not in copied),
-        forgotten=tuple(sorted(set(copied) - ids)),
+        routes=tuple(
+            r.id
+            for r in mine
+            if r.source.name in facts.anew or not (facts.seen.uncopied or r.id in copied)
+        ),
+        forgotten=tuple(sorted({*copied, *(route for (route,) in begun)} - ids)),
         undoing={
             "before": [statement.drop for statement in schema.before_data],
             "after": [statement.drop for statement in schema.after_data],
         },
         made=tuple(sorted({digest_of(statement.create) for statement in statements})),
+        unbuilt=built_on(schema, facts.anew),
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+import psycopg
 
 from cdc.connect import Connection, connect
 from plans import names
@@ -60,20 +63,26 @@ def remove_schema(split: Split, service: str) -> None:
         migrations.downgrade(plan.dsn, Path(directory), version_table_schema=names.CONTROL_SCHEMA)
 
 
-def _remove_built(split: Split, service: str) -> None:
-    """Undo what was built apart, if the revision that it belongs to was not reached."""
-    dsn = split.dsn(service)
+def has_after_data(split: Split, service: str) -> bool:
+    """Whether a service's database is at the revision after the data, or a later one."""
     digest, refreshes = _line(split, service)
     _, after = revision_ids(service, digest)
-    if {after, *refreshes}.intersection(
-        migrations.current(dsn, version_table_schema=names.CONTROL_SCHEMA)
-    ):
+    now = migrations.current(split.dsn(service), version_table_schema=names.CONTROL_SCHEMA)
+    return not {after, *refreshes}.isdisjoint(now)
+
+
+def _remove_built(split: Split, service: str) -> None:
+    """Undo what was built apart, if the revision that it belongs to was not reached."""
+    if has_after_data(split, service):
         return
-    with connect(dsn, name="dbsplit abort") as target, target.transaction():
+    with connect(split.dsn(service), name="dbsplit abort") as target, target.transaction():
         target.execute("SELECT set_config('lock_timeout', %s, true)", [str(LOCK_WAIT_S * 1000)])
         rows = target.execute('SELECT "drop" FROM dbsplit.built ORDER BY id DESC').fetchall()
         for (drop,) in rows:
-            if drop:
+            if not drop:
+                continue
+            # A refresh may have dropped the table, with what was built on it.
+            with suppress(psycopg.errors.UndefinedTable), target.transaction():
                 target.execute(drop)
         target.execute("DELETE FROM dbsplit.built")
 

@@ -164,3 +164,9 @@ def test_an_edit_of_the_plan_is_noted_until_the_plan_has_it(tmp_path: Path, edit
     assert edit_of(edit_as_dict(edit)) == edit
     assert pending(content, work) == (edit,)
     assert pending(content, replace(work, edited="of another plan")) == ()
+
+
+def test_what_was_begun_before_the_copy_had_ended_goes_on_before_that(tmp_path: Path) -> None:
+    work, content = replace(WORK, under=(), uncopied=True), plan(tmp_path)
+    assert may_go_on(content, work, {Phase.PREPARED, Phase.COPYING})
+    assert not may_go_on(content, work, {Phase.FOLLOWING})

@@ -74,7 +74,7 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
     dbsplit run plan.yaml --until ready      and every row is proven equal
     """
     with told(as_json=as_json) as talk:
-        from toolkit.evolving import is_to_be_carried
+        from toolkit.evolving import is_to_be_carried, through_changes
         from toolkit.stages import stages_of_run
 
         progress: dict[str, Any] = {}
@@ -84,8 +84,10 @@ def run(plan: Path, jobs: int, until: str | None, *, as_json: bool) -> None:
             progress.update(_stream(plan, talk, stop, until_caught_up=until is not None))
 
         work: dict[str, Callable[[], object]] = {
-            "prepare": lambda: _prepare(plan, talk, create=False),
-            "copy": lambda: copy_rows(plan, talk, jobs),
+            "prepare": lambda: through_changes(
+                plan, lambda: _prepare(plan, talk, create=False), talk.say
+            ),
+            "copy": lambda: through_changes(plan, lambda: copy_rows(plan, talk, jobs), talk.say),
             "stream": follow,
             "validate": lambda: tell(talk, compare_split(plan, talk)),
         }

@@ -34,6 +34,7 @@ def refreshed_text(outcome: str, done: Refreshed, plan: Path) -> str:
     for service, statements in done.statements.items():
         lines += [f"{service:8} {' '.join(one.split())}" for one in statements]
     lines += [f"copied   {route}" for route in done.copied]
+    lines += [f"to copy  {route}: `dbsplit copy {plan}`" for route in done.to_copy]
     for service, drops in done.kept.items():
         lines += [f"kept     in {service}, gone from the source: {one}" for one in drops]
     lines += [
