@@ -16,6 +16,7 @@ from plans.model import Limits
 from toolkit.slot_health import HEALTHY, SlotHealth, duration
 
 IS_NEW = " is new"
+INHERITS = " is new and inherits from "
 VERIFICATION_SHARE = 0.5
 """Of the write pause; fence, drain and the rest need their time, too."""
 
@@ -125,7 +126,12 @@ def decide(facts: Readiness, limits: Limits, plan: Path) -> list[Gate]:
     ]
 
 
-def _schema_remedy(drifted: Iterable[str], plan: Path) -> str:
+def _schema_remedy(drifted: Sequence[str], plan: Path) -> str:
+    if heirs := [one for one in drifted if INHERITS in one]:
+        return (
+            f"inheritance isn't supported: ALTER TABLE … NO INHERIT … ({'; '.join(heirs)}) on the "
+            "source, or drop it there"
+        )
     new = [name for one in drifted if (name := one.removesuffix(IS_NEW)) != one]
     answers = "".join(f" --owner {name}=SERVICE" for name in new)
     behind = ", with =drop for what stays behind" if new else ""

@@ -12,8 +12,9 @@ from plans.catalog import Catalog, Table, TableName
 from plans.catalog_read import read_catalog
 from plans.holders import prepared
 from toolkit import locks, slot_health
-from toolkit.gates import IS_NEW, Crossing, Readiness
+from toolkit.gates import INHERITS, IS_NEW, Crossing, Readiness
 from toolkit.opened import Split, schemas_of
+from toolkit.prepared import heir_of
 from toolkit.sides import Sides
 from toolkit.slot_health import SlotHealth, growth, health
 from toolkit.slot_server import SOURCE
@@ -156,8 +157,11 @@ def drifted(sides: Sides) -> tuple[str, ...]:
     split = sides.split
     there = _read(split, sides.source, None)
     found = _drift(split.catalog, there, split, sides.movers, "")
+    followed = {str(route.source.name) for route in split.routes}
     found += [
-        f"{name}{IS_NEW}"
+        f"{name}{INHERITS}{parent}"
+        if (parent := heir_of(there, name, followed))
+        else f"{name}{IS_NEW}"
         for name, table in sorted(there.tables.items())
         if name not in split.catalog.tables and not table.is_partition
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -105,6 +105,19 @@ def require_owned(plan: Plan, catalog: Catalog, source: Connection) -> None:
     if plan.ddl.new_tables != "stop" or noted is None or noted.entries is None:
         return
     new = _new_tables(plan, catalog, noted.entries)
+    heirs = {
+        name: f"it inherits from {parent}, and inheritance isn't supported: "
+        f"{no_inherit(name, parent)}"
+        for name in new
+        if (parent := heir_of(catalog, name, noted.shapes or {})) is not None
+    }
+    if heirs:
+        raise NoOwner(
+            f"the source has changed since split {plan.split} was prepared: "
+            f"{'; '.join(f'table {name} is new, and {why}' for name, why in heirs.items())}",
+            hint="nothing wrong was written. Do that on the source, or drop the table there, then "
+            "run the same command again",
+        )
     if new:
         answers = " ".join(f"--owner {name}=SERVICE" for name in new)
         raise NoOwner(
@@ -114,6 +127,19 @@ def require_owned(plan: Plan, catalog: Catalog, source: Connection) -> None:
             "it to a service, =drop instead leaves it behind; then run the same command again. "
             "With ddl.new_tables: ignore the stream goes on without it",
         )
+
+
+def heir_of(catalog: Catalog, name: TableName, followed: Container[str]) -> TableName | None:
+    """The followed table that a table inherits from, and not as its partition."""
+    table = catalog.tables[name]
+    is_heir = table.parent and not table.is_partition and str(table.parent) in followed
+    return table.parent if is_heir else None
+
+
+def no_inherit(name: TableName, parent: TableName) -> str:
+    """What makes it a table of its own."""
+    heir, base = (one.identifier.as_string(None) for one in (name, parent))
+    return f"ALTER TABLE {heir} NO INHERIT {base}"
 
 
 def _new_tables(plan: Plan, catalog: Catalog, before: Iterable[str]) -> list[TableName]:

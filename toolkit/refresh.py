@@ -42,6 +42,7 @@ from toolkit.by_itself import (
     require_may_go_on,
 )
 from toolkit.leading import require_agreement
+from toolkit.prepared import heir_of, no_inherit
 from toolkit.refresh_edits import Answers, edits_of, entry_key, require_said, to_ignore
 from toolkit.refresh_in_place import not_null_statement
 from toolkit.refresh_plan import as_begun, pending, revised
@@ -62,6 +63,9 @@ class Refreshed:
     statements: Mapping[str, list[str]] = field(default_factory=dict)  # by service
     copied: tuple[str, ...] = ()  # routes that were copied anew
     unassigned: tuple[str, ...] = ()  # new tables that the plan ignores
+    heirs: Mapping[str, str] = field(default_factory=dict)
+    """Those of them that inherit from a followed table, and what makes them their own."""
+
     kept: Mapping[str, list[str]] = field(default_factory=dict)
     """By service, how to drop indexes that the source has no more."""
 
@@ -76,6 +80,7 @@ class Refreshed:
             "statements": dict(self.statements),
             "copied": list(self.copied),
             "unassigned": list(self.unassigned),
+            "heirs": dict(self.heirs),
             "kept": dict(self.kept),
             "to_repair": list(self.to_repair),
             "to_copy": list(self.to_copy),
@@ -174,6 +179,12 @@ def _begin(
         edited=plan.digest if edits else "",
     )
     told = _told(work, edits=tuple(map(str, edits)), unassigned=unassigned)
+    heirs = {
+        str(name): no_inherit(name, parent)
+        for name in seen.unassigned
+        if str(name) in unassigned and (parent := heir_of(seen.catalog, name, noted.shapes))
+    }
+    told = replace(told, heirs=heirs)
     same = work.digest == noted.digest and work.past == noted.past
     if dry_run or (same and not work.is_something):
         return told, None

@@ -27,6 +27,7 @@ from plans.revision import (
     RenamedEntry,
 )
 from plans.routes import Route
+from toolkit.prepared import heir_of, no_inherit
 from toolkit.refresh_seen import Noted, Seen, ignored_columns, is_of
 
 
@@ -46,7 +47,11 @@ def edits_of(plan: Plan, noted: Noted, seen: Seen, answers: Answers) -> list[Edi
     Raises PlanInvalid with all that a person has to decide first.
     """
     open_questions: list[str] = []
-    edits = [*_edits(plan, seen, answers, open_questions), *_names_taken(plan, seen)]
+    edits = [
+        *_edits(plan, seen, answers, open_questions),
+        *_new_entries(plan, noted, seen, answers, open_questions),
+        *_names_taken(plan, seen),
+    ]
     _check_entries(plan, noted, seen, open_questions)
     if open_questions:
         raise PlanInvalid(
@@ -216,9 +221,20 @@ def _edits(plan: Plan, seen: Seen, answers: Answers, questions: list[str]) -> It
             yield from _of_entry(plan, key, change, str(change.table) in seen.numbers)
             if change.kind is Kind.ADDED_COLUMN:
                 yield from _added(plan, key, change, answers, questions)
+
+
+def _new_entries(
+    plan: Plan, noted: Noted, seen: Seen, answers: Answers, questions: list[str]
+) -> Iterator[Edit]:
     for table in seen.unassigned:
         owner = _answer(answers.owners, table)
-        if owner is not None:
+        parent = heir_of(seen.catalog, table, noted.shapes)
+        if parent and (owner is not None or plan.ddl.new_tables == "stop"):
+            questions.append(
+                f"table {table} is new and inherits from {parent}, and inheritance isn't "
+                f"supported: first {no_inherit(table, parent)}"
+            )
+        elif owner is not None:
             name = table.name if table.schema == plan.source.schemas[0] else str(table)
             yield NewEntry(name, owner)
         elif plan.ddl.new_tables == "stop":

@@ -93,7 +93,7 @@ def see(plan: Plan, source: Connection, noted: Noted) -> Seen:
     renamed = {change.now for change in found if change.kind is Kind.RENAMED_TABLE}
     unassigned = []
     for name, table in sorted(catalog.tables.items()):
-        if table.is_partition or table.parent or str(name) in followed:
+        if table.is_partition or str(name) in followed:
             if str(name) in followed and (name in left or name not in entries):
                 found.append(Change(Kind.GONE_TABLE, name))
             continue

@@ -46,5 +46,11 @@ def refreshed_text(outcome: str, done: Refreshed, plan: Path) -> str:
         f"ignored  table {name} is new, and in no service: a cutover waits for `dbsplit plan "
         f"refresh {plan} --owner {name}=SERVICE`, or =drop"
         for name in done.unassigned
+        if name not in done.heirs
+    ]
+    lines += [
+        f"ignored  table {name} is new, and inherits from one that is followed, which isn't "
+        f"supported: a cutover waits for {statement}"
+        for name, statement in done.heirs.items()
     ]
     return "\n".join([*map(printable, lines), outcome])
