@@ -17,7 +17,7 @@ from typing import Final
 from validators.arrays import NOTHING, Packed
 
 ROWS_PER_UNIT: Final = 250_000
-UNIT_TIMES: Final = 4
+UNIT_TIMES: Final = 2
 """A wide row may take so many times as long until there are fewer in a unit.
 
 To plan a statement of a hundred columns costs as much as some hundred of its rows.

@@ -151,7 +151,7 @@ def test_wide_tables_are_read_in_smaller_parts() -> None:
     assert Sizes().of(3) == Sizes().of(23) == Sizes()
     assert Sizes().of(60).rows_per_unit == Sizes().rows_per_unit
     wide = Sizes().of(102)
-    assert (wide.rows_per_unit, wide.rows_per_chunk) == (125_000, 128)
+    assert (wide.rows_per_unit, wide.rows_per_chunk) == (62_500, 128)
     assert Sizes(rows_per_unit=5).of(1_600) == Sizes(rows_per_unit=1, rows_per_chunk=128)
 
 
