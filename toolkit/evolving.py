@@ -131,7 +131,11 @@ def _require_agreement(path: Path) -> None:
 
 
 def carry(path: Path, error: SplitError, say: Say, stop: threading.Event) -> None:
-    """Carry the changes that a stream has met, or go on with it; raises what ends the stream."""
+    """Carry the changes that a stream has met, or go on with it; raises what ends the stream.
+
+    What changes while they are carried may keep the refresh from its end.  Then it is left
+    begun, and whoever comes next goes on with it and takes that in.
+    """
     plan = load_plan(path, os.environ)
     changes, phases, begun = _met(plan, error)
     patience = Patience()
@@ -147,11 +151,12 @@ def carry(path: Path, error: SplitError, say: Say, stop: threading.Event) -> Non
         patience.follows()
     try:
         done = refresh_patiently(path, answers, say, stop, patience)
-    except NotReady as refused:
-        if begun is not None:
+    except (PlanInvalid, GateClosed, NotReady, StreamBroken) as refused:
+        if _is_overtaken(plan, changes if begun else ()):
+            say("schema changed again", {"why": str(refused)})
+            return
+        if isinstance(refused, StreamBroken) or (begun and isinstance(refused, NotReady)):
             raise  # whoever starts a stream is told at once, and may start it again
-        raise StreamBroken(str(refused), hint=refused.hint) from error
-    except (PlanInvalid, GateClosed) as refused:
         raise StreamBroken(str(refused), hint=refused.hint) from error
     if done.to_repair:
         by = f"dbsplit validate {plan.path} --repair --direction source"
@@ -261,19 +266,33 @@ def _stopped_before_again(
 
 
 def _met(plan: Plan, error: SplitError) -> tuple[tuple[Change, ...], frozenset[Phase], Work | None]:
-    """What has changed in the source, where the services are, and the refresh that was begun."""
+    """What has changed in the source, where the services are, and the refresh that was begun.
+
+    If one was begun, it is what has changed since.
+    """
     try:
         with connect(plan.source.dsn, name="dbsplit refresh") as source:
             noted = read_noted(plan, source)
             require_agreement(plan, source, noted, state.moved(source, plan.split))
             begun = None if noted.work is None else Work.of(noted.work)
-            changes = met(noted, see(plan, source, noted)) if begun is None else ()
+            known = noted if begun is None else begun.decided(noted)
+            changes = met(known, see(plan, source, known))
             phases = frozenset(state.phases(source, plan.split).values())
     except GateClosed as disagreement:
         raise StreamBroken(str(disagreement), hint=disagreement.hint) from error
     except SplitError:
         raise _broken(error) from None
     return changes, phases, begun
+
+
+def _is_overtaken(plan: Plan, known: tuple[Change, ...]) -> bool:
+    """Whether more than is known has changed since the refresh that was begun."""
+    with suppress(SplitError, psycopg.Error), connect(plan.source.dsn) as source:
+        noted = read_noted(plan, source)
+        if noted.work is not None:
+            decided = Work.of(noted.work).decided(noted)
+            return not set(met(decided, see(plan, source, decided))) <= set(known)
+    return False
 
 
 def _of_leader(plan: Plan, error: SplitError) -> SplitError:

@@ -28,7 +28,7 @@ from cdc.watch import UnknownShape
 from plans.catalog import Catalog, TableName
 from plans.compile import compile_routes
 from plans.errors import GateClosed, PlanInvalid, StreamBroken
-from plans.evolution import OF_TYPES, Numbers
+from plans.evolution import OF_TYPES
 from plans.load import Plan, load_plan
 from plans.revision import edit_as_dict
 from toolkit import locks, state
@@ -131,8 +131,7 @@ def _overtaken(plan: Plan, source: Connection, noted: Noted, work: Work, answers
     PlanInvalid if that needs another plan, which a refresh that was begun cannot have.
     """
     require_said(plan, answers)
-    numbers = {name: Numbers.of(one) for name, one in work.numbers.items()}
-    decided = replace(noted, shapes=work.shapes, numbers=numbers, past=work.past)
+    decided = work.decided(noted)
     seen = see(plan, source, decided)
     later = [change for change in met(decided, seen) if change.kind not in OF_TYPES]
     named = _anew(plan, seen, answers)

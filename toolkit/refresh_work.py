@@ -83,6 +83,11 @@ class Work:
     uncopied: bool = False
     """Whether the copy has not ended: it copies what this makes anew."""
 
+    def decided(self, noted: Noted) -> Noted:
+        """What was noted, as it is once this has ended: what differs has changed since."""
+        numbers = {name: Numbers.of(one) for name, one in self.numbers.items()}
+        return replace(noted, shapes=self.shapes, numbers=numbers, past=self.past)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)

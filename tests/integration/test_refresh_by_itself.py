@@ -23,7 +23,7 @@ from toolkit.servers import Server
 
 TABLES = (
     "changed", "overtaken", "undone", "mine", "plain", "aged", "halved", "running",
-    "asked", "besides",
+    "asked", "besides", "again",
 )  # fmt: skip
 SCHEMA = "".join(
     f"CREATE TABLE {name} (id int PRIMARY KEY, v text, w text); INSERT INTO {name} VALUES (1, 'v');"
@@ -186,6 +186,35 @@ def test_a_change_while_the_stream_carries_another_is_asked_for_too(databases: F
     assert refresh(databases.path, Answers(), say).copied == ()
     followed(databases)
     same(databases, "running")
+
+
+@pytest.mark.parametrize(("at", "row"), [("schema", 71), ("standing", 72), ("copied", 73)])
+def test_a_change_that_the_refresh_itself_meets_is_carried_with_it(
+    databases: Following, at: str, row: int
+) -> None:
+    """As the same change is if the stream meets it."""
+    databases.execute(f"ALTER TABLE again ADD {at}_1 float DEFAULT random()")
+    seen: list[str] = []
+
+    def late(path: Path, answers: Answers, tell: Callable[..., None], **options: Any) -> object:
+        def told(step: str, details: dict[str, Any]) -> None:
+            if step == at and step not in seen:
+                seen.append(step)
+                databases.execute(
+                    f"ALTER TABLE plain ADD {at}_2 int; ALTER TABLE again ADD {at}_2 int",
+                    f"INSERT INTO plain (id, {at}_2) VALUES ({row}, 1)",
+                    f"INSERT INTO again (id, {at}_2) VALUES ({row}, 1)",
+                )
+            tell(step, details)
+
+        return refresh(path, answers, told, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolkit.evolving.refresh", late)
+        followed(databases)
+    assert seen == [at]
+    same(databases, "plain")
+    same(databases, "again")
 
 
 def test_what_a_person_has_begun_and_the_plan_carries_the_stream_ends(databases: Following) -> None:
