@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from cdc.connect import Connection
-from validators.canonical import Hashing, trusted
+from validators.canonical import Hashing, is_builtin, trusted
 from validators.evidence import Reading, readings
 from validators.fingerprint import Extent, from_table
 from validators.session import read_rows
@@ -119,7 +119,10 @@ def _refused(
     query = sql.SQL("SELECT count(k.c::{}) FROM unnest($1::text[]) AS k(c)")
     try:
         read_rows(connection, side.schemas, query.format(trusted(column.type)), [list(values)])
-    except (psycopg.DataError, psycopg.errors.CheckViolation):
+    except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
+        misspelled = isinstance(error, psycopg.errors.InvalidTextRepresentation)
+        if misspelled and is_builtin(column.type):
+            raise  # it is no value of any side's, and whoever asks for it is to know
         if len(values) == 1:
             return frozenset(values)
         middle = len(values) // 2

@@ -149,7 +149,7 @@ def arrays(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 def test_wide_tables_are_read_in_smaller_parts() -> None:
     assert Sizes().of(3) == Sizes().of(23) == Sizes()
-    assert Sizes().of(60).rows_per_unit == Sizes().rows_per_unit
+    assert Sizes().of(40).rows_per_unit == Sizes().rows_per_unit
     wide = Sizes().of(102)
     assert (wide.rows_per_unit, wide.rows_per_chunk) == (62_500, 128)
     assert Sizes(rows_per_unit=5).of(1_600) == Sizes(rows_per_unit=1, rows_per_chunk=128)
