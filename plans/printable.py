@@ -21,13 +21,17 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
+def visible(text: str) -> str:
+    """The same of several lines; tabs stay."""
+    return _KEPT.sub(lambda found: printable(found[0]), text)
+
+
 def printable_lines(text: str) -> str:
     """The same of several lines, none of which is a command of a CI system; tabs stay.
 
     Doing it twice is doing it once.
     """
-    lines = _KEPT.sub(lambda found: printable(found[0]), text)
-    return _COMMAND.sub(_defused, lines)
+    return _COMMAND.sub(_defused, visible(text))
 
 
 def _defused(found: re.Match[str]) -> str:

@@ -162,6 +162,8 @@ def _run(*words: object, **env: str) -> subprocess.CompletedProcess[str]:
         (("rollback", "PLAN", "--certificates", "/proc/no", "--yes", "--json"), {}, 2),
         (("compare", "host=h password=hunter2 nope=1", "host=h", "--json"), {}, 2),
         (("compare", "host=h", "postgresql://u:hunter2%zz@h/d", "--json"), {}, 2),
+        (("compare", "host=h", "host=h", "--tables", "", "--json"), {}, 2),
+        (("compare", "host=h", "host=h", "--key", " ,", "--json"), {}, 2),
         *(((verb, "PLAN", "--json"), {}, 4) for verb in ("cutover", "rollback", "run", "abort")),
     ],
 )

@@ -14,6 +14,7 @@ from toolkit.report import axis
 from toolkit.report.amounts import milliseconds, size, span
 from toolkit.report.certificate import render_certificate
 from toolkit.report.html import render_report
+from toolkit.report.markup import element
 from toolkit.report.model import (
     Contradiction,
     Event,
@@ -223,6 +224,11 @@ def test_a_planted_script_stays_a_name() -> None:
     for document in (render_report(sample()), render_certificate(CERTIFICATE)):
         assert "<script" not in document
         assert PLANTED in words(document)
+
+
+def test_what_would_not_be_seen_is_written_as_an_escape() -> None:
+    shown = element("td", "a\x00b\u202ec\n\td é", title="\x1b")
+    assert shown == '<td title="\\x1b">a\\x00b\\u202ec\n\td é</td>'
 
 
 def test_pictures_tell_what_they_show_to_who_does_not_see_them() -> None:

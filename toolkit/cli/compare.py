@@ -86,6 +86,10 @@ def compare(left: str, right: str, *, as_json: bool, **options: Any) -> None:  #
 def _wish(options: dict[str, Any]) -> Wish:
     from toolkit.comparing import Wish
 
+    for option in ("tables", "key"):
+        # A script's variable that is empty must not mean all tables, or another key.
+        if options[option] is not None and not names_of(options[option]):
+            raise click.BadParameter("no name is given", param_hint=f"--{option}")
     return Wish(
         tables=names_of(options["tables"]),
         schemas=options["schemas"] or ("public",),

@@ -1,13 +1,16 @@
 """HTML and SVG, escaped by construction.
 
 Whatever is a plain string is escaped; only what `element` itself returned goes in as it is.
-So a table named `<script>` stays a name.
+So a table named `<script>` stays a name.  Characters that would not be seen are written as
+escapes: two values that differ are not to look alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+
+from plans.printable import visible
 
 _VOID = frozenset({"meta", "br", "hr"})
 
@@ -40,7 +43,7 @@ def with_code(text: str) -> Markup:
 
 
 def _escaped(part: str) -> str:
-    return part if isinstance(part, Markup) else escape(part)
+    return part if isinstance(part, Markup) else escape(visible(part))
 
 
 def _attribute(item: tuple[str, str | float | None]) -> str:
@@ -48,4 +51,4 @@ def _attribute(item: tuple[str, str | float | None]) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
-    return f' {name.rstrip("_").replace("_", "-")}="{escape(text)}"'
+    return f' {name.rstrip("_").replace("_", "-")}="{escape(visible(text))}"'
