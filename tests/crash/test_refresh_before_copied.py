@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +17,9 @@ from tests.following import Following, following
 from tests.processes import KILLED, start
 from toolkit import initial
 from toolkit.servers import Server
+from toolkit.status import read_status
+
+LIVE_S_MAX = 30.0
 
 TABLES = (
     *("nullable", "constant", "volatile", "retyped", "renamed", "dropped", "needed"),
@@ -232,7 +236,11 @@ def test_a_service_moves_whose_schema_changed_before_the_copy_had_ended(
     verb(databases, "plan", "refresh", plan, "--owner", "late=a", "--owner", "parted_1=drop")
     verb(databases, "copy", plan)
     stream = start(("stream", plan), os.environ, databases.path.with_name("stream.log"))
+    deadline = time.monotonic() + LIVE_S_MAX
     try:
+        while not read_status(databases.open()).stream["live"]:
+            assert time.monotonic() < deadline, stream.said()
+            time.sleep(0.1)
         verb(databases, "cutover", plan, "--service", "a")
         databases.execute_on("a", "INSERT INTO parted VALUES (25, 'x') ON CONFLICT DO NOTHING")
         databases.execute_on("a", "INSERT INTO nullable VALUES (2001, 'x', 2001, 5)")
